@@ -1,0 +1,1 @@
+//! BTP 2.0 frames and one session as a state machine.

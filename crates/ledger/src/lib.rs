@@ -1,0 +1,1 @@
+//! Accounts, holds, commits and limits; the journal's records and their replay.

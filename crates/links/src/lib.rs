@@ -1,0 +1,1 @@
+//! Links: BTP over WebSocket, ILP over HTTP, TLS, SPSP client.

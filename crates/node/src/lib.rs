@@ -1,0 +1,1 @@
+//! Wiring: configuration, threads, effect gate, signals.

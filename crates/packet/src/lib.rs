@@ -1,0 +1,1 @@
+//! ILPv4 packets, OER, addresses, error codes, ILDCP and money.

@@ -1,0 +1,1 @@
+//! Longest-prefix routing by address segments.

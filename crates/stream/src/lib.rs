@@ -1,0 +1,1 @@
+//! STREAM and SPSP as state machines.
