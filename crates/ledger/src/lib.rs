@@ -1,1 +1,30 @@
-//! Accounts, holds, commits and limits; the journal's records and their replay.
+//! The books: who owes whom, what is promised, and how much more may be promised.
+//!
+//! * Everything that must survive is a [`Record`], and [`Ledger::apply`] is the only function that
+//!   changes it. Live traffic and recovery both go through it, so replay equals history.
+//! * A packet in flight is a [`Hold`]: taken by [`Ledger::hold`], turned into a commit by
+//!   [`Ledger::commit`] or undone by [`Ledger::release`]. Holds live in memory only.
+//! * **Sign**: a balance is seen from the account holder. Positive: the node owes them. Negative:
+//!   they owe the node. The lowest balance allowed is the credit the node gives them.
+//! * Every commit is double entry: for each asset the balances of all accounts and the node's own
+//!   [exchange position](Ledger::positions) add up to zero.
+//!
+//! It is not a place for sockets, clocks or files: time comes in as a value, records go out as one.
+
+mod bucket;
+mod ledger;
+mod record;
+mod settings;
+pub mod text;
+
+pub use bucket::Bucket;
+pub use ledger::{Account, Exposure, Hold, Ledger, LedgerError, Limit, PAYMENTS_MAX};
+pub use record::{Commit, Payment, PaymentEnd, PaymentProgress, Record, RecordError};
+pub use settings::{
+    AccountId, AccountSettings, BtpLink, HttpLink, Limits, NAME_BYTES_MAX, PaymentId, Rate,
+    Relation, SealedSecret, TOKENS_MAX, TokenHash, check_name,
+};
+
+/// Number of a record in the journal, counted from 1; 0 is "none yet".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Lsn(pub u64);

@@ -1,0 +1,599 @@
+//! Balances, holds and limits.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rialto_packet::{
+    Prefix,
+    money::{Asset, MoneyError},
+};
+use rustc_hash::FxHashMap;
+use thiserror::Error;
+
+use crate::{
+    Lsn,
+    bucket::Bucket,
+    record::{Commit, Payment, PaymentProgress, Record},
+    settings::{AccountId, AccountSettings, PaymentId, Rate},
+};
+
+/// Payments that are remembered; beyond it the oldest ended ones are forgotten.
+pub const PAYMENTS_MAX: usize = 100_000;
+
+/// Why a packet may not be accepted now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Larger than the account's largest packet.
+    PacketAmount {
+        /// The largest.
+        max: u64,
+    },
+    /// Too many packets this minute.
+    Rate,
+    /// Too much this minute.
+    AmountRate,
+    /// Too many packets, or too much, in flight.
+    InFlight,
+    /// The balance would fall below the lowest one.
+    Credit,
+    /// Too much in flight or committed but not yet safe on disk.
+    Unsynced,
+}
+
+/// Why a record cannot be applied: the journal is not one that this node wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LedgerError {
+    /// A record names an account that does not exist then.
+    #[error("record names account {0:?}, which does not exist at that point")]
+    UnknownAccount(AccountId),
+    /// A record names a payment that does not exist then.
+    #[error("record names payment {0:?}, which does not exist at that point")]
+    UnknownPayment(PaymentId),
+    /// An account with a balance was deleted.
+    #[error("record deletes account {0:?} while its balance is not zero")]
+    BalanceLeft(AccountId),
+    /// The asset of a position is not one.
+    #[error("record has a malformed asset: {0}")]
+    Asset(#[from] MoneyError),
+    /// An account's asset changed.
+    #[error("record changes the asset of account {0:?}")]
+    AssetChanged(AccountId),
+}
+
+/// A packet in flight, as the books see it. Ends in [`Ledger::commit`] or [`Ledger::release`].
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a hold that is dropped blocks its amount for ever"]
+pub struct Hold(Commit);
+
+impl Hold {
+    /// Who pays.
+    pub fn payer(&self) -> AccountId {
+        self.0.from
+    }
+
+    /// In units of the payer's asset.
+    pub fn amount_in(&self) -> u64 {
+        self.0.amount_in
+    }
+
+    /// Who is paid.
+    pub fn payee(&self) -> AccountId {
+        self.0.to
+    }
+
+    /// In units of the payee's asset.
+    pub fn amount_out(&self) -> u64 {
+        self.0.amount_out
+    }
+}
+
+/// What is promised and not yet safe, in units of one asset.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Exposure {
+    /// Packets in flight.
+    pub in_flight_count: u32,
+    /// Their amount.
+    pub in_flight: u128,
+    /// Committed, but not yet known to be on disk.
+    pub unsynced: u128,
+}
+
+impl Exposure {
+    fn total(&self) -> u128 {
+        self.in_flight + self.unsynced
+    }
+}
+
+/// An account and where it stands.
+#[derive(Debug)]
+pub struct Account {
+    /// Its name for ever.
+    pub id: AccountId,
+    /// What the operator decided.
+    pub settings: AccountSettings,
+    balance: i128,
+    exposure: Exposure,
+    /// Packets in flight towards them.
+    expected_count: u32,
+    packets: Option<Bucket>,
+    amounts: Option<Bucket>,
+    /// Index of its asset in [`Ledger::positions`].
+    position: usize,
+}
+
+impl Account {
+    /// Positive: we owe them. Negative: they owe us.
+    pub fn balance(&self) -> i128 {
+        self.balance
+    }
+
+    /// Of packets they sent.
+    pub fn exposure(&self) -> Exposure {
+        self.exposure
+    }
+
+    /// Whether no packet is in flight from or to them and all of theirs are safe on disk.
+    pub fn is_idle(&self) -> bool {
+        self.exposure == Exposure::default() && self.expected_count == 0
+    }
+
+    /// What they may still send: down to the lowest balance, less what is in flight. The one number
+    /// that a lease would replace if several nodes shared the account.
+    pub fn available(&self) -> i128 {
+        self.balance - to_i128(self.exposure.in_flight) - self.settings.limits.balance_min
+    }
+}
+
+/// A position of the node itself in one asset.
+#[derive(Debug)]
+struct Position {
+    asset: Asset,
+    amount: i128,
+    exposure: Exposure,
+    unsynced_max: Option<u64>,
+}
+
+/// All accounts, routes, rates and payments of a node.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// By account number; numbers are never used again, so deleted accounts leave a gap.
+    accounts: Vec<Option<Account>>,
+    names: FxHashMap<String, AccountId>,
+    positions: Vec<Position>,
+    routes: BTreeMap<Prefix, AccountId>,
+    rates: BTreeMap<(String, String), Rate>,
+    payments: BTreeMap<PaymentId, Payment>,
+    payment_keys: FxHashMap<String, PaymentId>,
+    last_account: u32,
+    last_payment: u64,
+    /// Caps on exposure for the whole node, per asset.
+    unsynced_max: BTreeMap<Asset, u64>,
+    /// Commits not yet known to be on disk, oldest first. At most what was written within one sync.
+    unsynced: VecDeque<(Lsn, AccountId, u64)>,
+}
+
+impl Ledger {
+    /// Nothing yet. `unsynced_max` caps, per asset, what is in flight or not yet safe on disk over
+    /// all accounts.
+    pub fn new(unsynced_max: BTreeMap<Asset, u64>) -> Self {
+        Self {
+            unsynced_max,
+            ..Self::default()
+        }
+    }
+
+    /// The account with this number.
+    pub fn account(&self, id: AccountId) -> Option<&Account> {
+        self.accounts.get(id.0 as usize)?.as_ref()
+    }
+
+    /// The account with this name.
+    pub fn account_by_name(&self, name: &str) -> Option<&Account> {
+        self.account(*self.names.get(name)?)
+    }
+
+    /// All accounts, by number.
+    pub fn accounts(&self) -> impl Iterator<Item = &Account> {
+        self.accounts.iter().flatten()
+    }
+
+    /// The node's own position per asset: minus the sum of all balances in it.
+    pub fn positions(&self) -> impl Iterator<Item = (&Asset, i128, Exposure)> {
+        self.positions
+            .iter()
+            .map(|position| (&position.asset, position.amount, position.exposure))
+    }
+
+    /// Static routes.
+    pub fn routes(&self) -> &BTreeMap<Prefix, AccountId> {
+        &self.routes
+    }
+
+    /// Rates between asset codes.
+    pub fn rates(&self) -> &BTreeMap<(String, String), Rate> {
+        &self.rates
+    }
+
+    /// Outgoing payments, by number.
+    pub fn payments(&self) -> &BTreeMap<PaymentId, Payment> {
+        &self.payments
+    }
+
+    /// The payment that was asked for with this key.
+    pub fn payment_by_key(&self, idempotency_key: &str) -> Option<&Payment> {
+        self.payments.get(self.payment_keys.get(idempotency_key)?)
+    }
+
+    /// The number that the next account gets.
+    pub fn next_account(&self) -> AccountId {
+        AccountId(self.last_account + 1)
+    }
+
+    /// The number that the next payment gets.
+    pub fn next_payment(&self) -> PaymentId {
+        PaymentId(self.last_payment + 1)
+    }
+
+    /// Checks an arriving packet against the limits on its own amount and on rates, and counts it.
+    pub fn take(&mut self, id: AccountId, now_ns: u64, amount: u64) -> Result<(), Limit> {
+        let account = self.account_mut(id);
+        if let Some(packets) = &mut account.packets
+            && !packets.take(now_ns, 1)
+        {
+            return Err(Limit::Rate);
+        }
+        if let Some(max) = account.settings.limits.packet_amount_max
+            && amount > max
+        {
+            return Err(Limit::PacketAmount { max });
+        }
+        if let Some(amounts) = &mut account.amounts
+            && !amounts.take(now_ns, amount)
+        {
+            return Err(Limit::AmountRate);
+        }
+        Ok(())
+    }
+
+    /// Undoes the amount of [`Self::take`] for a packet that was refused afterwards.
+    pub fn give_back(&mut self, id: AccountId, amount: u64) {
+        if let Some(amounts) = &mut self.account_mut(id).amounts {
+            amounts.give_back(amount);
+        }
+    }
+
+    /// Promises `amount_in` of the payer for `amount_out` to the payee, or says which limit forbids.
+    pub fn hold(
+        &mut self,
+        from: AccountId,
+        amount_in: u64,
+        to: AccountId,
+        amount_out: u64,
+    ) -> Result<Hold, Limit> {
+        let account = self.account_mut(from);
+        let (amount, position) = (u128::from(amount_in), account.position);
+        let (limits, exposure) = (&account.settings.limits, &account.exposure);
+        if limits
+            .in_flight_count_max
+            .is_some_and(|max| exposure.in_flight_count >= max)
+            || above(limits.in_flight_amount_max, exposure.in_flight + amount)
+        {
+            return Err(Limit::InFlight);
+        }
+        // An amount of zero moves nothing, so no limit on value can stand in its way.
+        if amount_in > 0 {
+            if i128::from(amount_in) > account.available() {
+                return Err(Limit::Credit);
+            }
+            if above(limits.unsynced_amount_max, exposure.total() + amount) {
+                return Err(Limit::Unsynced);
+            }
+            let node = &self.positions[position];
+            if above(node.unsynced_max, node.exposure.total() + amount) {
+                return Err(Limit::Unsynced);
+            }
+        }
+        self.each_exposure(from, |exposure| {
+            exposure.in_flight_count += 1;
+            exposure.in_flight += amount;
+        });
+        if to != AccountId::NODE {
+            self.account_mut(to).expected_count += 1;
+        }
+        Ok(Hold(Commit {
+            from,
+            amount_in,
+            to,
+            amount_out,
+        }))
+    }
+
+    /// Undoes exactly what [`Self::hold`] did.
+    pub fn release(&mut self, hold: Hold) {
+        self.end_hold(&hold.0);
+        self.give_back(hold.0.from, hold.0.amount_in);
+    }
+
+    /// Turns the promise into value that moved; `lsn` is the number the returned record will have.
+    pub fn commit(&mut self, hold: Hold, lsn: Lsn) -> Record {
+        let commit = hold.0;
+        self.end_hold(&commit);
+        let record = Record::Commit(commit);
+        self.apply(&record)
+            .expect("accounts with packets in flight are not deleted");
+        if commit.amount_in > 0 {
+            let amount = u128::from(commit.amount_in);
+            self.each_exposure(commit.from, |exposure| exposure.unsynced += amount);
+            self.unsynced
+                .push_back((lsn, commit.from, commit.amount_in));
+        }
+        record
+    }
+
+    /// All records up to `lsn` are on disk.
+    pub fn synced(&mut self, lsn: Lsn) {
+        while let Some((_, from, amount)) = self.unsynced.pop_front_if(|(of, ..)| *of <= lsn) {
+            self.each_exposure(from, |exposure| exposure.unsynced -= u128::from(amount));
+        }
+    }
+
+    /// Changes what must survive. The only function that does, for live traffic and for recovery.
+    pub fn apply(&mut self, record: &Record) -> Result<(), LedgerError> {
+        match record {
+            Record::Commit(commit) => self.apply_commit(commit)?,
+            Record::Progress(progress) => self.payment_mut(progress)?.progress = *progress,
+            Record::AccountPut { id, settings } => self.apply_account(*id, settings)?,
+            Record::AccountDeleted { id } => self.apply_account_deleted(*id)?,
+            Record::RoutePut { prefix, account } => {
+                self.account(*account)
+                    .ok_or(LedgerError::UnknownAccount(*account))?;
+                self.routes.insert(prefix.clone(), *account);
+            }
+            Record::RouteDeleted { prefix } => {
+                self.routes.remove(prefix);
+            }
+            Record::RatePut { from, to, rate } => {
+                self.rates.insert((from.clone(), to.clone()), rate.clone());
+            }
+            Record::RateDeleted { from, to } => {
+                self.rates.remove(&(from.clone(), to.clone()));
+            }
+            Record::PaymentPut { payment } => self.apply_payment(payment),
+            Record::Balance { account, balance } => {
+                self.existing_mut(*account)?.balance = *balance;
+            }
+            Record::Position {
+                code,
+                scale,
+                amount,
+            } => {
+                let position = self.position_of(&Asset::new(code, *scale)?);
+                self.positions[position].amount = *amount;
+            }
+            Record::Counters {
+                last_account,
+                last_payment,
+            } => {
+                self.last_account = self.last_account.max(*last_account);
+                self.last_payment = self.last_payment.max(*last_payment);
+            }
+        }
+        Ok(())
+    }
+
+    /// The records from which [`Self::apply`] makes the same books again.
+    pub fn snapshot(&self) -> Vec<Record> {
+        let mut records = Vec::with_capacity(2 * self.accounts.len() + self.payments.len() + 64);
+        for account in self.accounts() {
+            let settings = Box::new(account.settings.clone());
+            records.push(Record::AccountPut {
+                id: account.id,
+                settings,
+            });
+            if account.balance != 0 {
+                records.push(Record::Balance {
+                    account: account.id,
+                    balance: account.balance,
+                });
+            }
+        }
+        for Position { asset, amount, .. } in &self.positions {
+            let (code, scale) = (asset.code().to_owned(), asset.scale());
+            records.push(Record::Position {
+                code,
+                scale,
+                amount: *amount,
+            });
+        }
+        for (prefix, account) in &self.routes {
+            records.push(Record::RoutePut {
+                prefix: prefix.clone(),
+                account: *account,
+            });
+        }
+        for ((from, to), rate) in &self.rates {
+            let (from, to, rate) = (from.clone(), to.clone(), rate.clone());
+            records.push(Record::RatePut { from, to, rate });
+        }
+        for payment in self.payments.values() {
+            records.push(Record::PaymentPut {
+                payment: Box::new(payment.clone()),
+            });
+        }
+        let (last_account, last_payment) = (self.last_account, self.last_payment);
+        records.push(Record::Counters {
+            last_account,
+            last_payment,
+        });
+        records
+    }
+
+    fn apply_commit(&mut self, commit: &Commit) -> Result<(), LedgerError> {
+        let from = self.existing_mut(commit.from)?;
+        // i128 holds 2^63 packets of 2^64 units: no sum that can be reached overflows.
+        from.balance -= i128::from(commit.amount_in);
+        let position = from.position;
+        self.positions[position].amount += i128::from(commit.amount_in);
+        if commit.to != AccountId::NODE {
+            let to = self.existing_mut(commit.to)?;
+            to.balance += i128::from(commit.amount_out);
+            let position = to.position;
+            self.positions[position].amount -= i128::from(commit.amount_out);
+        }
+        Ok(())
+    }
+
+    fn apply_account(
+        &mut self,
+        id: AccountId,
+        settings: &AccountSettings,
+    ) -> Result<(), LedgerError> {
+        let position = self.position_of(&settings.asset);
+        let index = id.0 as usize;
+        if self.accounts.len() <= index {
+            self.accounts.resize_with(index + 1, || None);
+        }
+        let name = settings.name.clone();
+        let slot = &mut self.accounts[index];
+        let (packets, amounts) = {
+            let limits = &settings.limits;
+            let packets = limits
+                .packets_per_minute
+                .map(|limit| Bucket::new(limit.into(), 0));
+            (
+                packets,
+                limits.amount_per_minute.map(|limit| Bucket::new(limit, 0)),
+            )
+        };
+        match slot {
+            Some(account) => {
+                if account.position != position {
+                    return Err(LedgerError::AssetChanged(id));
+                }
+                self.names.remove(&account.settings.name);
+                // A bucket whose limit stays goes on as it is; otherwise every change would refill it.
+                let (old, new) = (&account.settings.limits, &settings.limits);
+                if old.packets_per_minute != new.packets_per_minute {
+                    account.packets = packets;
+                }
+                if old.amount_per_minute != new.amount_per_minute {
+                    account.amounts = amounts;
+                }
+                account.settings = settings.clone();
+            }
+            None => {
+                let (settings, exposure) = (settings.clone(), Exposure::default());
+                *slot = Some(Account {
+                    id,
+                    settings,
+                    balance: 0,
+                    exposure,
+                    expected_count: 0,
+                    packets,
+                    amounts,
+                    position,
+                });
+            }
+        }
+        self.names.insert(name, id);
+        self.last_account = self.last_account.max(id.0);
+        Ok(())
+    }
+
+    fn apply_account_deleted(&mut self, id: AccountId) -> Result<(), LedgerError> {
+        if self.existing_mut(id)?.balance != 0 {
+            return Err(LedgerError::BalanceLeft(id));
+        }
+        if let Some(account) = self.accounts[id.0 as usize].take() {
+            assert!(
+                account.is_idle(),
+                "an account is deleted only when nothing waits for it"
+            );
+            self.names.remove(&account.settings.name);
+        }
+        self.routes.retain(|_, account| *account != id);
+        Ok(())
+    }
+
+    fn apply_payment(&mut self, payment: &Payment) {
+        if !self.payments.contains_key(&payment.id) && self.payments.len() >= PAYMENTS_MAX {
+            let ended = self
+                .payments
+                .values()
+                .find(|old| old.end.is_some())
+                .map(|old| old.id);
+            if let Some(forgotten) = ended.and_then(|id| self.payments.remove(&id)) {
+                self.payment_keys.remove(&forgotten.idempotency_key);
+            }
+        }
+        self.last_payment = self.last_payment.max(payment.id.0);
+        self.payment_keys
+            .insert(payment.idempotency_key.clone(), payment.id);
+        self.payments.insert(payment.id, payment.clone());
+    }
+
+    fn payment_mut(&mut self, progress: &PaymentProgress) -> Result<&mut Payment, LedgerError> {
+        let id = progress.payment;
+        self.payments
+            .get_mut(&id)
+            .ok_or(LedgerError::UnknownPayment(id))
+    }
+
+    fn existing_mut(&mut self, id: AccountId) -> Result<&mut Account, LedgerError> {
+        let slot = self
+            .accounts
+            .get_mut(id.0 as usize)
+            .and_then(Option::as_mut);
+        slot.ok_or(LedgerError::UnknownAccount(id))
+    }
+
+    /// For callers that have just looked the account up.
+    fn account_mut(&mut self, id: AccountId) -> &mut Account {
+        self.existing_mut(id)
+            .expect("the caller holds an account that exists")
+    }
+
+    fn position_of(&mut self, asset: &Asset) -> usize {
+        if let Some(index) = self
+            .positions
+            .iter()
+            .position(|position| position.asset == *asset)
+        {
+            return index;
+        }
+        let unsynced_max = self.unsynced_max.get(asset).copied();
+        let (asset, exposure) = (asset.clone(), Exposure::default());
+        self.positions.push(Position {
+            asset,
+            amount: 0,
+            exposure,
+            unsynced_max,
+        });
+        self.positions.len() - 1
+    }
+
+    fn end_hold(&mut self, commit: &Commit) {
+        self.each_exposure(commit.from, |exposure| {
+            exposure.in_flight_count -= 1;
+            exposure.in_flight -= u128::from(commit.amount_in);
+        });
+        if commit.to != AccountId::NODE {
+            self.account_mut(commit.to).expected_count -= 1;
+        }
+    }
+
+    /// The payer's exposure, and the node's in the same asset.
+    fn each_exposure(&mut self, id: AccountId, change: impl Fn(&mut Exposure)) {
+        let account = self.account_mut(id);
+        change(&mut account.exposure);
+        let position = account.position;
+        change(&mut self.positions[position].exposure);
+    }
+}
+
+fn above(max: Option<u64>, amount: u128) -> bool {
+    max.is_some_and(|max| amount > u128::from(max))
+}
+
+fn to_i128(amount: u128) -> i128 {
+    i128::try_from(amount).expect("at most 2^32 packets of 2^64 units are in flight")
+}

@@ -1,0 +1,372 @@
+//! The records of the journal: everything that must survive, and its bytes.
+//!
+//! The two records of the packet path are a tag and fixed-width big-endian integers; the others,
+//! which change when an operator acts, are JSON objects. The first byte tells which.
+
+use rialto_packet::Prefix;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    settings::{AccountId, AccountSettings, PaymentId, Rate},
+    text,
+};
+
+const TAG_COMMIT: u8 = 1;
+const TAG_PROGRESS: u8 = 2;
+const TAG_JSON: u8 = b'{';
+
+/// Value that moved. Stands alone: replay needs nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Commit {
+    /// Who pays.
+    pub from: AccountId,
+    /// In units of the payer's asset.
+    pub amount_in: u64,
+    /// Who is paid; [`AccountId::NODE`] when the node keeps it.
+    pub to: AccountId,
+    /// In units of the payee's asset; 0 when the node keeps it.
+    pub amount_out: u64,
+}
+
+/// Where an outgoing payment stands. Cumulative, so the last one says it all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PaymentProgress {
+    /// Which payment.
+    pub payment: PaymentId,
+    /// Left the payer's account, in its units.
+    #[serde(with = "text")]
+    pub sent: u64,
+    /// Arrived, in the receiver's units.
+    #[serde(with = "text")]
+    pub delivered: u64,
+    /// Packets fulfilled.
+    pub fulfilled: u64,
+    /// Packets rejected, probes among them.
+    pub rejected: u64,
+}
+
+/// How a payment ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "end", deny_unknown_fields)]
+pub enum PaymentEnd {
+    /// All of it was sent or delivered, as asked.
+    Completed,
+    /// It stopped; `sent` and `delivered` say exactly how far it came.
+    Failed {
+        /// A stable word for programs, such as `rate_too_low`.
+        code: String,
+        /// For people.
+        message: String,
+    },
+}
+
+/// An outgoing payment as it was asked for, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Payment {
+    /// Which payment.
+    pub id: PaymentId,
+    /// Who pays.
+    pub account: AccountId,
+    /// The payer's name when it was made, for the history.
+    pub account_name: String,
+    /// The caller's key: a second request with it is the same payment.
+    pub idempotency_key: String,
+    /// The request as it came, as canonical JSON: a second request with the same key must equal it.
+    pub request: String,
+    /// Payment pointer or URL that is paid.
+    pub receiver: String,
+    /// Milliseconds since 1970.
+    pub created_at_ms: i64,
+    /// Code and scale of what the receiver gets, once known.
+    pub destination_asset: Option<(String, u8)>,
+    /// Where it stands.
+    pub progress: PaymentProgress,
+    /// How it ended; `None` while it runs.
+    pub end: Option<PaymentEnd>,
+}
+
+/// One line of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A fulfilled packet.
+    Commit(Commit),
+    /// A step of a payment.
+    Progress(PaymentProgress),
+    /// An account was made or changed.
+    AccountPut {
+        /// Which; a new one has the next free number.
+        id: AccountId,
+        /// All of its settings.
+        settings: Box<AccountSettings>,
+    },
+    /// An account was deleted, with its routes.
+    AccountDeleted {
+        /// Which.
+        id: AccountId,
+    },
+    /// A static route was set.
+    RoutePut {
+        /// What it applies to.
+        prefix: Prefix,
+        /// Next hop.
+        account: AccountId,
+    },
+    /// A static route was removed.
+    RouteDeleted {
+        /// What it applied to.
+        prefix: Prefix,
+    },
+    /// A rate was set.
+    RatePut {
+        /// Code of the asset that is paid with.
+        from: String,
+        /// Code of the asset that is bought.
+        to: String,
+        /// Its price.
+        rate: Rate,
+    },
+    /// A rate was removed.
+    RateDeleted {
+        /// Code of the asset that was paid with.
+        from: String,
+        /// Code of the asset that was bought.
+        to: String,
+    },
+    /// A payment was asked for, learnt something, or ended.
+    PaymentPut {
+        /// All of it.
+        payment: Box<Payment>,
+    },
+    /// Only in checkpoints: an account's balance.
+    Balance {
+        /// Whose.
+        account: AccountId,
+        /// Positive: we owe them.
+        balance: i128,
+    },
+    /// Only in checkpoints: the node's own position in an asset.
+    Position {
+        /// Code of the asset.
+        code: String,
+        /// Its scale.
+        scale: u8,
+        /// Minus the sum of all balances in it.
+        amount: i128,
+    },
+    /// Only in checkpoints: numbers that go on counting.
+    Counters {
+        /// The last account number given out.
+        last_account: u32,
+        /// The last payment number given out.
+        last_payment: u64,
+    },
+}
+
+/// The JSON form of the rarer records.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case", deny_unknown_fields)]
+enum Json {
+    AccountPut {
+        id: AccountId,
+        settings: Box<AccountSettings>,
+    },
+    AccountDeleted {
+        id: AccountId,
+    },
+    RoutePut {
+        #[serde(with = "text")]
+        prefix: Prefix,
+        account: AccountId,
+    },
+    RouteDeleted {
+        #[serde(with = "text")]
+        prefix: Prefix,
+    },
+    RatePut {
+        from: String,
+        to: String,
+        rate: Rate,
+    },
+    RateDeleted {
+        from: String,
+        to: String,
+    },
+    PaymentPut {
+        payment: Box<Payment>,
+    },
+    Balance {
+        account: AccountId,
+        #[serde(with = "text")]
+        balance: i128,
+    },
+    Position {
+        code: String,
+        scale: u8,
+        #[serde(with = "text")]
+        amount: i128,
+    },
+    Counters {
+        last_account: u32,
+        last_payment: u64,
+    },
+}
+
+/// Bytes in the journal that no version of the node wrote, or only a later one.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    /// The first byte names no kind of record, or the length does not fit it.
+    #[error("record of {len} bytes starting with {first:?} is of no known kind")]
+    Unknown {
+        /// Its first byte.
+        first: Option<u8>,
+        /// Its length.
+        len: usize,
+    },
+    /// The JSON is not one of the known records.
+    #[error("record is not understood: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl Record {
+    /// Appends the bytes to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self.clone() {
+            Self::Commit(commit) => {
+                out.push(TAG_COMMIT);
+                out.extend_from_slice(&commit.from.0.to_be_bytes());
+                out.extend_from_slice(&commit.amount_in.to_be_bytes());
+                out.extend_from_slice(&commit.to.0.to_be_bytes());
+                out.extend_from_slice(&commit.amount_out.to_be_bytes());
+            }
+            Self::Progress(progress) => {
+                out.push(TAG_PROGRESS);
+                out.extend_from_slice(&progress.payment.0.to_be_bytes());
+                out.extend_from_slice(&progress.sent.to_be_bytes());
+                out.extend_from_slice(&progress.delivered.to_be_bytes());
+                out.extend_from_slice(&progress.fulfilled.to_be_bytes());
+                out.extend_from_slice(&progress.rejected.to_be_bytes());
+            }
+            Self::AccountPut { id, settings } => json(out, &Json::AccountPut { id, settings }),
+            Self::AccountDeleted { id } => json(out, &Json::AccountDeleted { id }),
+            Self::RoutePut { prefix, account } => json(out, &Json::RoutePut { prefix, account }),
+            Self::RouteDeleted { prefix } => json(out, &Json::RouteDeleted { prefix }),
+            Self::RatePut { from, to, rate } => json(out, &Json::RatePut { from, to, rate }),
+            Self::RateDeleted { from, to } => json(out, &Json::RateDeleted { from, to }),
+            Self::PaymentPut { payment } => json(out, &Json::PaymentPut { payment }),
+            Self::Balance { account, balance } => json(out, &Json::Balance { account, balance }),
+            Self::Position {
+                code,
+                scale,
+                amount,
+            } => {
+                json(
+                    out,
+                    &Json::Position {
+                        code,
+                        scale,
+                        amount,
+                    },
+                );
+            }
+            Self::Counters {
+                last_account,
+                last_payment,
+            } => {
+                json(
+                    out,
+                    &Json::Counters {
+                        last_account,
+                        last_payment,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let unknown = || RecordError::Unknown {
+            first: bytes.first().copied(),
+            len: bytes.len(),
+        };
+        match bytes.split_first() {
+            Some((&TAG_COMMIT, rest)) => decode_commit(rest).map(Self::Commit).ok_or_else(unknown),
+            Some((&TAG_PROGRESS, rest)) => decode_progress(rest)
+                .map(Self::Progress)
+                .ok_or_else(unknown),
+            Some((&TAG_JSON, _)) => Ok(match serde_json::from_slice(bytes)? {
+                Json::AccountPut { id, settings } => Self::AccountPut { id, settings },
+                Json::AccountDeleted { id } => Self::AccountDeleted { id },
+                Json::RoutePut { prefix, account } => Self::RoutePut { prefix, account },
+                Json::RouteDeleted { prefix } => Self::RouteDeleted { prefix },
+                Json::RatePut { from, to, rate } => Self::RatePut { from, to, rate },
+                Json::RateDeleted { from, to } => Self::RateDeleted { from, to },
+                Json::PaymentPut { payment } => Self::PaymentPut { payment },
+                Json::Balance { account, balance } => Self::Balance { account, balance },
+                Json::Position {
+                    code,
+                    scale,
+                    amount,
+                } => Self::Position {
+                    code,
+                    scale,
+                    amount,
+                },
+                Json::Counters {
+                    last_account,
+                    last_payment,
+                } => Self::Counters {
+                    last_account,
+                    last_payment,
+                },
+            }),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+fn json(out: &mut Vec<u8>, record: &Json) {
+    serde_json::to_writer(out, record).expect("records have text keys and a Vec takes every write");
+}
+
+fn decode_commit(bytes: &[u8]) -> Option<Commit> {
+    let bytes: &[u8; 24] = bytes.try_into().ok()?;
+    let (from, amount_in) = (u32_at(bytes, 0), u64_at(bytes, 4));
+    let (to, amount_out) = (u32_at(bytes, 12), u64_at(bytes, 16));
+    Some(Commit {
+        from: AccountId(from),
+        amount_in,
+        to: AccountId(to),
+        amount_out,
+    })
+}
+
+fn decode_progress(bytes: &[u8]) -> Option<PaymentProgress> {
+    let bytes: &[u8; 40] = bytes.try_into().ok()?;
+    Some(PaymentProgress {
+        payment: PaymentId(u64_at(bytes, 0)),
+        sent: u64_at(bytes, 8),
+        delivered: u64_at(bytes, 16),
+        fulfilled: u64_at(bytes, 24),
+        rejected: u64_at(bytes, 32),
+    })
+}
+
+fn u32_at(bytes: &[u8], start: usize) -> u32 {
+    u32::from_be_bytes(
+        bytes[start..start + 4]
+            .try_into()
+            .expect("a range of 4 bytes"),
+    )
+}
+
+fn u64_at(bytes: &[u8], start: usize) -> u64 {
+    u64::from_be_bytes(
+        bytes[start..start + 8]
+            .try_into()
+            .expect("a range of 8 bytes"),
+    )
+}

@@ -1,0 +1,201 @@
+//! What operators decide about accounts and rates.
+
+use rialto_packet::{
+    Address, address,
+    money::{Asset, Ratio},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::text;
+
+/// Names an account for ever; never used again after a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AccountId(pub u32);
+
+impl AccountId {
+    /// The node itself: what it earns by answering pings. It has no balance, only its position.
+    pub const NODE: Self = Self(0);
+}
+
+/// Names an outgoing payment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PaymentId(pub u64);
+
+/// Longest account name.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Most incoming tokens of one account: enough to rotate without a gap.
+pub const TOKENS_MAX: usize = 8;
+
+/// Whether `name` can name an account: it stands in URLs, addresses and metrics.
+pub fn check_name(name: &str) -> bool {
+    name.len() <= NAME_BYTES_MAX && address::is_segment(name)
+}
+
+/// What the account holder is to us (RFC 34).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Relation {
+    /// Gives us our address; our default route.
+    Parent,
+    /// An equal.
+    Peer,
+    /// Gets its address from us.
+    Child,
+    /// Has no node of its own: its payments are received and sent here.
+    Local,
+}
+
+/// SHA-256 of a bearer token; the token itself is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenHash(pub [u8; 32]);
+
+/// A token that an account holder may present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IncomingToken {
+    /// What is kept of it.
+    pub hash: TokenHash,
+    /// From this instant on (milliseconds since 1970) it no longer opens anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at_ms: Option<i64>,
+}
+
+impl Serialize for TokenHash {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let hex: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        serializer.serialize_str(&hex)
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenHash {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let error = || serde::de::Error::custom("token hash must be 64 hex digits");
+        if text.len() != 64 || !text.is_ascii() {
+            return Err(error());
+        }
+        let mut hash = [0; 32];
+        for (index, byte) in hash.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).map_err(|_| error())?;
+        }
+        Ok(Self(hash))
+    }
+}
+
+/// A secret that was encrypted before it came here; only the shell can open it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SealedSecret(pub String);
+
+impl std::fmt::Debug for SealedSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SealedSecret(..)")
+    }
+}
+
+/// Where packets go by ILP over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpLink {
+    /// The peer's endpoint, `http://` or `https://`.
+    pub url: String,
+    /// The bearer token to present.
+    pub token: SealedSecret,
+}
+
+/// Where a BTP connection is kept up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BtpLink {
+    /// The peer's endpoint without user and token, `btp+ws://` or `btp+wss://`.
+    pub url: String,
+    /// The `auth_username` to present, if the peer wants one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// The `auth_token` to present.
+    pub token: SealedSecret,
+}
+
+/// What an account may do. Amounts are in units of its asset; `None` is no limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Lowest balance: minus the credit given. Zero or below.
+    #[serde(with = "text")]
+    pub balance_min: i128,
+    /// Largest packet accepted; a larger one is told so by F08.
+    #[serde(with = "text::option")]
+    pub packet_amount_max: Option<u64>,
+    /// Packets accepted per minute.
+    pub packets_per_minute: Option<u32>,
+    /// Amount accepted per minute.
+    #[serde(with = "text::option")]
+    pub amount_per_minute: Option<u64>,
+    /// Packets accepted and not yet answered.
+    pub in_flight_count_max: Option<u32>,
+    /// Their amount.
+    #[serde(with = "text::option")]
+    pub in_flight_amount_max: Option<u64>,
+    /// Amount in flight and committed but not yet safe on disk: the most that a power failure can
+    /// cost us on this account.
+    #[serde(with = "text::option")]
+    pub unsynced_amount_max: Option<u64>,
+}
+
+/// One counterparty, in one asset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountSettings {
+    /// Unique; see [`check_name`].
+    pub name: String,
+    /// What they are to us.
+    pub relation: Relation,
+    /// What amounts on this account count.
+    #[serde(with = "text")]
+    pub asset: Asset,
+    /// Their address, where it is not our own with the name after it.
+    #[serde(default, with = "text::option")]
+    pub ilp_address: Option<Address>,
+    /// What they may do.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Part of each of their payments that we keep, such as 0.002, beside the spread of the pair.
+    #[serde(default)]
+    pub spread: Option<String>,
+    /// The tokens they may present to us, newest last; at most [`TOKENS_MAX`].
+    #[serde(default)]
+    pub incoming_tokens: Vec<IncomingToken>,
+    /// Outgoing ILP over HTTP.
+    #[serde(default)]
+    pub http: Option<HttpLink>,
+    /// Outgoing BTP connection.
+    #[serde(default)]
+    pub btp: Option<BtpLink>,
+    /// Their packets are refused and none are sent to them.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+impl AccountSettings {
+    /// [`Self::spread`] as a ratio; it was checked when the settings were made.
+    pub fn spread_ratio(&self) -> Option<Ratio> {
+        self.spread.as_deref().and_then(|text| text.parse().ok())
+    }
+}
+
+/// An exchange rate between asset codes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// Whole units of the second asset for one whole unit of the first, such as `0.92`.
+    pub rate: String,
+    /// Part that we keep, such as `0.002`; the node's default where it is missing.
+    #[serde(default)]
+    pub spread: Option<String>,
+    /// From this instant on (milliseconds since 1970) the rate is stale and nothing is converted.
+    #[serde(default)]
+    pub valid_until_ms: Option<i64>,
+}
