@@ -1,1 +1,368 @@
-//! The pure core: what happens to a packet.
+//! The pure core of the node: what happens to a packet.
+//!
+//! [`Connector::handle`] turns an [`Input`] into [`Effects`]. It never waits, reads no clock, draws no
+//! entropy and opens nothing; the shell performs the effects and decides nothing. [`forward`] is the
+//! path of a packet from top to bottom.
+//!
+//! | File | What |
+//! |---|---|
+//! | `forward.rs` | the four moments of a packet: prepare, fulfill, reject, expire |
+//! | `control.rs` | packets to the node itself: `peer.config`, echo, ping |
+//! | `local.rs` | STREAM endpoints: receivers behind payment pointers, outgoing payments |
+//! | `command.rs` | what operators change |
+//! | `refusal.rs` | why a packet was refused: one enum, one table |
+//! | `rates.rs` | conversions between the assets of two accounts |
+//! | `pending.rs` | packets in flight and their deadlines |
+
+pub mod command;
+mod control;
+mod forward;
+mod io;
+mod local;
+mod pending;
+mod rates;
+pub mod refusal;
+mod stats;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rand_chacha::ChaCha20Rng;
+use rialto_ledger::{AccountId, Ledger, LedgerError, Lsn, PaymentEnd, Record, Relation};
+use rialto_packet::{
+    Address, Prefix,
+    money::{Asset, Ratio},
+};
+use rialto_routing::PrefixMap;
+use rustc_hash::FxHashMap;
+
+pub use io::{Action, Durable, Effect, Effects, Event, Input, LinkId, Now, RequestId};
+pub use local::SpspCredentials;
+pub use refusal::{LinkFailure, Reason, Refusal};
+pub use stats::{AccountStats, Stats};
+
+use local::Local;
+use pending::Pending;
+use rates::Rates;
+
+/// What an operator decides about the node as a whole.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Our own address.
+    pub address: Address,
+    /// Taken from a packet's life per hop, so that the answer has time to come back (RFC 27). Milliseconds.
+    pub min_message_window_ms: i64,
+    /// Longest time a packet may stay out. Milliseconds.
+    pub max_hold_ms: i64,
+    /// Kept of each conversion where neither pair nor account says otherwise.
+    pub spread: Ratio,
+    /// A Fulfill waits until its commit is on disk while there is time.
+    pub strict: bool,
+    /// Packets in flight over all accounts; beyond it new ones are refused.
+    pub pending_max: usize,
+    /// Per asset: most that may be in flight or not yet safe on disk over all accounts.
+    pub unsynced_max: BTreeMap<Asset, u64>,
+}
+
+impl Settings {
+    /// The field's usual values.
+    pub fn new(address: Address) -> Self {
+        Self {
+            address,
+            min_message_window_ms: 1_000,
+            max_hold_ms: 30_000,
+            spread: Ratio::new(0, 1).expect("the denominator is not zero"),
+            strict: false,
+            pending_max: 1_000_000,
+            unsynced_max: BTreeMap::new(),
+        }
+    }
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hop {
+    /// The node itself.
+    Node,
+    /// An account's link, or its STREAM receiver.
+    Account(AccountId),
+}
+
+/// Where a route came from, in the order in which they win for the same prefix (routing.md, section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteSource {
+    /// Set by the operator.
+    Static,
+    /// The node's own address.
+    Own,
+    /// The address of an account.
+    Account,
+    /// The parent takes what nobody else does.
+    Parent,
+}
+
+/// The core. One value, one owner at a time.
+pub struct Connector {
+    settings: Settings,
+    ledger: Ledger,
+    routes: PrefixMap<Hop>,
+    rates: Rates,
+    pending: Pending,
+    /// Authenticated BTP sessions of an account, newest last; only the newest is sent to.
+    sessions: FxHashMap<AccountId, Vec<LinkId>>,
+    local: Local,
+    stats: Stats,
+    rng: ChaCha20Rng,
+    /// The last record given out.
+    lsn: Lsn,
+    /// Of a shutdown: nothing new is accepted.
+    draining: bool,
+    /// Local answers that wait for the end of the present step; see `local.rs`.
+    local_answers: VecDeque<(RequestId, bytes::Bytes)>,
+}
+
+impl Connector {
+    /// A node with empty books. `stream_secret` is what its STREAM credentials are derived from and
+    /// must stay the same over restarts; `rng` is the only source of randomness.
+    pub fn new(settings: Settings, stream_secret: [u8; 32], rng: ChaCha20Rng) -> Self {
+        let ledger = Ledger::new(settings.unsynced_max.clone());
+        let mut connector = Self {
+            rates: Rates::new(settings.spread.clone()),
+            settings,
+            ledger,
+            routes: PrefixMap::new(),
+            pending: Pending::default(),
+            sessions: FxHashMap::default(),
+            local: Local::new(stream_secret),
+            stats: Stats::default(),
+            rng,
+            lsn: Lsn(0),
+            draining: false,
+            local_answers: VecDeque::new(),
+        };
+        connector.rebuild_routes();
+        connector
+    }
+
+    /// Applies one record of the journal, in order, before anything is handled.
+    pub fn recover(&mut self, lsn: Lsn, record: &Record) -> Result<(), LedgerError> {
+        self.lsn = lsn;
+        self.ledger.apply(record)
+    }
+
+    /// After the last record: routes are built, and payments that were cut off are ended where they
+    /// stand, so that their keys say for ever how far they came.
+    pub fn recovered(&mut self, out: &mut Effects) {
+        self.rebuild_routes();
+        let running = self
+            .ledger
+            .payments()
+            .values()
+            .filter(|payment| payment.end.is_none());
+        let cut_off: Vec<_> = running.cloned().collect();
+        for mut payment in cut_off {
+            payment.end = Some(PaymentEnd::Failed {
+                code: "interrupted".to_owned(),
+                message: "the node stopped while the payment ran".to_owned(),
+            });
+            self.record(
+                &Record::PaymentPut {
+                    payment: Box::new(payment),
+                },
+                out,
+            );
+        }
+    }
+
+    /// Turns something that happened into what is to be done.
+    pub fn handle(&mut self, now: Now, input: Input, out: &mut Effects) {
+        match input {
+            Input::Prepare {
+                account,
+                link,
+                request,
+                packet,
+            } => {
+                self.handle_prepare(now, account, link, request, packet, out);
+            }
+            Input::Reply {
+                link,
+                request,
+                packet,
+            } => {
+                self.handle_reply(now, link, request, packet, out);
+            }
+            Input::Failed {
+                link,
+                request,
+                failure,
+            } => {
+                self.handle_failed(link, request, failure, out);
+            }
+            Input::LinkUp { link, account } => self.handle_link_up(link, account, out),
+            Input::LinkDown { link } => self.handle_link_down(link),
+            Input::Timeout => self.expire(now, out),
+            Input::Synced(lsn) => self.ledger.synced(lsn),
+        }
+        self.run_local(now, out);
+    }
+
+    /// When [`Input::Timeout`] is due, on the monotonic clock.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        let local = self.local.poll_timeout();
+        self.pending.next_deadline().into_iter().chain(local).min()
+    }
+
+    /// The books.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// What was counted since the start.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The node's settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Replaces the settings that may change while the node runs: all but the address.
+    pub fn reload(&mut self, settings: Settings) {
+        self.rates = Rates::new(settings.spread.clone());
+        self.settings = Settings {
+            address: self.settings.address.clone(),
+            ..settings
+        };
+    }
+
+    /// The number of the last record given out.
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    /// Packets in flight.
+    pub fn in_flight_count(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// From now on new Prepares are refused; those in flight finish.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether an account could be sent to right now, and how.
+    pub fn link_of(&self, id: AccountId) -> Option<LinkId> {
+        let account = self.ledger.account(id)?;
+        if account.settings.relation == Relation::Local {
+            return Some(LinkId::Local);
+        }
+        if account.settings.http.is_some() {
+            return Some(LinkId::Http(id));
+        }
+        self.sessions.get(&id)?.last().copied()
+    }
+
+    /// Every route: prefix, where it came from, next hop (`None` is the node itself). Sorted.
+    pub fn routes(&self) -> Vec<(Prefix, RouteSource, Option<AccountId>)> {
+        let mut routes: BTreeMap<Prefix, (RouteSource, Option<AccountId>)> = BTreeMap::new();
+        for (prefix, source, hop) in self.all_routes() {
+            let account = match hop {
+                Hop::Node => None,
+                Hop::Account(id) => Some(id),
+            };
+            routes.insert(prefix, (source, account));
+        }
+        routes
+            .into_iter()
+            .map(|(prefix, (source, hop))| (prefix, source, hop))
+            .collect()
+    }
+
+    /// The address of an account: its own, or ours with its name after it.
+    pub fn address_of(&self, id: AccountId) -> Option<Address> {
+        let settings = &self.ledger.account(id)?.settings;
+        match (&settings.ilp_address, settings.relation) {
+            (Some(address), _) => Some(address.clone()),
+            (None, Relation::Child | Relation::Local) => {
+                self.settings.address.child(&settings.name).ok()
+            }
+            (None, Relation::Parent | Relation::Peer) => None,
+        }
+    }
+
+    /// Appends a record to the journal-to-be and gives its number. Live changes that are not part of
+    /// the packet path go through here, so that books and journal cannot differ.
+    fn record(&mut self, record: &Record, out: &mut Effects) -> Lsn {
+        self.ledger
+            .apply(record)
+            .expect("records are made from what is in the books");
+        self.append(record, out)
+    }
+
+    /// The same for a record that is already in the books.
+    fn append(&mut self, record: &Record, out: &mut Effects) -> Lsn {
+        self.lsn.0 += 1;
+        out.record(record);
+        self.lsn
+    }
+
+    /// All routes, weakest first, so that a later one replaces an earlier one of the same prefix.
+    fn all_routes(&self) -> Vec<(Prefix, RouteSource, Hop)> {
+        let mut routes = Vec::new();
+        let parent = self
+            .ledger
+            .accounts()
+            .find(|a| a.settings.relation == Relation::Parent);
+        if let Some(parent) = parent {
+            let scheme = self.settings.address.as_ref().scheme();
+            let prefix = scheme
+                .parse()
+                .expect("the scheme of an address is a prefix");
+            routes.push((prefix, RouteSource::Parent, Hop::Account(parent.id)));
+        }
+        for account in self.ledger.accounts() {
+            if let Some(address) = self.address_of(account.id) {
+                routes.push((
+                    (&address).into(),
+                    RouteSource::Account,
+                    Hop::Account(account.id),
+                ));
+            }
+        }
+        routes.push(((&self.settings.address).into(), RouteSource::Own, Hop::Node));
+        for (prefix, account) in self.ledger.routes() {
+            routes.push((prefix.clone(), RouteSource::Static, Hop::Account(*account)));
+        }
+        routes
+    }
+
+    fn rebuild_routes(&mut self) {
+        let mut map = PrefixMap::new();
+        for (prefix, _, hop) in self.all_routes() {
+            map.insert(&prefix, hop);
+        }
+        self.routes = map;
+    }
+
+    fn handle_link_up(&mut self, link: LinkId, account: AccountId, out: &mut Effects) {
+        if self.ledger.account(account).is_none() {
+            out.now(Action::Disconnect { link }); // deleted while it authenticated
+            return;
+        }
+        let sessions = self.sessions.entry(account).or_default();
+        // The newest wins. The older one is told to go; replies that come on it before are taken.
+        for redundant in sessions.iter() {
+            out.now(Action::Disconnect { link: *redundant });
+        }
+        sessions.push(link);
+    }
+
+    fn handle_link_down(&mut self, link: LinkId) {
+        self.sessions.retain(|_, sessions| {
+            sessions.retain(|session| *session != link);
+            !sessions.is_empty()
+        });
+        self.pending.forget_link(link);
+    }
+}

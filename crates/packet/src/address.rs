@@ -1,4 +1,20 @@
 //! ILP addresses and address prefixes (RFC 15).
+//!
+//! An address names where packets go and has at least one segment after its scheme; a [`Prefix`] is
+//! what routes are made for. Both are compared as bytes, segment by segment; case matters.
+//!
+//! ```
+//! use rialto_packet::{Addr, AddressError, Prefix};
+//!
+//! let alice = Addr::new("g.acme.alice")?;
+//! assert_eq!(alice.scheme(), "g");
+//! assert_eq!(alice.strip_prefix("g.acme"), Some("alice"));
+//!
+//! let scheme: Prefix = "g".parse()?;
+//! assert!(alice.starts_with(scheme.as_str()));
+//! assert_eq!(Addr::new("g"), Err(AddressError::NoSegment));
+//! # Ok::<(), AddressError>(())
+//! ```
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -152,6 +168,16 @@ impl fmt::Debug for Address {
 /// What a route applies to: an address, a bare scheme (`g`), or nothing at all (the default route).
 ///
 /// One trailing dot is accepted and dropped: `g.` is `g`.
+///
+/// ```
+/// use rialto_packet::{Address, Prefix};
+///
+/// let prefix: Prefix = "g.acme.".parse()?;
+/// assert_eq!(prefix.as_str(), "g.acme");
+/// assert_eq!(prefix, Prefix::from(&"g.acme".parse::<Address>()?));
+/// assert_eq!("".parse(), Ok(Prefix::everything()));
+/// # Ok::<(), rialto_packet::AddressError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix(Arc<str>);
 

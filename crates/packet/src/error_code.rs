@@ -1,4 +1,16 @@
 //! Error codes of Reject packets (RFC 27, Error Codes).
+//!
+//! ```
+//! use rialto_packet::{ErrorClass, ErrorCode};
+//!
+//! let code = ErrorCode::T04_INSUFFICIENT_LIQUIDITY;
+//! assert_eq!(code.to_string(), "T04");
+//! assert_eq!(code.name(), "Insufficient Liquidity");
+//! assert_eq!(code.class(), ErrorClass::Temporary);
+//!
+//! // Others may use codes that no RFC names; their class still says what to do.
+//! assert_eq!(ErrorCode::from_bytes(*b"F09").class(), ErrorClass::Final);
+//! ```
 
 use std::fmt;
 

@@ -1,4 +1,12 @@
 //! The data of an F08 Reject: what arrived and what would have passed (RFC 27, InterledgerErrorData).
+//!
+//! ```
+//! use rialto_packet::f08::AmountTooLarge;
+//!
+//! let data = AmountTooLarge { received_amount: 1000, maximum_amount: 500 };
+//! assert_eq!(AmountTooLarge::parse(&data.to_bytes()), Some(data));
+//! assert_eq!(AmountTooLarge::parse(b"too short"), None);
+//! ```
 
 /// Both amounts in the units in which the rejecting connector received the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

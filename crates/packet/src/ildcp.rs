@@ -1,4 +1,26 @@
 //! ILDCP: a child asks its parent for its address and the asset between them (RFC 31).
+//!
+//! Only what is peculiar to ILDCP is here. That a request carries the peer condition, no money and
+//! has not expired, and that a response carries the peer fulfillment, is checked by the nodes, as
+//! for every packet to `peer.*`.
+//!
+//! ```
+//! use rialto_packet::{Fulfill, FulfillBuilder, PEER_CONDITION, PEER_FULFILLMENT, Prepare, Timestamp};
+//! use rialto_packet::{ildcp, money::Asset};
+//!
+//! let request = Prepare::parse(ildcp::request(Timestamp::from_unix_ms(60_000)))?;
+//! assert_eq!(request.destination().as_str(), ildcp::DESTINATION);
+//! assert_eq!((request.amount(), request.condition()), (0, PEER_CONDITION));
+//!
+//! let response = ildcp::Response {
+//!     client_address: "g.parent.child".parse()?,
+//!     asset: Asset::new("USD", 9)?,
+//! };
+//! let data = response.encode();
+//! let reply = FulfillBuilder { fulfillment: PEER_FULFILLMENT, data: &data }.encode()?;
+//! assert_eq!(ildcp::Response::parse(Fulfill::parse(reply)?.data())?, response);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use thiserror::Error;
 
@@ -32,7 +54,7 @@ pub enum IldcpError {
     /// The address is not one.
     #[error("malformed client address: {0}")]
     Address(#[from] AddressError),
-    /// The asset code is not UTF-8 or longer than an asset code may be.
+    /// The asset code is empty, not UTF-8 or longer than an asset code may be.
     #[error("asset code is not valid")]
     AssetCode,
 }

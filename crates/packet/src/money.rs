@@ -86,6 +86,14 @@ impl Asset {
 
     /// A number of units as people read it, `-12.5` for -12,500,000,000 units of scale 9. At least
     /// two digits follow the point where the scale has them.
+    ///
+    /// ```
+    /// # use rialto_packet::money::Asset;
+    /// let usd = Asset::new("USD", 9)?;
+    /// assert_eq!(usd.decimal(-12_500_000_000), "-12.50");
+    /// assert_eq!(usd.units("12.5"), Some(12_500_000_000));
+    /// # Ok::<(), rialto_packet::money::MoneyError>(())
+    /// ```
     pub fn decimal(&self, units: i128) -> String {
         let scale = usize::from(self.scale);
         let digits = format!("{:0>width$}", units.unsigned_abs(), width = scale + 1);
@@ -99,10 +107,16 @@ impl Asset {
     /// Reads a decimal number of the asset as units; `None` when it is not one, has more digits
     /// after the point than the scale, or does not fit 64 bits.
     pub fn units(&self, decimal: &str) -> Option<u64> {
-        let (whole, fraction) = decimal.split_once('.').unwrap_or((decimal, ""));
-        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let (whole, fraction) = match decimal.split_once('.') {
+            Some((whole, fraction)) => (whole, Some(fraction)),
+            None => (decimal, None),
+        };
         let scale = usize::from(self.scale);
-        if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > scale {
+        if !is_digits(whole) || !fraction.is_none_or(is_digits) {
+            return None;
+        }
+        let fraction = fraction.unwrap_or_default();
+        if fraction.len() > scale {
             return None;
         }
         let text = format!("{whole}{fraction:0<scale$}");
@@ -127,6 +141,9 @@ impl FromStr for Asset {
 
     fn from_str(text: &str) -> Result<Self, MoneyError> {
         let (code, scale) = text.rsplit_once('/').ok_or(MoneyError::Asset)?;
+        if !is_digits(scale) {
+            return Err(MoneyError::Asset);
+        }
         Self::new(code, scale.parse().map_err(|_| MoneyError::Asset)?)
     }
 }
@@ -225,9 +242,7 @@ impl FromStr for Ratio {
     /// A plain decimal number, read exactly.
     fn from_str(text: &str) -> Result<Self, MoneyError> {
         let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        let digits = |part: &str| {
-            (1..=RATE_DIGITS_MAX).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
-        };
+        let digits = |part: &str| is_digits(part) && part.len() <= RATE_DIGITS_MAX;
         if !digits(whole) || !digits(fraction) {
             return Err(MoneyError::Decimal);
         }
@@ -245,7 +260,8 @@ impl fmt::Debug for Ratio {
 }
 
 impl fmt::Display for Ratio {
-    /// A decimal number, cut after twelve significant digits; for people, not for arithmetic.
+    /// A decimal number whose fraction is cut after twelve significant digits of the whole; for
+    /// people, not for arithmetic.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole = &self.numerator / &self.denominator;
         let mut rest = &self.numerator % &self.denominator;
@@ -267,6 +283,11 @@ impl fmt::Display for Ratio {
         let point = if digits.is_empty() { "" } else { "." };
         write!(f, "{whole}{point}{digits}")
     }
+}
+
+/// Plain digits, at least one: what the integer parsers take besides, such as a sign, is refused.
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn ten_to(exponent: usize) -> BigUint {

@@ -3,6 +3,15 @@
 //! All integers are big-endian and everything is byte-aligned. [`Reader`] walks over borrowed bytes
 //! and checks every length against what is left *before* it takes anything; the `put_*` functions
 //! write the one canonical form.
+//!
+//! ```
+//! use rialto_packet::oer;
+//!
+//! let mut out = Vec::new();
+//! oer::put_var_uint(&mut out, 1000);
+//! oer::put_var_octets(&mut out, b"hi");
+//! assert_eq!(out, [2, 0x03, 0xe8, 2, b'h', b'i']);
+//! ```
 
 use thiserror::Error;
 

@@ -125,6 +125,9 @@ fn data_span(reader: &mut Reader<'_>, base: usize) -> Result<Span, PacketError> 
 }
 
 /// A valid Prepare in a buffer of type `B`, such as `&[u8]`, `Vec<u8>` or `BytesMut`.
+///
+/// Amount and expiry are the only fields that a connector may change; everything else in the buffer
+/// stays as it came, extra bytes included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prepare<B> {
     buffer: B,
@@ -247,6 +250,16 @@ impl PrepareBuilder<'_> {
 }
 
 /// A valid Fulfill.
+///
+/// ```
+/// use rialto_packet::{Fulfill, FulfillBuilder, PEER_FULFILLMENT};
+///
+/// let bytes = FulfillBuilder { fulfillment: PEER_FULFILLMENT, data: b"thanks" }.encode()?;
+/// let fulfill = Fulfill::parse(bytes.as_slice())?;
+/// assert_eq!(fulfill.fulfillment(), PEER_FULFILLMENT);
+/// assert_eq!(fulfill.data(), b"thanks");
+/// # Ok::<(), rialto_packet::PacketError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fulfill<B> {
     buffer: B,
@@ -311,6 +324,22 @@ impl FulfillBuilder<'_> {
 }
 
 /// A valid Reject.
+///
+/// ```
+/// use rialto_packet::{Addr, ErrorCode, Reject, RejectBuilder};
+///
+/// let bytes = RejectBuilder {
+///     code: ErrorCode::F02_UNREACHABLE,
+///     triggered_by: Some(Addr::new("example.con")?),
+///     message: "no",
+///     data: &[],
+/// }
+/// .encode()?;
+/// let reject = Reject::parse(bytes.as_slice())?;
+/// assert_eq!(reject.code(), ErrorCode::F02_UNREACHABLE);
+/// assert_eq!(reject.message(), "no");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reject<B> {
     buffer: B,
@@ -410,6 +439,15 @@ impl RejectBuilder<'_> {
 }
 
 /// What comes back for a Prepare.
+///
+/// ```
+/// use rialto_packet::{PacketError, Reply};
+///
+/// let fulfill = [&[13, 33][..], &[0; 33]].concat();
+/// assert!(matches!(Reply::parse(fulfill)?, Reply::Fulfill(_)));
+/// assert!(Reply::parse([12, 0]).is_err()); // a Prepare is no reply
+/// # Ok::<(), PacketError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reply<B> {
     /// It was paid.
@@ -421,12 +459,13 @@ pub enum Reply<B> {
 impl<B: AsRef<[u8]>> Reply<B> {
     /// A Fulfill or a Reject, by the first byte.
     pub fn parse(buffer: B) -> Result<Self, PacketError> {
-        match packet_type(buffer.as_ref()) {
+        let found = Reader::new(buffer.as_ref()).u8()?;
+        match packet_type(&[found]) {
             Some(PacketType::Fulfill) => Fulfill::parse(buffer).map(Self::Fulfill),
             Some(PacketType::Reject) => Reject::parse(buffer).map(Self::Reject),
             Some(PacketType::Prepare) | None => Err(PacketError::Type {
                 expected: "fulfill or reject",
-                found: buffer.as_ref().first().copied().unwrap_or_default(),
+                found,
             }),
         }
     }

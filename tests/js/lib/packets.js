@@ -71,10 +71,16 @@ async function answer (prepare, address) {
 function describe (bytes) {
   try {
     const { type, data } = Ilp.deserializeIlpPacket(bytes)
-    return { type: TYPE_NAMES[type], ...data }
+    return { type: TYPE_NAMES[type], ...snakeCase(data) }
   } catch (error) {
     return { type: 'unreadable', message: error.message, data: bytes }
   }
+}
+
+/** The same fields under the names of our events: `triggeredBy` becomes `triggered_by`. */
+function snakeCase (fields) {
+  return Object.fromEntries(Object.entries(fields).map(([name, value]) =>
+    [name.replace(/[A-Z]/g, letter => '_' + letter.toLowerCase()), value]))
 }
 
 /** Answers and prints what comes in; returns a function that gives the count so far. */
@@ -145,4 +151,4 @@ function sha256 (bytes) {
   return createHash('sha256').update(bytes).digest()
 }
 
-module.exports = { packetFlags, prepare, answer, describe, exchange }
+module.exports = { packetFlags, prepare, answer, describe, snakeCase, exchange }

@@ -1,0 +1,115 @@
+//! Child processes: pinned to a core, timed through `/proc`, ended with us.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::{Listening, Result};
+
+/// How long a child may take to start or to stop.
+const PATIENCE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(20);
+
+/// A child that is stopped when this is dropped.
+pub(crate) struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // SIGTERM and not SIGKILL: a master of workers has to take them along.
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if !matches!(self.0.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(POLL);
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts a program on one core.
+pub(crate) fn pinned(core: usize, program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command
+        .arg("-c")
+        .arg(core.to_string())
+        .arg(program)
+        .stdin(Stdio::piped());
+    command
+}
+
+impl Process {
+    pub(crate) fn spawn(command: &mut Command) -> Result<Self> {
+        let child = command
+            .spawn()
+            .map_err(|error| format!("cannot start {command:?}: {error}"))?;
+        Ok(Self(child))
+    }
+
+    /// Starts one of our own servers and reads where it listens.
+    pub(crate) fn listening(command: &mut Command) -> Result<(Self, Listening)> {
+        command.arg("--until-stdin-closes").stdout(Stdio::piped());
+        let mut process = Self::spawn(command)?;
+        let stdout = process.0.stdout.take().ok_or("no standard output")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let listening =
+            serde_json::from_str(&line).map_err(|_| format!("{command:?} did not start"))?;
+        Ok((process, listening))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+/// User and system time that a process and its children (nginx keeps its workers so) have used,
+/// in clock ticks.
+pub(crate) fn cpu_ticks(pid: u32) -> Result<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The command's name is in parentheses and may hold anything; utime and stime are the 14th
+    // and 15th fields, so the 12th and 13th after it.
+    let (_, fields) = stat
+        .rsplit_once(')')
+        .ok_or("no command in /proc/PID/stat")?;
+    let mut ticks = 0;
+    for field in fields.split_whitespace().skip(11).take(2) {
+        ticks += field.parse::<u64>()?;
+    }
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    for child in children.split_whitespace() {
+        ticks += cpu_ticks(child.parse()?)?;
+    }
+    Ok(ticks)
+}
+
+/// Clock ticks per second, from `getconf`.
+pub(crate) fn ticks_per_second() -> Result<u64> {
+    let output = Command::new("getconf").arg("CLK_TCK").output()?;
+    Ok(String::from_utf8(output.stdout)?.trim().parse()?)
+}
+
+/// Waits until something listens.
+pub(crate) fn wait_for_listener(address: std::net::SocketAddr) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match std::net::TcpStream::connect(address) {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => {
+                return Err(format!("nothing listens on {address}: {error}").into());
+            }
+            Err(_) => std::thread::sleep(POLL),
+        }
+    }
+}
+
+/// Whether a program is on the `PATH`.
+pub(crate) fn find(program: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+}

@@ -1,0 +1,602 @@
+//! What operators change. Each call checks everything first, then makes one record; the caller waits
+//! until that record is on disk before it says so.
+
+use rialto_ledger::{
+    AccountId, AccountSettings, NAME_BYTES_MAX, Payment, PaymentEnd, PaymentId, PaymentProgress,
+    Rate, Record, Relation, TOKENS_MAX, check_name,
+};
+use rialto_packet::{
+    Address, ErrorCode, Prefix,
+    money::{ASSET_CODE_BYTES_MAX, Ratio},
+};
+use rialto_stream::sender::{Path, SenderConfig, Stop};
+
+use crate::{
+    Connector,
+    io::{Action, Effects, Event, LinkId, Now},
+};
+
+/// How long an ended payment is kept at least, so that its key means the same payment. Milliseconds.
+pub const PAYMENT_KEPT_MS: i64 = 7 * 24 * 3_600_000;
+
+/// What kind of mistake a command is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandErrorKind {
+    /// The thing does not exist.
+    NotFound,
+    /// It contradicts what exists.
+    Conflict,
+    /// A value is not possible.
+    Invalid,
+    /// A bound is reached; it may work later.
+    Busy,
+}
+
+/// A command that changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandError {
+    /// What kind of mistake.
+    pub kind: CommandErrorKind,
+    /// The field to change, where one is to blame.
+    pub field: &'static str,
+    /// What is wrong and how to mend it.
+    pub message: String,
+}
+
+impl CommandError {
+    fn not_found(what: &str, name: &str) -> Self {
+        let message = format!("there is no {what} '{name}'");
+        Self {
+            kind: CommandErrorKind::NotFound,
+            field: "",
+            message,
+        }
+    }
+
+    fn conflict(field: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            kind: CommandErrorKind::Conflict,
+            field,
+            message: message.into(),
+        }
+    }
+
+    fn invalid(field: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            kind: CommandErrorKind::Invalid,
+            field,
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn busy(message: impl Into<String>) -> Self {
+        Self {
+            kind: CommandErrorKind::Busy,
+            field: "",
+            message: message.into(),
+        }
+    }
+}
+
+/// What a quote found out.
+#[derive(Debug, Clone)]
+pub struct QuoteOutcome {
+    /// What is known of the path; `None` when it could not be found out.
+    pub path: Option<Path>,
+    /// Why not.
+    pub stopped: Option<Stop>,
+}
+
+/// How a ping went.
+#[derive(Debug, Clone)]
+pub enum PingOutcome {
+    /// The node answered.
+    Reached {
+        /// There and back.
+        round_trip_ns: u64,
+    },
+    /// Somebody on the way refused.
+    Rejected {
+        /// ILP code.
+        code: ErrorCode,
+        /// For people.
+        message: String,
+        /// Who refused, if it said so.
+        triggered_by: Option<Address>,
+    },
+}
+
+/// A payment as a caller asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PaymentRequest {
+    /// The local account that pays.
+    pub account: String,
+    /// The caller's key.
+    pub idempotency_key: String,
+    /// All that the caller asked for, in one canonical text.
+    pub request: String,
+    /// Payment pointer or URL that is paid.
+    pub receiver: String,
+}
+
+/// What came of asking for a payment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PaymentCreated {
+    /// A new one: [`Connector::payment_start`] or [`Connector::payment_fail`] comes next.
+    New(PaymentId),
+    /// The key was used before for the same request: this is that payment.
+    Existing(PaymentId),
+}
+
+impl Connector {
+    /// Makes an account.
+    pub fn account_create(
+        &mut self,
+        settings: AccountSettings,
+        out: &mut Effects,
+    ) -> Result<AccountId, CommandError> {
+        if self.ledger.account_by_name(&settings.name).is_some() {
+            let message = format!("there is an account '{}' already", settings.name);
+            return Err(CommandError::conflict("name", message));
+        }
+        let id = self.ledger.next_account();
+        self.check_account(id, &settings)?;
+        self.put_account(id, settings, out);
+        Ok(id)
+    }
+
+    /// Replaces all settings of an account but its name and asset.
+    pub fn account_update(
+        &mut self,
+        settings: AccountSettings,
+        out: &mut Effects,
+    ) -> Result<AccountId, CommandError> {
+        let account = self
+            .ledger
+            .account_by_name(&settings.name)
+            .ok_or_else(|| CommandError::not_found("account", &settings.name))?;
+        if account.settings.asset != settings.asset {
+            let message = "the asset of an account cannot change: make another account";
+            return Err(CommandError::conflict("asset_code", message));
+        }
+        let id = account.id;
+        self.check_account(id, &settings)?;
+        self.put_account(id, settings, out);
+        Ok(id)
+    }
+
+    /// Deletes an account and its routes. It must have no balance and nothing in flight.
+    pub fn account_delete(&mut self, name: &str, out: &mut Effects) -> Result<(), CommandError> {
+        let account = self
+            .ledger
+            .account_by_name(name)
+            .ok_or_else(|| CommandError::not_found("account", name))?;
+        let id = account.id;
+        if account.balance() != 0 {
+            let balance = account.settings.asset.decimal(account.balance());
+            let code = account.settings.asset.code();
+            let message = format!("the balance is {balance} {code}: settle it first");
+            return Err(CommandError::conflict("balance", message));
+        }
+        if !account.is_idle() || self.local.is_sending(id) {
+            let message = "packets are in flight: pause the account and try again";
+            return Err(CommandError::conflict("in_flight", message));
+        }
+        for link in self.sessions.remove(&id).unwrap_or_default() {
+            out.now(Action::Disconnect { link });
+        }
+        self.record(&Record::AccountDeleted { id }, out);
+        self.local.forget(id);
+        self.stats.forget(id);
+        self.accounts_changed(out);
+        Ok(())
+    }
+
+    /// Sets a static route.
+    pub fn route_put(
+        &mut self,
+        prefix: Prefix,
+        account: &str,
+        out: &mut Effects,
+    ) -> Result<(), CommandError> {
+        let next_hop = self.ledger.account_by_name(account).ok_or_else(|| {
+            CommandError::invalid("account", format!("there is no account '{account}'"))
+        })?;
+        if prefix.as_str() == "peer" || prefix.as_str().starts_with("peer.") {
+            let message = "packets to 'peer' are answered by the node itself and never forwarded";
+            return Err(CommandError::invalid("prefix", message));
+        }
+        let account = next_hop.id;
+        self.record(&Record::RoutePut { prefix, account }, out);
+        self.rebuild_routes();
+        Ok(())
+    }
+
+    /// Removes a static route.
+    pub fn route_delete(&mut self, prefix: &Prefix, out: &mut Effects) -> Result<(), CommandError> {
+        if !self.ledger.routes().contains_key(prefix) {
+            return Err(CommandError::not_found("static route", prefix.as_str()));
+        }
+        self.record(
+            &Record::RouteDeleted {
+                prefix: prefix.clone(),
+            },
+            out,
+        );
+        self.rebuild_routes();
+        Ok(())
+    }
+
+    /// Sets the rate from one asset code to another.
+    pub fn rate_put(
+        &mut self,
+        from: &str,
+        to: &str,
+        rate: Rate,
+        out: &mut Effects,
+    ) -> Result<(), CommandError> {
+        for (field, code) in [("from", from), ("to", to)] {
+            if code.is_empty() || code.len() > ASSET_CODE_BYTES_MAX {
+                return Err(CommandError::invalid(
+                    field,
+                    "an asset code has 1 to 255 bytes",
+                ));
+            }
+        }
+        if from == to {
+            return Err(CommandError::invalid(
+                "to",
+                "an asset is worth itself: set a spread instead",
+            ));
+        }
+        let ratio: Ratio = rate
+            .rate
+            .parse()
+            .map_err(|error| CommandError::invalid("rate", format!("'{}' {error}", rate.rate)))?;
+        if ratio.is_zero() {
+            return Err(CommandError::invalid("rate", "must be greater than zero"));
+        }
+        check_spread(rate.spread.as_deref())?;
+        let (from, to) = (from.to_owned(), to.to_owned());
+        self.record(&Record::RatePut { from, to, rate }, out);
+        self.rates.clear();
+        Ok(())
+    }
+
+    /// Removes a rate.
+    pub fn rate_delete(
+        &mut self,
+        from: &str,
+        to: &str,
+        out: &mut Effects,
+    ) -> Result<(), CommandError> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        if !self
+            .ledger
+            .rates()
+            .contains_key(&(from.clone(), to.clone()))
+        {
+            return Err(CommandError::not_found("rate", &format!("{from}/{to}")));
+        }
+        self.record(&Record::RateDeleted { from, to }, out);
+        self.rates.clear();
+        Ok(())
+    }
+
+    /// Writes down that a payment was asked for, before anything of it happens.
+    pub fn payment_create(
+        &mut self,
+        now: Now,
+        request: PaymentRequest,
+        out: &mut Effects,
+    ) -> Result<PaymentCreated, CommandError> {
+        if let Some(payment) = self.ledger.payment_by_key(&request.idempotency_key) {
+            if payment.request != request.request {
+                let message = "this key was used for another request";
+                return Err(CommandError::invalid("Idempotency-Key", message));
+            }
+            return Ok(PaymentCreated::Existing(payment.id));
+        }
+        let (account, account_name) = (self.local_account(&request.account)?, request.account);
+        self.check_senders()?;
+        self.check_payments(now)?;
+        let id = self.ledger.next_payment();
+        let payment = Box::new(Payment {
+            id,
+            account,
+            account_name,
+            idempotency_key: request.idempotency_key,
+            request: request.request,
+            receiver: request.receiver,
+            created_at_ms: now.wall.unix_ms(),
+            destination_asset: None,
+            progress: PaymentProgress {
+                payment: id,
+                sent: 0,
+                delivered: 0,
+                fulfilled: 0,
+                rejected: 0,
+            },
+            end: None,
+        });
+        self.record(&Record::PaymentPut { payment }, out);
+        Ok(PaymentCreated::New(id))
+    }
+
+    /// Starts a payment that was created, once its receiver is resolved.
+    pub fn payment_start(
+        &mut self,
+        now: Now,
+        id: PaymentId,
+        config: SenderConfig,
+        out: &mut Effects,
+    ) -> Result<(), CommandError> {
+        let account = self.waiting_payment(id)?.account;
+        self.start_payment(now, id, account, config, out);
+        Ok(())
+    }
+
+    /// Ends a payment that was created and could not be started.
+    pub fn payment_fail(
+        &mut self,
+        id: PaymentId,
+        code: &str,
+        message: &str,
+        out: &mut Effects,
+    ) -> Result<(), CommandError> {
+        let mut payment = Box::new(self.waiting_payment(id)?.clone());
+        let (code, message) = (code.to_owned(), message.to_owned());
+        payment.end = Some(PaymentEnd::Failed { code, message });
+        self.record(&Record::PaymentPut { payment }, out);
+        out.now(Action::Report(Event::PaymentEnded { id }));
+        Ok(())
+    }
+
+    /// Asks a running payment to stop where it is; what is in flight is waited for.
+    pub fn payment_stop(
+        &mut self,
+        now: Now,
+        id: PaymentId,
+        out: &mut Effects,
+    ) -> Result<(), CommandError> {
+        if self.stop_payment(now, id, out) {
+            return Ok(());
+        }
+        Err(CommandError::conflict("id", "the payment does not run"))
+    }
+
+    /// Begins to find out what a payment would deliver. [`Event::QuoteDone`] tells, by the number.
+    pub fn quote(
+        &mut self,
+        now: Now,
+        account: &str,
+        config: SenderConfig,
+        out: &mut Effects,
+    ) -> Result<u64, CommandError> {
+        let account = self.local_account(account)?;
+        self.start_quote(now, account, config, out)
+    }
+
+    /// Sends a ping from a local account. [`Event::PingDone`] tells, by the number.
+    pub fn ping(
+        &mut self,
+        now: Now,
+        account: &str,
+        destination: &Address,
+        amount: u64,
+        out: &mut Effects,
+    ) -> Result<u64, CommandError> {
+        let account = self.local_account(account)?;
+        self.start_ping(now, account, destination, amount, out)
+    }
+
+    fn put_account(&mut self, id: AccountId, settings: AccountSettings, out: &mut Effects) {
+        self.record(
+            &Record::AccountPut {
+                id,
+                settings: Box::new(settings),
+            },
+            out,
+        );
+        self.accounts_changed(out);
+    }
+
+    fn accounts_changed(&mut self, out: &mut Effects) {
+        self.rebuild_routes();
+        self.rates.clear();
+        out.now(Action::Report(Event::AccountsChanged));
+    }
+
+    fn local_account(&self, name: &str) -> Result<AccountId, CommandError> {
+        let account = self.ledger.account_by_name(name).ok_or_else(|| {
+            CommandError::invalid("account", format!("there is no account '{name}'"))
+        })?;
+        if self.link_of(account.id) != Some(LinkId::Local) {
+            let message = format!("'{name}' is not a local account: its own node pays for it");
+            return Err(CommandError::invalid("account", message));
+        }
+        Ok(account.id)
+    }
+
+    fn waiting_payment(&self, id: PaymentId) -> Result<&Payment, CommandError> {
+        let payment = self.ledger.payments().get(&id);
+        let payment =
+            payment.ok_or_else(|| CommandError::not_found("payment", &id.0.to_string()))?;
+        if payment.end.is_some() {
+            return Err(CommandError::conflict("id", "the payment has ended"));
+        }
+        Ok(payment)
+    }
+
+    /// The table of payments has room, or its oldest ended payment may be forgotten.
+    fn check_payments(&self, now: Now) -> Result<(), CommandError> {
+        let payments = self.ledger.payments();
+        if payments.len() < rialto_ledger::PAYMENTS_MAX {
+            return Ok(());
+        }
+        let oldest = payments.values().find(|payment| payment.end.is_some());
+        let age_ms = oldest.map_or(0, |payment| now.wall.unix_ms() - payment.created_at_ms);
+        if age_ms < PAYMENT_KEPT_MS {
+            return Err(CommandError::busy("too many payments within seven days"));
+        }
+        Ok(())
+    }
+
+    fn check_account(&self, id: AccountId, settings: &AccountSettings) -> Result<(), CommandError> {
+        let invalid = CommandError::invalid;
+        if !check_name(&settings.name) {
+            let message =
+                format!("must be 1 to {NAME_BYTES_MAX} of A-Z, a-z, 0-9, '_', '~' and '-'");
+            return Err(invalid("name", message));
+        }
+        if settings
+            .asset
+            .code()
+            .chars()
+            .any(|c| c.is_control() || c.is_whitespace())
+        {
+            return Err(invalid(
+                "asset_code",
+                "must not contain blanks or control characters",
+            ));
+        }
+        check_spread(settings.spread.as_deref())?;
+        check_limits(settings)?;
+        self.check_address(id, settings)?;
+        self.check_tokens(id, settings)?;
+
+        let others = || self.ledger.accounts().filter(|other| other.id != id);
+        if settings.relation == Relation::Parent
+            && others().any(|other| other.settings.relation == Relation::Parent)
+        {
+            return Err(CommandError::conflict(
+                "relation",
+                "there is a parent already; a node has one",
+            ));
+        }
+        if settings.relation == Relation::Local
+            && (settings.http.is_some() || settings.btp.is_some())
+        {
+            let field = if settings.http.is_some() {
+                "http"
+            } else {
+                "btp"
+            };
+            return Err(invalid(
+                field,
+                "a local account has no node of its own to connect to",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_address(&self, id: AccountId, settings: &AccountSettings) -> Result<(), CommandError> {
+        let derived = match settings.relation {
+            Relation::Child | Relation::Local => self.settings.address.child(&settings.name).ok(),
+            Relation::Parent | Relation::Peer => None,
+        };
+        let Some(address) = settings.ilp_address.clone().or(derived) else {
+            return Ok(());
+        };
+        if address.as_ref().starts_with("peer") {
+            return Err(CommandError::invalid(
+                "ilp_address",
+                "must not begin with 'peer'",
+            ));
+        }
+        if address == self.settings.address {
+            return Err(CommandError::conflict(
+                "ilp_address",
+                "is the address of this node",
+            ));
+        }
+        let mut others = self.ledger.accounts().filter(|other| other.id != id);
+        if others.any(|other| self.address_of(other.id).as_ref() == Some(&address)) {
+            return Err(CommandError::conflict(
+                "ilp_address",
+                "is the address of another account",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_tokens(&self, id: AccountId, settings: &AccountSettings) -> Result<(), CommandError> {
+        let tokens = &settings.incoming_tokens;
+        if tokens.len() > TOKENS_MAX {
+            let message = format!("at most {TOKENS_MAX} tokens can be valid at the same time");
+            return Err(CommandError::invalid("incoming_token", message));
+        }
+        for other in self.ledger.accounts().filter(|other| other.id != id) {
+            let theirs = &other.settings.incoming_tokens;
+            if theirs
+                .iter()
+                .any(|theirs| tokens.iter().any(|ours| ours.hash == theirs.hash))
+            {
+                let message = "another account has this token; each needs its own";
+                return Err(CommandError::conflict("incoming_token", message));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_spread(spread: Option<&str>) -> Result<(), CommandError> {
+    let Some(text) = spread else { return Ok(()) };
+    let checked = text
+        .parse::<Ratio>()
+        .and_then(|spread| Ratio::one().less(&spread));
+    match checked {
+        Ok(_) => Ok(()),
+        Err(error) => Err(CommandError::invalid("spread", format!("'{text}' {error}"))),
+    }
+}
+
+fn check_limits(settings: &AccountSettings) -> Result<(), CommandError> {
+    let invalid = CommandError::invalid;
+    let limits = &settings.limits;
+    if limits.balance_min > 0 {
+        let message = "must be 0 or below: it is minus the credit that you give";
+        return Err(invalid("limits.balance_min", message));
+    }
+    if limits.balance_min < -i128::from(u64::MAX) {
+        return Err(invalid(
+            "limits.balance_min",
+            "must not be below -18446744073709551615",
+        ));
+    }
+    for (field, limit) in [
+        ("limits.packet_amount_max", limits.packet_amount_max),
+        ("limits.amount_per_minute", limits.amount_per_minute),
+        ("limits.in_flight_amount_max", limits.in_flight_amount_max),
+        ("limits.unsynced_amount_max", limits.unsynced_amount_max),
+        (
+            "limits.packets_per_minute",
+            limits.packets_per_minute.map(u64::from),
+        ),
+        (
+            "limits.in_flight_count_max",
+            limits.in_flight_count_max.map(u64::from),
+        ),
+    ] {
+        if limit == Some(0) {
+            return Err(invalid(
+                field,
+                "0 would let nothing pass: pause the account instead",
+            ));
+        }
+    }
+    let Some(packet) = limits.packet_amount_max else {
+        return Ok(());
+    };
+    for (limit, name) in [
+        (limits.amount_per_minute, "limits.amount_per_minute"),
+        (limits.in_flight_amount_max, "limits.in_flight_amount_max"),
+        (limits.unsynced_amount_max, "limits.unsynced_amount_max"),
+    ] {
+        if limit.is_some_and(|limit| limit < packet) {
+            let message = format!("is above {name}, so the largest packet could never pass");
+            return Err(invalid("limits.packet_amount_max", message));
+        }
+    }
+    Ok(())
+}

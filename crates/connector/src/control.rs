@@ -1,0 +1,166 @@
+//! Packets to the node itself: `peer.*` from a direct neighbour, echo and ping from anywhere.
+
+use bytes::BytesMut;
+use rialto_ledger::{AccountId, Relation};
+use rialto_packet::{
+    Addr, ErrorCode, FulfillBuilder, PEER_CONDITION, PEER_FULFILLMENT, Prepare, PrepareBuilder,
+    ildcp, oer::Reader,
+};
+
+use crate::{
+    Connector,
+    forward::{Source, limit_refusal},
+    io::{Durable, Effects, Now},
+    refusal::{Reason, Refusal},
+};
+
+/// First bytes of the data of an echo (ilpv4.md, section 7).
+const ECHO_PREFIX: &[u8; 16] = b"ECHOECHOECHOECHO";
+const ECHO_REQUEST: u8 = 0;
+const ECHO_RESPONSE: u8 = 1;
+
+/// The fulfillment of a ping, known to everybody.
+const PING_FULFILLMENT: [u8; 32] = *b"pingpingpingpingpingpingpingping";
+/// SHA-256 of [`PING_FULFILLMENT`].
+pub(crate) const PING_CONDITION: [u8; 32] = [
+    0x8c, 0x00, 0xbc, 0x0c, 0x61, 0x4f, 0x64, 0xf7, 0xe1, 0xe3, 0x80, 0x2d, 0x66, 0x95, 0xef, 0xd8,
+    0x5d, 0x84, 0xf1, 0x16, 0x1c, 0xca, 0x2f, 0x13, 0x4d, 0x0a, 0x13, 0x43, 0x1c, 0x81, 0xd4, 0xf2,
+];
+
+impl Connector {
+    /// From neighbour to neighbour: never forwarded, never converted, without money.
+    pub(crate) fn handle_peer(
+        &mut self,
+        from: Source,
+        packet: &Prepare<BytesMut>,
+        out: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let not_for_you =
+            Refusal::from(Reason::AddressInvalid).with_code(ErrorCode::F00_BAD_REQUEST);
+        match packet.destination().as_str() {
+            ildcp::DESTINATION => {
+                if packet.condition() != PEER_CONDITION {
+                    return Err(Reason::PacketMalformed.into());
+                }
+                if packet.amount() > 0 {
+                    return Err(not_for_you);
+                }
+                let data = self.child_config(from.account).ok_or(not_for_you)?.encode();
+                let fulfill = FulfillBuilder {
+                    fulfillment: PEER_FULFILLMENT,
+                    data: &data,
+                };
+                let packet = fulfill
+                    .encode()
+                    .expect("an address and an asset are not too much data");
+                self.answer(
+                    Durable::Nothing,
+                    from.link,
+                    from.request,
+                    packet.into(),
+                    out,
+                );
+                Ok(())
+            }
+            // Routes are not exchanged with this account.
+            "peer.route.control" | "peer.route.update" => Err(not_for_you),
+            _ => Err(Reason::AddressInvalid.into()),
+        }
+    }
+
+    /// What an account is told by ILDCP: children, and whoever was given an address by hand.
+    fn child_config(&self, id: AccountId) -> Option<ildcp::Response> {
+        let settings = &self.ledger.account(id)?.settings;
+        let entitled = settings.relation == Relation::Child || settings.ilp_address.is_some();
+        let client_address = entitled.then(|| self.address_of(id))??;
+        Some(ildcp::Response {
+            client_address,
+            asset: settings.asset.clone(),
+        })
+    }
+
+    /// Under our own address, and no account's: an echo, a ping, or nothing we know.
+    pub(crate) fn handle_own(
+        &mut self,
+        now: Now,
+        from: Source,
+        packet: Prepare<BytesMut>,
+        out: &mut Effects,
+    ) -> Result<(), Refusal> {
+        if packet.destination() != self.settings.address.as_ref() {
+            return Err(Reason::RouteNone.into());
+        }
+        if packet.condition() == PING_CONDITION {
+            return self.ping(from, &packet, out);
+        }
+        if packet.data().starts_with(ECHO_PREFIX) {
+            return self.echo(now, from, &packet, out);
+        }
+        Err(Reason::RouteNone.into())
+    }
+
+    /// Takes the amount and proves that we were reached.
+    fn ping(
+        &mut self,
+        from: Source,
+        packet: &Prepare<BytesMut>,
+        out: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let amount = packet.amount();
+        let hold = self
+            .ledger
+            .hold(from.account, amount, AccountId::NODE, 0)
+            .map_err(|limit| limit_refusal(limit, amount))?;
+        let lsn = self.commit(hold, out);
+        let fulfill = FulfillBuilder {
+            fulfillment: PING_FULFILLMENT,
+            data: packet.data(),
+        };
+        let packet = fulfill
+            .encode()
+            .expect("data that came in a packet fits one");
+        self.answer(
+            Durable::Written(lsn),
+            from.link,
+            from.request,
+            packet.into(),
+            out,
+        );
+        Ok(())
+    }
+
+    /// Sends a packet back to the address in the request; its outcome is the request's outcome.
+    fn echo(
+        &mut self,
+        now: Now,
+        from: Source,
+        packet: &Prepare<BytesMut>,
+        out: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let malformed = || Refusal::from(Reason::PacketMalformed);
+        let mut reader = Reader::new(&packet.data()[ECHO_PREFIX.len()..]);
+        if reader.u8().map_err(|_| malformed())? != ECHO_REQUEST {
+            return Err(malformed());
+        }
+        let source = reader.var_octets().map_err(|_| malformed())?;
+        let source = Addr::from_bytes(source).map_err(|_| malformed())?;
+        if source == self.settings.address.as_ref() {
+            return Err(malformed()); // it would echo for ever
+        }
+        let mut data = [0; ECHO_PREFIX.len() + 1];
+        data[..ECHO_PREFIX.len()].copy_from_slice(ECHO_PREFIX);
+        data[ECHO_PREFIX.len()] = ECHO_RESPONSE;
+        let response = PrepareBuilder {
+            amount: packet.amount(),
+            expires_at: packet.expires_at(),
+            condition: packet.condition(),
+            destination: source,
+            data: &data,
+        };
+        let response = response
+            .encode()
+            .expect("17 bytes of data are not too much");
+        let response = Prepare::parse(BytesMut::from(&response[..]))?;
+        self.prepare_route(now, from, response, out)
+    }
+}

@@ -1,0 +1,226 @@
+//! What goes into the core and what comes out.
+
+use bytes::{Bytes, BytesMut};
+use rialto_ledger::{AccountId, Lsn, PaymentId, Record};
+pub use rialto_stream::Now;
+
+use crate::{
+    command::{PingOutcome, QuoteOutcome},
+    refusal::{LinkFailure, Reason},
+};
+
+/// Where packets come from and go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LinkId {
+    /// The STREAM endpoints of this node.
+    Local,
+    /// Requests to an account's ILP over HTTP endpoint.
+    Http(AccountId),
+    /// Requests from ILP over HTTP clients that wait on one of the shell's I/O threads.
+    Waiting {
+        /// Which thread.
+        worker: u16,
+    },
+    /// One authenticated BTP session. A new connection is a new session.
+    Session {
+        /// The thread that owns its socket.
+        worker: u16,
+        /// Never used again while the process lives.
+        serial: u32,
+    },
+}
+
+/// Tells the packets in flight on one link apart. Those that the core gives out are never 0 and fit
+/// the 32 bits of a BTP request id; those of incoming packets are chosen by the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestId(pub u64);
+
+/// Something happened outside.
+#[derive(Debug)]
+pub enum Input {
+    /// A neighbour, authenticated as `account`, asks for something.
+    Prepare {
+        /// As whom it authenticated.
+        account: AccountId,
+        /// Where the answer goes.
+        link: LinkId,
+        /// The link's own name for the request.
+        request: RequestId,
+        /// The bytes, unchecked.
+        packet: BytesMut,
+    },
+    /// A neighbour answered what [`Action::Forward`] sent.
+    Reply {
+        /// Where it came in.
+        link: LinkId,
+        /// The name that the core gave the request.
+        request: RequestId,
+        /// The bytes, unchecked.
+        packet: Bytes,
+    },
+    /// The link could not deliver, or got something that is no ILP packet.
+    Failed {
+        /// The link.
+        link: LinkId,
+        /// The name that the core gave the request.
+        request: RequestId,
+        /// What went wrong.
+        failure: LinkFailure,
+    },
+    /// A BTP session was authenticated.
+    LinkUp {
+        /// The session.
+        link: LinkId,
+        /// As whom.
+        account: AccountId,
+    },
+    /// A BTP session ended.
+    LinkDown {
+        /// The session.
+        link: LinkId,
+    },
+    /// [`crate::Connector::poll_timeout`] was reached.
+    Timeout,
+    /// Every record up to here is on disk.
+    Synced(Lsn),
+}
+
+/// What the shell is to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Send a Prepare to a neighbour.
+    Forward {
+        /// Where.
+        link: LinkId,
+        /// Comes back in [`Input::Reply`] or [`Input::Failed`].
+        request: RequestId,
+        /// The packet, ready to be sent.
+        packet: Bytes,
+        /// On the monotonic clock: a reply after it is of no use.
+        deadline_ns: u64,
+    },
+    /// Answer a request of [`Input::Prepare`].
+    Answer {
+        /// Its link.
+        link: LinkId,
+        /// The link's own name for it.
+        request: RequestId,
+        /// Fulfill or Reject.
+        packet: Bytes,
+    },
+    /// Close a BTP session: a newer one took its place, or its account is gone.
+    Disconnect {
+        /// The session.
+        link: LinkId,
+    },
+    /// Something worth a log line.
+    Report(Event),
+}
+
+/// What must be safe before an action may happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durable {
+    /// Nothing.
+    Nothing,
+    /// This record was handed to the operating system: it survives the process.
+    Written(Lsn),
+    /// This record is on disk, or there is no more time to wait for that.
+    Synced {
+        /// The record.
+        lsn: Lsn,
+        /// On the monotonic clock: then it happens all the same.
+        no_later_than_ns: u64,
+    },
+}
+
+/// An action and what has to come before it.
+#[derive(Debug)]
+pub struct Effect {
+    /// What must be safe first.
+    pub after: Durable,
+    /// What to do then.
+    pub action: Action,
+}
+
+/// What operators may want to read.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A packet was refused here.
+    Refused {
+        /// Who sent it.
+        account: AccountId,
+        /// Why.
+        reason: Reason,
+    },
+    /// A Fulfill came after the packet was given up: the next hop lost this much.
+    LateFulfill {
+        /// The next hop.
+        account: AccountId,
+        /// In its units.
+        amount: u64,
+    },
+    /// Accounts or tokens changed: whoever keeps a copy has to look again.
+    AccountsChanged,
+    /// An outgoing payment ended; the books say how.
+    PaymentEnded {
+        /// Which.
+        id: PaymentId,
+    },
+    /// A quote is ready.
+    QuoteDone {
+        /// Which.
+        number: u64,
+        /// What was found out.
+        outcome: Box<QuoteOutcome>,
+    },
+    /// A ping came back, or did not.
+    PingDone {
+        /// Which.
+        number: u64,
+        /// How it went.
+        outcome: PingOutcome,
+    },
+}
+
+/// What one or more calls of [`crate::Connector::handle`] gave out. Reused from batch to batch.
+#[derive(Debug, Default)]
+pub struct Effects {
+    records: Vec<u8>,
+    record_ends: Vec<usize>,
+    effects: Vec<Effect>,
+}
+
+impl Effects {
+    /// The bytes of the new records, in order.
+    pub fn records(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(&0).chain(&self.record_ends);
+        starts
+            .zip(&self.record_ends)
+            .map(|(start, end)| &self.records[*start..*end])
+    }
+
+    /// Takes the actions, in order, once the records were appended to the journal.
+    pub fn drain(&mut self) -> impl Iterator<Item = Effect> {
+        self.records.clear();
+        self.record_ends.clear();
+        self.effects.drain(..)
+    }
+
+    /// Whether nothing came out.
+    pub fn is_empty(&self) -> bool {
+        self.record_ends.is_empty() && self.effects.is_empty()
+    }
+
+    pub(crate) fn record(&mut self, record: &Record) {
+        record.encode(&mut self.records);
+        self.record_ends.push(self.records.len());
+    }
+
+    pub(crate) fn now(&mut self, action: Action) {
+        self.after(Durable::Nothing, action);
+    }
+
+    pub(crate) fn after(&mut self, after: Durable, action: Action) {
+        self.effects.push(Effect { after, action });
+    }
+}

@@ -1,0 +1,138 @@
+//! Packets in flight. The table is the truth about them: no task or future has to live for a packet
+//! to be decided and booked.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+};
+
+use rialto_ledger::{AccountId, Hold};
+use rustc_hash::FxHashMap;
+
+use crate::io::{LinkId, RequestId};
+
+/// Packets that were given up and whose late Fulfill could still be told by value.
+const GIVEN_UP_MAX: usize = 65_536;
+
+/// A packet that was sent on.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// Who sent it to us.
+    pub(crate) payer: AccountId,
+    /// Where the answer goes.
+    pub(crate) link: LinkId,
+    /// The link's own name for it.
+    pub(crate) request: RequestId,
+    /// SHA-256 that the fulfillment must have.
+    pub(crate) condition: [u8; 32],
+    /// What the books promised.
+    pub(crate) hold: Hold,
+    /// When it is given up, on the monotonic clock: its outgoing expiry.
+    pub(crate) deadline_ns: u64,
+    /// Until when an answer is of use to whom we got it from, on the monotonic clock.
+    pub(crate) answer_by_ns: u64,
+}
+
+type Key = (LinkId, RequestId);
+
+/// All packets in flight, by outgoing link and request.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    entries: FxHashMap<Key, Entry>,
+    /// Deadlines, earliest first; those of answered packets stay until they outnumber the rest.
+    deadlines: BinaryHeap<Reverse<(u64, RequestKey)>>,
+    next_requests: FxHashMap<LinkId, u32>,
+    given_up: FxHashMap<Key, (AccountId, u64)>,
+    given_up_order: VecDeque<Key>,
+}
+
+/// [`Key`] in a form that has an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RequestKey(Key);
+
+impl Ord for RequestKey {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.1.0.cmp(&other.0.1.0)
+    }
+}
+
+impl PartialOrd for RequestKey {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Pending {
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Enters a packet, before it is sent, and names the request. Names are unique on their link for
+    /// 2^32 requests and never 0, which BTP sessions use for themselves.
+    pub(crate) fn open(&mut self, link: LinkId, entry: Entry) -> RequestId {
+        let next = self.next_requests.entry(link).or_default();
+        let key = loop {
+            *next = next.wrapping_add(1).max(1);
+            let key = (link, RequestId(u64::from(*next)));
+            if !self.entries.contains_key(&key) {
+                break key;
+            }
+        };
+        self.deadlines
+            .push(Reverse((entry.deadline_ns, RequestKey(key))));
+        self.entries.insert(key, entry);
+        if self.deadlines.len() > 2 * self.entries.len() + 64 {
+            let entries = &self.entries;
+            self.deadlines
+                .retain(|Reverse((_, RequestKey(key)))| entries.contains_key(key));
+        }
+        key.1
+    }
+
+    /// Takes out the packet that was answered.
+    pub(crate) fn close(&mut self, link: LinkId, request: RequestId) -> Option<Entry> {
+        self.entries.remove(&(link, request))
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        self.deadlines
+            .peek()
+            .map(|Reverse((deadline_ns, _))| *deadline_ns)
+    }
+
+    /// Takes out a packet whose time is over, and remembers what a late Fulfill would cost.
+    pub(crate) fn pop_expired(&mut self, now_ns: u64) -> Option<Entry> {
+        while self.next_deadline()? <= now_ns {
+            let Reverse((_, RequestKey(key))) = self.deadlines.pop()?;
+            if let Some(entry) = self.entries.remove(&key) {
+                self.give_up(key, entry.hold.payee(), entry.hold.amount_out());
+                return Some(entry);
+            }
+        }
+        None
+    }
+
+    /// Whom a late Fulfill would have paid, and how much. Told once.
+    pub(crate) fn take_given_up(
+        &mut self,
+        link: LinkId,
+        request: RequestId,
+    ) -> Option<(AccountId, u64)> {
+        self.given_up.remove(&(link, request))
+    }
+
+    /// A closed session's numbers are not needed any more: no session has its name again.
+    pub(crate) fn forget_link(&mut self, link: LinkId) {
+        self.next_requests.remove(&link);
+    }
+
+    fn give_up(&mut self, key: Key, payee: AccountId, amount: u64) {
+        if self.given_up_order.len() >= GIVEN_UP_MAX
+            && let Some(oldest) = self.given_up_order.pop_front()
+        {
+            self.given_up.remove(&oldest);
+        }
+        self.given_up.insert(key, (payee, amount));
+        self.given_up_order.push_back(key);
+    }
+}

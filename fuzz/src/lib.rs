@@ -1,0 +1,7 @@
+//! What every fuzz target does, as plain functions.
+//!
+//! The binaries in `fuzz_targets/` hand them bytes from libFuzzer. The tests `corpus.rs` of the crates
+//! include the same files by path and replay the committed corpora on any toolchain.
+
+pub mod btp;
+pub mod packet;
