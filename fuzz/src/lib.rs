@@ -5,3 +5,4 @@
 
 pub mod btp;
 pub mod packet;
+pub mod stream;

@@ -443,11 +443,10 @@ impl Connector {
     }
 
     fn check_account(&self, id: AccountId, settings: &AccountSettings) -> Result<(), CommandError> {
-        let invalid = CommandError::invalid;
         if !check_name(&settings.name) {
             let message =
                 format!("must be 1 to {NAME_BYTES_MAX} of A-Z, a-z, 0-9, '_', '~' and '-'");
-            return Err(invalid("name", message));
+            return Err(CommandError::invalid("name", message));
         }
         if settings
             .asset
@@ -455,7 +454,7 @@ impl Connector {
             .chars()
             .any(|c| c.is_control() || c.is_whitespace())
         {
-            return Err(invalid(
+            return Err(CommandError::invalid(
                 "asset_code",
                 "must not contain blanks or control characters",
             ));
@@ -482,7 +481,7 @@ impl Connector {
             } else {
                 "btp"
             };
-            return Err(invalid(
+            return Err(CommandError::invalid(
                 field,
                 "a local account has no node of its own to connect to",
             ));
@@ -552,14 +551,13 @@ fn check_spread(spread: Option<&str>) -> Result<(), CommandError> {
 }
 
 fn check_limits(settings: &AccountSettings) -> Result<(), CommandError> {
-    let invalid = CommandError::invalid;
     let limits = &settings.limits;
     if limits.balance_min > 0 {
         let message = "must be 0 or below: it is minus the credit that you give";
-        return Err(invalid("limits.balance_min", message));
+        return Err(CommandError::invalid("limits.balance_min", message));
     }
     if limits.balance_min < -i128::from(u64::MAX) {
-        return Err(invalid(
+        return Err(CommandError::invalid(
             "limits.balance_min",
             "must not be below -18446744073709551615",
         ));
@@ -579,7 +577,7 @@ fn check_limits(settings: &AccountSettings) -> Result<(), CommandError> {
         ),
     ] {
         if limit == Some(0) {
-            return Err(invalid(
+            return Err(CommandError::invalid(
                 field,
                 "0 would let nothing pass: pause the account instead",
             ));
@@ -595,7 +593,7 @@ fn check_limits(settings: &AccountSettings) -> Result<(), CommandError> {
     ] {
         if limit.is_some_and(|limit| limit < packet) {
             let message = format!("is above {name}, so the largest packet could never pass");
-            return Err(invalid("limits.packet_amount_max", message));
+            return Err(CommandError::invalid("limits.packet_amount_max", message));
         }
     }
     Ok(())

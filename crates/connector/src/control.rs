@@ -91,7 +91,7 @@ impl Connector {
             return Err(Reason::RouteNone.into());
         }
         if packet.condition() == PING_CONDITION {
-            return self.ping(from, &packet, out);
+            return self.answer_ping(from, &packet, out);
         }
         if packet.data().starts_with(ECHO_PREFIX) {
             return self.echo(now, from, &packet, out);
@@ -100,7 +100,7 @@ impl Connector {
     }
 
     /// Takes the amount and proves that we were reached.
-    fn ping(
+    fn answer_ping(
         &mut self,
         from: Source,
         packet: &Prepare<BytesMut>,

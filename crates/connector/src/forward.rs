@@ -156,8 +156,8 @@ impl Connector {
             return Err(Reason::AccountPaused.into());
         }
         self.stats.of(id).prepares_in += 1;
-        if self.draining {
-            return Err(Reason::Drain.into());
+        if let Some(reason) = self.closed {
+            return Err(reason.into());
         }
         if self.pending.len() >= self.settings.pending_max {
             return Err(Reason::Overload.into());

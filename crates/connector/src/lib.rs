@@ -114,8 +114,8 @@ pub struct Connector {
     rng: ChaCha20Rng,
     /// The last record given out.
     lsn: Lsn,
-    /// Of a shutdown: nothing new is accepted.
-    draining: bool,
+    /// Why no new Prepare is accepted, if none is.
+    closed: Option<Reason>,
     /// Local answers that wait for the end of the present step; see `local.rs`.
     local_answers: VecDeque<(RequestId, bytes::Bytes)>,
 }
@@ -136,7 +136,7 @@ impl Connector {
             stats: Stats::default(),
             rng,
             lsn: Lsn(0),
-            draining: false,
+            closed: None,
             local_answers: VecDeque::new(),
         };
         connector.rebuild_routes();
@@ -230,6 +230,7 @@ impl Connector {
     /// Replaces the settings that may change while the node runs: all but the address.
     pub fn reload(&mut self, settings: Settings) {
         self.rates = Rates::new(settings.spread.clone());
+        self.ledger.set_unsynced_max(settings.unsynced_max.clone());
         self.settings = Settings {
             address: self.settings.address.clone(),
             ..settings
@@ -246,9 +247,16 @@ impl Connector {
         self.pending.len()
     }
 
-    /// From now on new Prepares are refused; those in flight finish.
-    pub fn drain(&mut self) {
-        self.draining = true;
+    /// Before a shutdown: new Prepares are refused and our own payments stop where they are; packets
+    /// in flight finish.
+    pub fn drain(&mut self, now: Now, out: &mut Effects) {
+        self.closed.get_or_insert(Reason::Drain);
+        self.stop_senders(now, out);
+    }
+
+    /// The journal failed: new Prepares are refused, and what is in flight is still decided.
+    pub fn journal_failed(&mut self) {
+        self.closed = Some(Reason::Internal);
     }
 
     /// Whether an account could be sent to right now, and how.

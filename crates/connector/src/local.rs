@@ -13,7 +13,7 @@ use rialto_packet::{Address, Prepare, PrepareBuilder, Reply, money::Asset};
 use rialto_stream::{
     receipt::ReceiptDetails,
     receiver::{CONNECTIONS_MAX, Credentials, Receiver},
-    sender::{Outcome, Sender, SenderConfig},
+    sender::{Outcome, Sender, SenderConfig, Stop},
 };
 use rustc_hash::FxHashMap;
 
@@ -29,7 +29,7 @@ use crate::{
 const STEP_PACKETS_MAX: usize = 128;
 
 /// Payments, quotes and pings that run at the same time.
-pub const SENDERS_MAX: usize = 10_000;
+pub(crate) const SENDERS_MAX: usize = 10_000;
 
 /// A ping is given up after this time.
 const PING_TIMEOUT_MS: i64 = 10_000;
@@ -259,12 +259,21 @@ impl Connector {
         Ok(())
     }
 
+    /// Asks every payment to stop where it is.
+    pub(crate) fn stop_senders(&mut self, now: Now, out: &mut Effects) {
+        for (purpose, running) in &mut self.local.running {
+            running.sender.stop();
+            self.local.ready.insert(*purpose);
+        }
+        self.run_local(now, out);
+    }
+
     /// Asks a payment to stop where it is.
     pub(crate) fn stop_payment(&mut self, now: Now, id: PaymentId, out: &mut Effects) -> bool {
         let Some(running) = self.local.running.get_mut(&Purpose::Payment(id)) else {
             return false;
         };
-        running.sender.stop(now);
+        running.sender.stop();
         self.local.ready.insert(Purpose::Payment(id));
         self.run_local(now, out);
         true
@@ -445,7 +454,7 @@ impl Connector {
         payment.end = Some(match &outcome.stopped {
             None => PaymentEnd::Completed,
             Some(stop) => PaymentEnd::Failed {
-                code: stop.code().to_owned(),
+                code: stop_code(stop).to_owned(),
                 message: stop.to_string(),
             },
         });
@@ -454,6 +463,24 @@ impl Connector {
             Durable::Written(lsn),
             Action::Report(Event::PaymentEnded { id }),
         );
+    }
+}
+
+/// A word for programs.
+fn stop_code(stop: &Stop) -> &'static str {
+    match stop {
+        Stop::NoProgress { .. } => "no_progress",
+        Stop::Rejected { .. } => "rejected",
+        Stop::Refused => "refused",
+        Stop::RateTooLow { .. } => "rate_too_low",
+        Stop::AssetUnknown => "asset_unknown",
+        Stop::AssetChanged { .. } => "asset_changed",
+        Stop::RoundsToZero => "rounds_to_zero",
+        Stop::PacketsTooSmall { .. } => "packets_too_small",
+        Stop::ClosedByReceiver { .. } => "closed_by_receiver",
+        Stop::WrongFulfillment => "wrong_fulfillment",
+        Stop::SequencesUsedUp => "sequences_used_up",
+        Stop::Cancelled => "cancelled",
     }
 }
 

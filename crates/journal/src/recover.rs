@@ -542,7 +542,7 @@ impl Reader {
                 return Ok(());
             }
             // A mark may reach into the next window.
-            self.skip((CHUNK_BYTES) as u64);
+            self.skip((CHUNK_BYTES - MARK_BYTES + 1) as u64);
         }
     }
 }

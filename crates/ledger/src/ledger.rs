@@ -181,6 +181,14 @@ impl Ledger {
         }
     }
 
+    /// Replaces the caps on exposure per asset.
+    pub fn set_unsynced_max(&mut self, unsynced_max: BTreeMap<Asset, u64>) {
+        for position in &mut self.positions {
+            position.unsynced_max = unsynced_max.get(&position.asset).copied();
+        }
+        self.unsynced_max = unsynced_max;
+    }
+
     /// The account with this number.
     pub fn account(&self, id: AccountId) -> Option<&Account> {
         self.accounts.get(id.0 as usize)?.as_ref()

@@ -8,7 +8,7 @@ use aws_lc_rs::{
     hmac,
 };
 use rand_core::Rng;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, Zeroizing};
 
 /// Bytes of the initialisation vector, which comes first on the wire.
 pub const IV_BYTES: usize = NONCE_LEN;
@@ -16,13 +16,13 @@ pub const IV_BYTES: usize = NONCE_LEN;
 pub const TAG_BYTES: usize = 16;
 
 /// The 32 bytes that make two parties a connection. Never printed, wiped when dropped.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub struct SharedSecret([u8; 32]);
+#[derive(Clone, PartialEq, Eq)]
+pub struct SharedSecret(Zeroizing<[u8; 32]>);
 
 impl SharedSecret {
     /// As agreed with the other party.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self(Zeroizing::new(bytes))
     }
 
     /// The secret itself.

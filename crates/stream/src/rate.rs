@@ -130,10 +130,16 @@ mod tests {
     fn packets_narrow_the_bounds_until_one_contradicts() {
         let mut rate = Rate::observed(10, 9); // [0.9, 1)
         rate.observe(1000, 918); // [0.918, 0.919)
-        assert_eq!((rate.received_min(1_000_000), rate.received_max(1_000_000)), (918_000, 918_999));
+        assert_eq!(
+            (rate.received_min(1_000_000), rate.received_max(1_000_000)),
+            (918_000, 918_999)
+        );
         rate.observe(10, 9);
         assert_eq!(rate.received_min(1_000_000), 918_000);
         rate.observe(1000, 850);
-        assert_eq!((rate.received_min(1_000_000), rate.received_max(1_000_000)), (850_000, 850_999));
+        assert_eq!(
+            (rate.received_min(1_000_000), rate.received_max(1_000_000)),
+            (850_000, 850_999)
+        );
     }
 }

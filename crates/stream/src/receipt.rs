@@ -4,7 +4,7 @@ use std::fmt;
 
 use aws_lc_rs::hmac;
 use thiserror::Error;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::Zeroizing;
 
 use crate::crypto::hmac_sha256;
 
@@ -16,13 +16,13 @@ const VERSION: u8 = 1;
 const SIGNED_BYTES: usize = 26;
 
 /// What a verifier shares with a receiver, never with the sender. Wiped when dropped.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
-pub struct ReceiptSecret([u8; 32]);
+#[derive(Clone, PartialEq, Eq)]
+pub struct ReceiptSecret(Zeroizing<[u8; 32]>);
 
 impl ReceiptSecret {
     /// As the verifier chose it.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self(Zeroizing::new(bytes))
     }
 
     /// The secret itself.
@@ -79,7 +79,7 @@ impl Receipt {
         bytes[1..17].copy_from_slice(&self.nonce);
         bytes[17] = self.stream_id;
         bytes[18..SIGNED_BYTES].copy_from_slice(&self.total_received.to_be_bytes());
-        let signature = hmac_sha256(&secret.0, &bytes[..SIGNED_BYTES]);
+        let signature = hmac_sha256(secret.as_bytes(), &bytes[..SIGNED_BYTES]);
         bytes[SIGNED_BYTES..].copy_from_slice(&signature);
         bytes
     }
@@ -107,7 +107,7 @@ impl Receipt {
     /// Reads the fields and checks the signature, in constant time.
     pub fn verify(bytes: &[u8], secret: &ReceiptSecret) -> Result<Self, ReceiptError> {
         let receipt = Self::parse(bytes)?;
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &secret.0);
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
         hmac::verify(&key, &bytes[..SIGNED_BYTES], &bytes[SIGNED_BYTES..])
             .map_err(|_| ReceiptError::Signature)?;
         Ok(receipt)

@@ -34,7 +34,9 @@ use crate::{
 /// Packets in flight at once unless told otherwise.
 pub const IN_FLIGHT_COUNT_MAX: usize = 64;
 /// How long a packet may take unless told otherwise.
-pub const PACKET_TIMEOUT_MS: i64 = 30_000;
+///
+/// Shorter than [`GIVE_UP_MS`], so that a lost packet at the very end is tried again.
+pub const PACKET_TIMEOUT_MS: i64 = 20_000;
 /// Most that a packet's time is stretched to when a connector asks for more (R02).
 pub const PACKET_TIMEOUT_MS_MAX: i64 = 60_000;
 /// How long a payment may go without any money arriving unless told otherwise.
@@ -58,6 +60,8 @@ const UNREACHABLE_ADDRESS: &str = "private.none";
 /// Pauses after temporary errors.
 const BACKOFF_MS_MIN: u64 = 10;
 const BACKOFF_MS_MAX: u64 = 2_000;
+/// A steady window grows by at most this part of itself at once, even if one packet fills it.
+const WINDOW_STEP_PART: u64 = 8;
 /// How often in a row, without a Fulfill between, the same trouble is met before it counts as final.
 const RELATIVE_ROUNDS_MAX: u32 = 8;
 const RATE_ROUNDS_MAX: u32 = 8;
@@ -250,7 +254,9 @@ pub enum Stop {
 }
 
 fn last_code(code: &Option<ErrorCode>) -> String {
-    code.map_or(String::new(), |code| format!("; the last answer was {code:?}"))
+    code.map_or(String::new(), |code| {
+        format!("; the last answer was {code:?}")
+    })
 }
 
 fn by(address: &Option<Address>) -> String {
@@ -355,7 +361,10 @@ struct Rounds {
 /// What to do about money now.
 #[derive(Debug)]
 enum Next {
-    Pay { amount: u64, minimum: u64 },
+    Pay {
+        amount: u64,
+        minimum: u64,
+    },
     /// Ask the receiver whether it takes more by now.
     Ask,
     Wait,
@@ -463,7 +472,13 @@ impl Sender {
                 if matches!(self.phase, Phase::Probing(_)) {
                     self.probe_rejected(now, id, &flight, reject);
                 } else {
-                    self.rejected(now, id, &flight, reject, in_flight_amount);
+                    self.rejected(
+                        now,
+                        id,
+                        &flight,
+                        reject,
+                        in_flight_amount.max(flight.amount),
+                    );
                 }
             }
         }
@@ -545,8 +560,7 @@ impl Sender {
     /// Nothing is in flight and nothing more is to be sent. A quote leaves the connection open for the
     /// payment that may follow; who has never answered, or has closed, needs no word.
     fn finish(&mut self) {
-        let silent =
-            self.config.target == Target::Probe || self.closed_by_receiver || !self.heard;
+        let silent = self.config.target == Target::Probe || self.closed_by_receiver || !self.heard;
         match self.phase {
             Phase::Closing | Phase::Closed => {}
             Phase::Probing(_) | Phase::Paying if silent => self.phase = Phase::Closed,
@@ -573,12 +587,14 @@ impl Sender {
                     UNREACHABLE_ADDRESS
                 },
             });
-            frames.extend(source_asset.as_ref().map(|asset| {
-                Frame::ConnectionAssetDetails {
-                    source_asset_code: asset.code(),
-                    source_asset_scale: asset.scale(),
-                }
-            }));
+            frames.extend(
+                source_asset
+                    .as_ref()
+                    .map(|asset| Frame::ConnectionAssetDetails {
+                        source_asset_code: asset.code(),
+                        source_asset_scale: asset.scale(),
+                    }),
+            );
         }
         let flight = Flight {
             probe: true,
@@ -599,7 +615,7 @@ impl Sender {
         }
         if self.rate_doubted {
             let probing = self.flights.values().any(|flight| flight.probe);
-            let amount = self.probe?.sent.min(self.path_amount_max);
+            let amount = self.probe?.sent.min(self.path_amount_max).min(self.window);
             return if probing {
                 None
             } else {
@@ -793,9 +809,10 @@ impl Sender {
                     (left, true)
                 } else {
                     let whole = rate.aligned(amount_max);
+                    let half = rate.aligned(left.div_ceil(2).min(amount_max));
                     // A remainder that would arrive as nothing is shared out over the last two.
-                    if left - whole < unit {
-                        (rate.aligned(left.div_ceil(2).min(amount_max)), false)
+                    if left - whole < unit && half >= unit {
+                        (half, false)
                     } else {
                         (whole, false)
                     }
@@ -809,17 +826,17 @@ impl Sender {
                     return wait_or(Next::Finish);
                 }
                 let enough = rate.sent_for(left).max(self.amount_min);
-                let fits = rate.received_max(enough) <= left
-                    || rate.received_max(enough - 1) < left;
+                let fits =
+                    rate.received_max(enough) <= left || rate.received_max(enough - 1) < left;
                 let careful = rate.aligned(rate.sent_within(left).min(amount_max));
-                if enough <= amount_max && (fits || careful == 0) {
+                if enough <= amount_max && (fits || careful < unit) {
                     (enough, true)
                 } else {
                     (careful, false)
                 }
             }
         };
-        if amount < unit.min(amount_max.max(1)) {
+        if amount < unit {
             return too_small(receivable_amount);
         }
         if !idle && amount > window.saturating_sub(self.progress.in_flight) {
@@ -933,7 +950,10 @@ impl Sender {
         let Ok(found) = Asset::new(code, scale) else {
             return;
         };
-        let expected = self.asset.as_ref().or(self.config.destination_asset.as_ref());
+        let expected = self
+            .asset
+            .as_ref()
+            .or(self.config.destination_asset.as_ref());
         match expected {
             Some(expected) if *expected != found => {
                 let expected = expected.to_string();
@@ -1044,10 +1064,11 @@ impl Sender {
         let rate = Rate::observed(sent, received);
         self.rate = Some(rate);
         self.rate_doubted = false;
-        let enough = self
-            .minimum
-            .as_ref()
-            .is_some_and(|minimum| minimum.round_up(sent).is_ok_and(|it| it <= rate.received_max(sent)));
+        let enough = self.minimum.as_ref().is_some_and(|minimum| {
+            minimum
+                .round_up(sent)
+                .is_ok_and(|it| it <= rate.received_max(sent))
+        });
         if !enough {
             self.rate_missed(now, id, sent, received);
         }
@@ -1108,8 +1129,10 @@ impl Sender {
     /// Halves the window and waits, once for each round.
     fn congested(&mut self, now: Now, id: u64, in_flight_amount: u64) {
         if self.round_begins(id) {
-            self.window_threshold = (in_flight_amount / 2).max(1);
-            self.window = self.window_threshold;
+            if in_flight_amount > 0 {
+                self.window_threshold = (in_flight_amount / 2).max(1);
+                self.window = self.window_threshold;
+            }
             self.backoff(now);
         }
     }
@@ -1124,7 +1147,10 @@ impl Sender {
             amount
         } else {
             let part = u128::from(amount) * u128::from(amount) / u128::from(self.window.max(1));
-            u64::try_from(part).unwrap_or(amount).clamp(1, amount)
+            u64::try_from(part)
+                .unwrap_or(amount)
+                .min(self.window / WINDOW_STEP_PART)
+                .max(1)
         };
         let count_max = self.config.in_flight_count_max.max(1) as u64;
         self.window = self
@@ -1238,15 +1264,16 @@ impl Sender {
                 let larger = match done.temporary_amount_min {
                     Some(amount) => amount - amount / 3,
                     None => amount_max,
-                };
-                let telling = larger > best.sent && larger <= amount_max && larger < u64::MAX;
+                }
+                .min(amount_max);
+                let telling = larger > best.sent && larger < u64::MAX;
                 amounts.extend(telling.then_some(larger));
             }
             if self.asset.is_none() {
                 amounts.push(best.sent);
             }
             if amounts.is_empty() || (volley >= PROBE_VOLLEYS_MAX && self.asset.is_some()) {
-                self.pay(best);
+                self.pay(now, best);
                 return;
             }
         } else {
@@ -1279,7 +1306,7 @@ impl Sender {
         });
     }
 
-    fn pay(&mut self, best: Probe) {
+    fn pay(&mut self, now: Now, best: Probe) {
         let rate = Rate::observed(best.sent, best.received);
         let too_low = Stop::RateTooLow {
             sent: best.sent,
@@ -1298,6 +1325,7 @@ impl Sender {
                 self.rate = Some(rate);
                 self.minimum = Some(Conversion::of_units(minimum));
                 self.window = best.sent;
+                self.progress_at_ns = now.mono_ns;
                 self.phase = Phase::Paying;
             }
         }

@@ -1,0 +1,172 @@
+//! Outgoing connections: name, address, TLS.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use rialto_connector::LinkFailure;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// How long name, TCP and TLS may take together.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why there is no connection: for the core and for people.
+#[derive(Debug)]
+pub(crate) struct ConnectError {
+    pub(crate) failure: LinkFailure,
+    pub(crate) message: String,
+}
+
+/// An open connection, with or without TLS.
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Connects to the first address of `host` that answers.
+pub(crate) async fn connect(
+    host: &str,
+    port: u16,
+    tls: Option<&Arc<ClientConfig>>,
+) -> Result<Stream, ConnectError> {
+    timeout(CONNECT_TIMEOUT, async {
+        let stream = connect_tcp(host, port).await?;
+        match tls {
+            None => Ok(Stream::Plain(stream)),
+            Some(config) => connect_tls(host, stream, Arc::clone(config)).await,
+        }
+    })
+    .await
+    .unwrap_or_else(|_| {
+        let seconds = CONNECT_TIMEOUT.as_secs();
+        let message = format!("no connection within {seconds} s");
+        Err(ConnectError {
+            failure: LinkFailure::Connect,
+            message,
+        })
+    })
+}
+
+async fn connect_tcp(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
+    let failed = |failure| {
+        move |error: io::Error| ConnectError {
+            failure,
+            message: error.to_string(),
+        }
+    };
+    let addresses = lookup_host((host, port))
+        .await
+        .map_err(failed(LinkFailure::Dns))?;
+    let mut last = ConnectError {
+        failure: LinkFailure::Dns,
+        message: "the name has no address".to_owned(),
+    };
+    for address in addresses {
+        let connected = async {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        };
+        match connected.await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = failed(LinkFailure::Connect)(error),
+        }
+    }
+    Err(last)
+}
+
+async fn connect_tls(
+    host: &str,
+    stream: TcpStream,
+    config: Arc<ClientConfig>,
+) -> Result<Stream, ConnectError> {
+    let failed = |message: String| ConnectError {
+        failure: LinkFailure::Tls,
+        message,
+    };
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(error.to_string()))?;
+    let stream = TlsConnector::from(config).connect(name, stream).await;
+    let stream = stream.map_err(|error| failed(error.to_string()))?;
+    Ok(Stream::Tls(Box::new(stream)))
+}
+
+impl Stream {
+    /// Whether HTTP/2 was agreed on.
+    pub(crate) fn is_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(stream) => {
+                stream.get_ref().1.alpn_protocol() == Some(crate::tls::ALPN_HTTP2)
+            }
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

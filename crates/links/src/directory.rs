@@ -1,0 +1,334 @@
+//! Who may come in, and where packets go out.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use aws_lc_rs::digest;
+use http::{
+    HeaderMap, HeaderValue, Uri,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST},
+    uri::{Authority, Scheme},
+};
+use rialto_btp::BtpUri;
+use rialto_connector::Reason;
+use rialto_ledger::{AccountId, TokenHash};
+use thiserror::Error;
+
+/// Media type of ILP packets.
+pub(crate) const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// One account, as far as links need to know it.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// Which.
+    pub id: AccountId,
+    /// Unique; stands in URLs.
+    pub name: String,
+    /// What opens it: the hash of a token, and the instant (milliseconds since 1970) from which on
+    /// the token no longer does.
+    pub tokens: Vec<(TokenHash, Option<i64>)>,
+    /// Where its packets go by ILP over HTTP.
+    pub http: Option<HttpPeer>,
+    /// Where a BTP connection is kept up.
+    pub btp: Option<BtpUri>,
+}
+
+/// Every account, as it was at one moment. Never changed: the node makes a new one.
+#[derive(Debug, Default)]
+pub struct Directory {
+    accounts: BTreeMap<AccountId, Account>,
+    names: HashMap<String, AccountId>,
+    tokens: HashMap<[u8; 32], (AccountId, Option<i64>)>,
+}
+
+impl Directory {
+    /// Names and token hashes are distinct; of two equal ones the later wins.
+    pub fn new(accounts: impl IntoIterator<Item = Account>) -> Self {
+        let mut directory = Self::default();
+        for account in accounts {
+            directory.names.insert(account.name.clone(), account.id);
+            for (hash, expires_at_ms) in &account.tokens {
+                let opens = (account.id, *expires_at_ms);
+                directory.tokens.insert(hash.0, opens);
+            }
+            directory.accounts.insert(account.id, account);
+        }
+        directory
+    }
+
+    /// Every account, by id.
+    pub fn accounts(&self) -> impl Iterator<Item = &Account> {
+        self.accounts.values()
+    }
+
+    /// The account of that number.
+    pub fn account(&self, id: AccountId) -> Option<&Account> {
+        self.accounts.get(&id)
+    }
+
+    /// The account of that name.
+    pub fn named(&self, name: &str) -> Option<&Account> {
+        self.names.get(name).and_then(|id| self.accounts.get(id))
+    }
+
+    /// Whose token it is. `named` is the account that the request says it is for; it has to be the
+    /// token's.
+    ///
+    /// The same work is done for every failure: one hash and two look-ups by keys that tell a
+    /// stranger nothing. No token is compared byte by byte.
+    ///
+    /// # Errors
+    /// [`Reason::AuthMissing`], [`Reason::AuthUnknownToken`] (also for a token of another account
+    /// than the named one), [`Reason::AuthExpiredToken`]. The one who asks must not see which.
+    pub fn authenticate(
+        &self,
+        token: Option<&[u8]>,
+        named: Option<&str>,
+        now_ms: i64,
+    ) -> Result<AccountId, Reason> {
+        let token = token.unwrap_or_default();
+        let opened = self.tokens.get(&hash_token(token).0);
+        let is_named = named.map(|name| self.names.get(name));
+        if token.is_empty() {
+            return Err(Reason::AuthMissing);
+        }
+        match (opened, is_named) {
+            (Some((id, _)), Some(named)) if named != Some(id) => Err(Reason::AuthUnknownToken),
+            (Some((_, Some(expires_at_ms))), _) if *expires_at_ms <= now_ms => {
+                Err(Reason::AuthExpiredToken)
+            }
+            (Some((id, _)), _) => Ok(*id),
+            (None, _) => Err(Reason::AuthUnknownToken),
+        }
+    }
+}
+
+/// What is kept of a token.
+pub fn hash_token(token: &[u8]) -> TokenHash {
+    let digest = digest::digest(&digest::SHA256, token);
+    TokenHash(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
+}
+
+/// Failed authentications by reason, over all links.
+#[derive(Debug, Default)]
+pub struct AuthCounters {
+    missing: AtomicU64,
+    unknown_token: AtomicU64,
+    expired_token: AtomicU64,
+}
+
+impl AuthCounters {
+    /// The reasons that are counted here.
+    pub const REASONS: [Reason; 3] = [
+        Reason::AuthMissing,
+        Reason::AuthUnknownToken,
+        Reason::AuthExpiredToken,
+    ];
+
+    /// How often it was the reason; 0 for those not in [`Self::REASONS`].
+    pub fn get(&self, reason: Reason) -> u64 {
+        self.counter(reason)
+            .map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn count(&self, reason: Reason) {
+        if let Some(counter) = self.counter(reason) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn counter(&self, reason: Reason) -> Option<&AtomicU64> {
+        [&self.missing, &self.unknown_token, &self.expired_token]
+            .into_iter()
+            .zip(Self::REASONS)
+            .find_map(|(counter, counted)| (counted == reason).then_some(counter))
+    }
+}
+
+/// Why a text is not the URL of an ILP over HTTP endpoint. The text is not repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum HttpPeerError {
+    /// Not a URL.
+    #[error("not a URL")]
+    Url,
+    /// Another scheme, or none.
+    #[error("URL does not begin with https://, http:// or h2c://")]
+    Scheme,
+    /// A user or password, which would be seen in logs.
+    #[error("URL has a user or password; the token is a setting of its own")]
+    UserInfo,
+    /// The token has characters that no header can carry.
+    #[error("token has characters that an HTTP header cannot carry")]
+    Token,
+}
+
+/// An ILP over HTTP endpoint and the token to present there.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HttpPeer {
+    /// Scheme `http` or `https`, host and path.
+    pub(crate) url: Uri,
+    /// HTTP/2 without asking.
+    pub(crate) prior_knowledge: bool,
+    /// Name or address, without brackets.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// Of every request, but for `Host` where it is HTTP/1.1.
+    pub(crate) headers: HeaderMap,
+}
+
+impl HttpPeer {
+    /// `url` is `https://…`, `http://…`, or `h2c://…` for HTTP/2 over plain TCP.
+    ///
+    /// # Errors
+    /// See [`HttpPeerError`].
+    pub fn new(url: &str, token: &str) -> Result<Self, HttpPeerError> {
+        let mut parts = url
+            .parse::<Uri>()
+            .map_err(|_| HttpPeerError::Url)?
+            .into_parts();
+        let authority = parts.authority.as_ref().ok_or(HttpPeerError::Url)?;
+        if authority.as_str().contains('@') {
+            return Err(HttpPeerError::UserInfo);
+        }
+        let (scheme, prior_knowledge) = match parts.scheme.as_ref().map(Scheme::as_str) {
+            Some("https") => (Scheme::HTTPS, false),
+            Some("http") => (Scheme::HTTP, false),
+            Some("h2c") => (Scheme::HTTP, true),
+            Some(_) | None => return Err(HttpPeerError::Scheme),
+        };
+        let (host, port) = host_port(authority, &scheme).ok_or(HttpPeerError::Url)?;
+        let mut bearer = HeaderValue::try_from(format!("Bearer {token}"))
+            .map_err(|_| HttpPeerError::Token)?;
+        bearer.set_sensitive(true);
+        let headers = HeaderMap::from_iter([
+            (AUTHORIZATION, bearer),
+            (CONTENT_TYPE, OCTET_STREAM),
+            (ACCEPT, OCTET_STREAM),
+        ]);
+        parts.scheme = Some(scheme);
+        let url = Uri::from_parts(parts).map_err(|_| HttpPeerError::Url)?;
+        Ok(Self {
+            url,
+            prior_knowledge,
+            host,
+            port,
+            headers,
+        })
+    }
+
+    /// Whether TLS is spoken.
+    pub(crate) fn tls(&self) -> bool {
+        self.url.scheme() == Some(&Scheme::HTTPS)
+    }
+
+    /// The headers with `Host`, as HTTP/1.1 wants them.
+    pub(crate) fn headers_http1(&self) -> HeaderMap {
+        let authority = self.url.authority().map_or("", Authority::as_str);
+        let mut headers = self.headers.clone();
+        let host = HeaderValue::from_str(authority).expect("a URL's authority is plain ASCII");
+        headers.insert(HOST, host);
+        headers
+    }
+}
+
+impl fmt::Debug for HttpPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HttpPeer({})", self.url)
+    }
+}
+
+/// Where to connect to; an address loses its brackets.
+pub(crate) fn host_port(authority: &Authority, scheme: &Scheme) -> Option<(String, u16)> {
+    let usual = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+    let port = match authority.port() {
+        Some(port) => port.as_u16(),
+        // `http` takes a port that is no number for none.
+        None if authority.as_str().ends_with(authority.host()) => usual,
+        None => return None,
+    };
+    let host = authority.host();
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    match bare.unwrap_or(host) {
+        "" => None,
+        host => Some((host.to_owned(), port)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory() -> Directory {
+        let account = |id, name: &str, tokens: &[(&str, Option<i64>)]| Account {
+            id: AccountId(id),
+            name: name.to_owned(),
+            tokens: tokens
+                .iter()
+                .map(|(token, until)| (hash_token(token.as_bytes()), *until))
+                .collect(),
+            http: None,
+            btp: None,
+        };
+        Directory::new([
+            account(1, "alice", &[("a", None), ("old", Some(1_000))]),
+            account(2, "bob", &[("b", None)]),
+        ])
+    }
+
+    #[test]
+    fn a_token_opens_its_own_account_until_it_expires() {
+        use Reason::{AuthExpiredToken, AuthMissing, AuthUnknownToken};
+        for (token, named, now_ms, outcome) in [
+            (Some("a"), None, 0, Ok(1)),
+            (Some("a"), Some("alice"), 0, Ok(1)),
+            (Some("b"), None, 0, Ok(2)),
+            (Some("a"), Some("bob"), 0, Err(AuthUnknownToken)),
+            (Some("a"), Some("carol"), 0, Err(AuthUnknownToken)),
+            (Some("x"), None, 0, Err(AuthUnknownToken)),
+            (Some("x"), Some("alice"), 0, Err(AuthUnknownToken)),
+            (None, None, 0, Err(AuthMissing)),
+            (None, Some("alice"), 0, Err(AuthMissing)),
+            (Some(""), Some("alice"), 0, Err(AuthMissing)),
+            (Some("old"), None, 999, Ok(1)),
+            (Some("old"), None, 1_000, Err(AuthExpiredToken)),
+        ] {
+            let found = directory().authenticate(token.map(str::as_bytes), named, now_ms);
+            assert_eq!(found.map(|id| id.0), outcome, "{token:?} {named:?} {now_ms}");
+        }
+    }
+
+    #[test]
+    fn urls_of_peers() {
+        for (url, host, port, shown) in [
+            ("http://h/ilp", "h", 80, "http://h/ilp"),
+            ("https://h", "h", 443, "https://h/"),
+            ("https://h:7/a?b=c", "h", 7, "https://h:7/a?b=c"),
+            ("h2c://127.0.0.1:8/ilp", "127.0.0.1", 8, "http://127.0.0.1:8/ilp"),
+            ("http://[::1]:9/ilp", "::1", 9, "http://[::1]:9/ilp"),
+        ] {
+            let peer = HttpPeer::new(url, "t").unwrap();
+            assert_eq!((peer.host.as_str(), peer.port), (host, port));
+            assert_eq!(peer.url.to_string(), shown);
+        }
+        for (url, token, error) in [
+            ("", "t", HttpPeerError::Url),
+            ("/ilp", "t", HttpPeerError::Url),
+            ("ftp://h/", "t", HttpPeerError::Scheme),
+            ("http://u:p@h/", "t", HttpPeerError::UserInfo),
+            ("http://h:99999/", "t", HttpPeerError::Url),
+            ("http://h/", "a\nb", HttpPeerError::Token),
+        ] {
+            assert_eq!(HttpPeer::new(url, token), Err(error), "{url}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_not_shown() {
+        let peer = HttpPeer::new("http://h/ilp", "hidden").unwrap();
+        assert_eq!(format!("{peer:?}"), "HttpPeer(http://h/ilp)");
+        assert!(!format!("{:?}", peer.headers).contains("hidden"));
+    }
+}

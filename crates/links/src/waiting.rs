@@ -1,0 +1,152 @@
+//! Requests of HTTP clients that wait for their answer.
+
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use rialto_connector::RequestId;
+
+/// One slot per request that waits. A slot that is used again has another generation, so the answer
+/// to a request whose client went away is dropped.
+#[derive(Default)]
+pub(crate) struct Waiting(RefCell<Table>);
+
+#[derive(Default)]
+struct Table {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    state: State,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Vacant,
+    Waiting(Option<Waker>),
+    Answered(Bytes),
+}
+
+impl Waiting {
+    /// Takes a slot; it is freed when the future is dropped.
+    pub(crate) fn open(self: &Rc<Self>) -> Answer {
+        let mut table = self.0.borrow_mut();
+        let index = table.free.pop().unwrap_or_else(|| {
+            table.slots.push(Slot::default());
+            u32::try_from(table.slots.len() - 1).expect("sockets are fewer than 2^32")
+        });
+        let slot = &mut table.slots[index as usize];
+        slot.state = State::Waiting(None);
+        Answer {
+            index,
+            generation: slot.generation,
+            waiting: Rc::clone(self),
+        }
+    }
+
+    /// Hands an answer over, if somebody still waits for it.
+    pub(crate) fn answer(&self, request: RequestId, packet: Bytes) {
+        let (index, generation) = split(request);
+        let mut table = self.0.borrow_mut();
+        let slot = table.slots.get_mut(index as usize);
+        let Some(slot) = slot.filter(|slot| slot.generation == generation) else {
+            return;
+        };
+        if let State::Waiting(waker) = &mut slot.state {
+            let waker = waker.take();
+            slot.state = State::Answered(packet);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+}
+
+/// The answer to come.
+pub(crate) struct Answer {
+    index: u32,
+    generation: u32,
+    waiting: Rc<Waiting>,
+}
+
+impl Answer {
+    /// The request's name on this link.
+    pub(crate) fn request(&self) -> RequestId {
+        RequestId(u64::from(self.generation) << 32 | u64::from(self.index))
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+fn split(request: RequestId) -> (u32, u32) {
+    (request.0 as u32, (request.0 >> 32) as u32)
+}
+
+impl Future for Answer {
+    type Output = Bytes;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Bytes> {
+        let slot = &mut self.waiting.0.borrow_mut().slots[self.index as usize];
+        match &mut slot.state {
+            State::Answered(packet) => Poll::Ready(std::mem::take(packet)),
+            State::Waiting(waker) => {
+                *waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            State::Vacant => unreachable!("a slot is vacant only before and after its future"),
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let table = &mut *self.waiting.0.borrow_mut();
+        let slot = &mut table.slots[self.index as usize];
+        slot.state = State::Vacant;
+        slot.generation = slot.generation.wrapping_add(1);
+        table.free.push(self.index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_reaches_its_request() {
+        let waiting = Rc::new(Waiting::default());
+        let mut answer = pin!(waiting.open());
+        assert_eq!((&mut answer).now_or_never(), None);
+        waiting.answer(answer.request(), Bytes::from_static(b"x"));
+        assert_eq!(answer.now_or_never(), Some(Bytes::from_static(b"x")));
+    }
+
+    #[test]
+    fn a_late_answer_misses_the_next_request_in_its_slot() {
+        let waiting = Rc::new(Waiting::default());
+        let gone = waiting.open();
+        let request = gone.request();
+        drop(gone);
+        let mut next = pin!(waiting.open());
+        assert_eq!(split(next.request()).0, split(request).0);
+        waiting.answer(request, Bytes::from_static(b"late"));
+        assert_eq!((&mut next).now_or_never(), None);
+    }
+
+    #[test]
+    fn an_unknown_request_is_nobody() {
+        let waiting = Rc::new(Waiting::default());
+        waiting.answer(RequestId(7), Bytes::new());
+    }
+}
