@@ -1,1 +1,16 @@
-//! Wiring: configuration, threads, effect gate, signals.
+//! Wiring: configuration, threads, the effect gate, signals. It decides nothing about packets.
+//!
+//! [`run`] is the whole life of a node: bind, recover, serve, drain. [`config`] is what an operator
+//! writes; [`check`] says what is wrong with it without touching anything.
+
+mod clock;
+pub mod config;
+mod gate;
+mod handle;
+mod log;
+mod run;
+pub mod secrets;
+mod shell;
+mod threads;
+
+pub use run::{ENDPOINTS_FILE, Endpoints, RunError, check, run};

@@ -44,14 +44,29 @@ impl Rate {
         }
     }
 
-    /// Narrows the bounds by one more packet, or begins anew with it when it contradicts them.
+    /// Narrows the bounds by one more packet, or begins anew with it when it contradicts them. From a
+    /// packet that arrived as nothing no new beginning can be made.
     pub(crate) fn observe(&mut self, sent: u64, received: u64) {
-        if sent == 0 || received == 0 {
+        if sent == 0 {
+            return;
+        }
+        if received == 0 {
+            let high = Fraction {
+                over: 1,
+                under: sent,
+            };
+            if high.compare(self.low).is_gt() && high.compare(self.high).is_lt() {
+                self.high = high;
+            }
             return;
         }
         let new = Self::observed(sent, received);
         let mut both = *self;
-        if new.low.compare(self.low).is_gt() {
+        // Of equal bounds the one from the larger packet says more to people.
+        if (new.low.compare(self.low))
+            .then(sent.cmp(&self.low.under))
+            .is_gt()
+        {
             both.low = new.low;
         }
         if new.high.compare(self.high).is_lt() {
@@ -70,6 +85,29 @@ impl Rate {
             .ok()
             .and_then(|over| Ratio::new(over, self.high.under).ok());
         high.is_some_and(|high| high <= *minimum)
+    }
+
+    /// The packet with the best rate so far: units sent and received.
+    pub(crate) fn best(&self) -> (u64, u64) {
+        (self.low.under, saturate(self.low.over))
+    }
+
+    /// Amounts of four packets that tell the most: they lie evenly between the most that surely brings
+    /// a unit less than `sent`, and the least that surely brings as much. None when these are close.
+    pub(crate) fn telling(&self, sent: u64, close_part: u64) -> Vec<u64> {
+        let received = self.received_min(sent);
+        let enough = self.sent_for(received);
+        let less = self.sent_within(received.saturating_sub(1));
+        let gap = enough.saturating_sub(less);
+        if gap <= 1 || gap <= enough / close_part {
+            return Vec::new();
+        }
+        let mut amounts: Vec<u64> = (1..=4)
+            .map(|part| less + gap / 5 * part + gap % 5 * part / 5)
+            .collect();
+        amounts.retain(|amount| *amount > less);
+        amounts.dedup();
+        amounts
     }
 
     /// What at least arrives of `sent`.

@@ -280,7 +280,10 @@ pub struct Sender {
     sequence: u64,
 
     asset: Option<Asset>,
+    /// The probe of which most arrived.
     probe: Option<Probe>,
+    /// The probe with the best rate, which is the most exact.
+    measured: Option<Probe>,
     rate: Option<Rate>,
     minimum: Option<Conversion>,
     /// Most units the path takes in one packet, as far as it has shown.
@@ -391,6 +394,7 @@ impl Sender {
             sequence: 0,
             asset: None,
             probe: None,
+            measured: None,
             rate: None,
             minimum: None,
             path_amount_max: u64::MAX,
@@ -538,7 +542,7 @@ impl Sender {
 
     /// What the probes have shown so far.
     pub fn path(&self) -> Option<Path> {
-        let probe = self.probe?;
+        let probe = self.measured.or(self.probe)?;
         Some(Path {
             asset: self.asset.clone()?,
             probe_sent: probe.sent,
@@ -842,33 +846,39 @@ impl Sender {
         if !idle && amount > window.saturating_sub(self.progress.in_flight) {
             return Next::Wait;
         }
-        let Ok(strict) = minimum.round_up(amount).map(|minimum| minimum.max(1)) else {
-            return too_small(u64::MAX);
-        };
-        if strict <= rate.received_min(amount) {
+        let strict = |amount| minimum.round_up(amount).unwrap_or(u64::MAX).max(1);
+        if last {
+            // Rounding takes a larger part of the last packet, which can be any small amount: one unit
+            // less is accepted there, but never nothing.
+            let tight = strict(amount) >= rate.received_min(amount);
+            let pay = Next::Pay {
+                amount,
+                minimum: (strict(amount) - u64::from(tight)).max(1),
+            };
+            return if tight { wait_or(pay) } else { pay };
+        }
+        if strict(amount) <= rate.received_min(amount) {
             return Next::Pay {
                 amount,
-                minimum: strict,
+                minimum: strict(amount),
             };
         }
-        if last {
-            // Rounding takes a larger part of the last packet, which can be any small amount: up to
-            // two units less are accepted there, but never nothing.
-            return wait_or(Next::Pay {
-                amount,
-                minimum: strict
-                    .min(rate.received_min(amount).saturating_sub(1))
-                    .max(1),
-            });
+        // With packets this small, rounding decides. The least that could bring `received` for the
+        // minimum rate is worth a try, as its reply tells more about the rate than any other.
+        let received = rate.received_max(amount);
+        let cheapest = minimum
+            .ratio()
+            .inverse()
+            .and_then(|price| Conversion::of_units(price).round_down(received))
+            .unwrap_or(amount)
+            .min(amount);
+        if cheapest >= unit && strict(cheapest) <= rate.received_max(cheapest) {
+            return Next::Pay {
+                amount: cheapest,
+                minimum: strict(cheapest),
+            };
         }
-        if strict <= rate.received_max(amount) {
-            Next::Pay {
-                amount,
-                minimum: strict,
-            }
-        } else {
-            too_small(u64::MAX)
-        }
+        too_small(u64::MAX)
     }
 
     // ---- Replies ----
@@ -993,10 +1003,8 @@ impl Sender {
                 until_id: self.rounds.until_id,
                 ..Rounds::default()
             };
-            if let Some(rate) = &mut self.rate
-                && claimed >= flight.minimum
-            {
-                rate.observe(flight.amount, claimed);
+            if claimed >= flight.minimum {
+                self.rate_observed(flight.amount, claimed);
             }
             self.window_grow(flight.amount);
         }
@@ -1055,34 +1063,35 @@ impl Sender {
         }
     }
 
-    /// The rate was measured again because less arrived than it should.
+    /// The rate was measured again because it seemed to be below the minimum.
     fn rate_measured(&mut self, now: Now, id: u64, sent: u64, received: u64) {
-        if received == 0 {
-            self.rate_missed(now, id, sent, received);
-            return;
+        if received > 0 {
+            self.rate = Some(Rate::observed(sent, received));
         }
-        let rate = Rate::observed(sent, received);
-        self.rate = Some(rate);
-        self.rate_doubted = false;
-        let enough = self.minimum.as_ref().is_some_and(|minimum| {
-            minimum
-                .round_up(sent)
-                .is_ok_and(|it| it <= rate.received_max(sent))
-        });
-        if !enough {
-            self.rate_missed(now, id, sent, received);
-        }
+        self.rate_missed(now, id, sent, received);
     }
 
+    /// Less arrived than the minimum, or the rate was measured. A rate that can still be good enough
+    /// is only known better now; one that cannot is measured again until it recovers.
     fn rate_missed(&mut self, now: Now, id: u64, sent: u64, received: u64) {
-        self.rate_doubted = true;
+        self.rate_observed(sent, received);
+        self.rate_doubted = received == 0 || self.rate_is_below_minimum();
         if self.round_begins(id) {
             self.rounds.rate += 1;
-            self.backoff(now);
+            if self.rate_doubted {
+                self.backoff(now);
+            }
         }
         if self.rounds.rate > RATE_ROUNDS_MAX {
             self.halt(Stop::RateTooLow { sent, received });
         }
+    }
+
+    fn rate_is_below_minimum(&self) -> bool {
+        let minimum = self.minimum.as_ref().map(Conversion::ratio);
+        self.rate
+            .zip(minimum)
+            .is_some_and(|(rate, minimum)| rate.is_below(minimum))
     }
 
     fn refused(&mut self, now: Now, id: u64, why: Stop) {
@@ -1092,6 +1101,14 @@ impl Sender {
         }
         if self.rounds.refused > REFUSED_ROUNDS_MAX {
             self.halt(why);
+        }
+    }
+
+    fn rate_observed(&mut self, sent: u64, received: u64) {
+        match &mut self.rate {
+            Some(rate) => rate.observe(sent, received),
+            None if sent > 0 && received > 0 => self.rate = Some(Rate::observed(sent, received)),
+            None => {}
         }
     }
 
@@ -1200,6 +1217,7 @@ impl Sender {
             }
             self.handle_frames(&authentic);
             let received = authentic.amount;
+            self.rate_observed(flight.amount, received);
             if received > 0 && self.probe.is_none_or(|best| received > best.received) {
                 self.probe = Some(Probe {
                     sent: flight.amount,
@@ -1227,6 +1245,7 @@ impl Sender {
                     ErrorClass::Final => probing.fatal = Some(stop),
                     ErrorClass::Relative if code == ErrorCode::R01_INSUFFICIENT_SOURCE_AMOUNT => {
                         probing.zero_amount_max = probing.zero_amount_max.max(flight.amount);
+                        self.rate_observed(flight.amount, 0);
                     }
                     ErrorClass::Temporary | ErrorClass::Relative => {
                         probing.temporary = true;
@@ -1268,12 +1287,17 @@ impl Sender {
                 .min(amount_max);
                 let telling = larger > best.sent && larger < u64::MAX;
                 amounts.extend(telling.then_some(larger));
+            } else if best.received < PROBE_RECEIVED_ENOUGH
+                && let Some(rate) = &self.rate
+            {
+                // No packet can be larger, but several together tell the rate as well.
+                amounts = rate.telling(best.sent, PROBE_RECEIVED_ENOUGH);
             }
             if self.asset.is_none() {
                 amounts.push(best.sent);
             }
             if amounts.is_empty() || (volley >= PROBE_VOLLEYS_MAX && self.asset.is_some()) {
-                self.pay(now, best);
+                self.pay(now);
                 return;
             }
         } else {
@@ -1306,28 +1330,27 @@ impl Sender {
         });
     }
 
-    fn pay(&mut self, now: Now, best: Probe) {
-        let rate = Rate::observed(best.sent, best.received);
-        let too_low = Stop::RateTooLow {
-            sent: best.sent,
-            received: best.received,
+    /// The probes have shown enough.
+    fn pay(&mut self, now: Now) {
+        let (Some(best), Some(rate)) = (self.probe, self.rate) else {
+            return;
         };
+        let (sent, received) = rate.best();
+        self.measured = Some(Probe { sent, received });
         let minimum = match &self.config.rate_min {
-            Some(explicit) if rate.is_below(explicit) => Err(too_low),
-            Some(explicit) => Ok(explicit.clone()),
-            None => Ratio::new(best.received, best.sent)
+            Some(explicit) if rate.is_below(explicit) => None,
+            Some(explicit) => Some(explicit.clone()),
+            None => Ratio::new(received, sent)
                 .and_then(|probed| probed.less(&self.config.slippage))
-                .map_err(|_| too_low),
+                .ok(),
         };
-        match minimum {
-            Err(stop) => self.halt(stop),
-            Ok(minimum) => {
-                self.rate = Some(rate);
-                self.minimum = Some(Conversion::of_units(minimum));
-                self.window = best.sent;
-                self.progress_at_ns = now.mono_ns;
-                self.phase = Phase::Paying;
-            }
-        }
+        let Some(minimum) = minimum else {
+            self.halt(Stop::RateTooLow { sent, received });
+            return;
+        };
+        self.minimum = Some(Conversion::of_units(minimum));
+        self.window = best.sent;
+        self.progress_at_ns = now.mono_ns;
+        self.phase = Phase::Paying;
     }
 }

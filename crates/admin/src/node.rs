@@ -1,0 +1,135 @@
+//! What the API needs of the node it runs in.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use rialto_connector::{Connector, Effects, Event, Now, Reason};
+use rialto_ledger::SealedSecret;
+use rialto_packet::{Address, money::Asset};
+use rialto_stream::SharedSecret;
+use thiserror::Error;
+use tokio::sync::{broadcast, oneshot};
+
+/// A future that can be named.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Something to be done in the core.
+pub type Command = Box<dyn FnOnce(&mut Connector, Now, &mut Effects) + Send>;
+
+/// The node, seen from the API: the one seam between them.
+pub trait Node: Send + Sync + 'static {
+    /// Looks at the core. It stands still meanwhile, so `look` only copies what it needs.
+    fn read(&self, look: &mut dyn FnMut(&Connector));
+
+    /// Runs a command in the core, and is ready when its records are on disk. The command runs to
+    /// its end even when nobody waits for it any more.
+    fn execute(&self, command: Command) -> BoxFuture<'_, Result<(), Unavailable>>;
+
+    /// From now on [`Event::PaymentEnded`], [`Event::QuoteDone`] and [`Event::PingDone`], each when
+    /// the books show it; no others, as they would push these out.
+    fn events(&self) -> broadcast::Receiver<Event>;
+
+    /// Encrypts a secret that will be presented to a peer. Called within commands, so it must not
+    /// need the core.
+    fn seal(&self, secret: &str) -> SealedSecret;
+
+    /// Finds out where a payment pointer, or an SPSP URL, leads.
+    fn resolve<'a>(
+        &'a self,
+        receiver: &'a str,
+    ) -> BoxFuture<'a, Result<ResolvedReceiver, ResolveError>>;
+
+    /// The payment pointer of a local account, if the node knows under which name it is reached.
+    fn payment_pointer(&self, account: &str) -> Option<String>;
+
+    /// How the node is.
+    fn status(&self) -> NodeStatus;
+
+    /// Entropy of the operating system, for tokens.
+    fn random(&self) -> [u8; 32];
+}
+
+/// The core takes no commands, or what it wrote may not be on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);
+
+/// Where money for a receiver goes. Of one query alone.
+#[derive(Debug)]
+pub struct ResolvedReceiver {
+    /// The URL that answered, after redirects.
+    pub url: String,
+    /// Address of the STREAM connection.
+    pub destination: Address,
+    /// Its secret.
+    pub shared_secret: SharedSecret,
+    /// What the receiver counts, when it said so.
+    pub asset: Option<Asset>,
+}
+
+/// Why a receiver cannot be paid.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message}")]
+pub struct ResolveError {
+    /// Stable word, such as `receiver_unreachable`.
+    pub code: &'static str,
+    /// Names the URL and what came back.
+    pub message: String,
+}
+
+/// How the node is.
+#[derive(Debug, Clone)]
+pub struct NodeStatus {
+    /// As configured.
+    pub name: String,
+    /// Of the program.
+    pub version: &'static str,
+    /// Since the start.
+    pub uptime_ms: u64,
+    /// It is about to stop and takes nothing new.
+    pub draining: bool,
+    /// Number of the last journal record handed to the operating system.
+    pub written_lsn: u64,
+    /// Number of the last one known to be on disk.
+    pub synced_lsn: u64,
+    /// Why the journal takes no records any more.
+    pub journal_failure: Option<String>,
+    /// I/O threads.
+    pub worker_count: usize,
+    /// Requests and connections that opened no account, by reason.
+    pub unauthenticated: Vec<(Reason, u64)>,
+}
+
+/// The node as handlers use it.
+#[derive(Clone)]
+pub(crate) struct Handle(pub(crate) Arc<dyn Node>);
+
+impl Handle {
+    /// Looks at the core.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&Connector) -> T) -> T {
+        let (mut look, mut seen) = (Some(look), None);
+        self.0.read(&mut |connector| {
+            if let Some(look) = look.take() {
+                seen = Some(look(connector));
+            }
+        });
+        seen.expect("a node lets every look happen once")
+    }
+
+    /// Changes the core; ready when the change is on disk.
+    pub(crate) async fn execute<T: Send + 'static>(
+        &self,
+        command: impl FnOnce(&mut Connector, Now, &mut Effects) -> T + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let (sender, receiver) = oneshot::channel();
+        let command = Box::new(
+            move |connector: &mut Connector, now: Now, out: &mut Effects| {
+                // Nobody waits any more: the change stands all the same.
+                let _ = sender.send(command(connector, now, out));
+            },
+        );
+        self.0.execute(command).await?;
+        receiver
+            .await
+            .map_err(|_| Unavailable("the node is stopping".to_owned()))
+    }
+}

@@ -1,0 +1,522 @@
+//! Packets to one peer by ILP over HTTP.
+//!
+//! A *lane* is a task that does one request after the other: over its own connection where the peer
+//! speaks HTTP/1.1, over a stream of the shared connection where it speaks HTTP/2. The lane that was
+//! idle last is used first, so the others can run dry and close.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header::CONTENT_TYPE};
+use http_body_util::Full;
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rialto_connector::{Input, LinkFailure, LinkId, RequestId};
+use rialto_ledger::AccountId;
+use tokio::{
+    task::spawn_local,
+    time::{Sleep, sleep_until},
+};
+
+use crate::{
+    body::{self, PACKET_BODY_BYTES_MAX},
+    clock::Clock,
+    connect::{ConnectError, Stream, connect},
+    directory::HttpPeer,
+    inbox::Inbox,
+    pace::Pace,
+    runtime::LocalExecutor,
+    tls::ClientTls,
+};
+
+/// Most requests in flight to one peer from one worker: connections over HTTP/1.1, streams over
+/// HTTP/2.
+pub const HTTP_LANES_MAX: usize = 256;
+/// Most packets that wait for a lane. One more fails at once.
+pub const HTTP_QUEUE_LEN_MAX: usize = 4_096;
+/// How long an idle connection is kept. Shorter than what servers allow, so that a packet rarely
+/// meets a connection that is just being closed.
+const IDLE_NS_MAX: u64 = 15_000_000_000;
+/// After a failed attempt to connect, packets fail without another one for so long.
+const RECONNECT_PAUSE_NS: u64 = 100_000_000;
+/// A silent HTTP/2 connection is asked for a sign of life this often, and given as long to answer.
+const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
+
+type Body = Full<Bytes>;
+
+/// What lanes share.
+pub(crate) struct HttpClient {
+    account: AccountId,
+    peer: HttpPeer,
+    /// HTTP/1.1 wants only the path, and the host in a header.
+    path: Uri,
+    headers_http1: HeaderMap,
+    tls: ClientTls,
+    clock: Clock,
+    inbox: Inbox,
+    lanes: RefCell<Lanes>,
+    connect_warning: Pace,
+    exchange_warning: Pace,
+}
+
+#[derive(Default)]
+struct Lanes {
+    count: usize,
+    idle: Vec<Rc<Slot>>,
+    queue: VecDeque<Job>,
+    http2: Option<http2::SendRequest<Body>>,
+    connect_failed: Option<(u64, LinkFailure)>,
+}
+
+/// Where an idle lane is given its next job.
+#[derive(Default)]
+struct Slot {
+    job: Cell<Option<Job>>,
+    waker: Cell<Option<Waker>>,
+}
+
+/// A packet to be delivered.
+struct Job {
+    request: RequestId,
+    packet: Bytes,
+    deadline_ns: u64,
+}
+
+impl HttpClient {
+    pub(crate) fn new(
+        account: AccountId,
+        peer: HttpPeer,
+        tls: ClientTls,
+        clock: Clock,
+        inbox: Inbox,
+    ) -> Rc<Self> {
+        let path = peer.url.path_and_query().map_or("/", |path| path.as_str());
+        Rc::new(Self {
+            account,
+            path: path.parse().expect("the path of a URL is one"),
+            headers_http1: peer.headers_http1(),
+            peer,
+            tls,
+            clock,
+            inbox,
+            lanes: RefCell::default(),
+            connect_warning: Pace::default(),
+            exchange_warning: Pace::default(),
+        })
+    }
+
+    /// Where packets go.
+    pub(crate) fn peer(&self) -> &HttpPeer {
+        &self.peer
+    }
+
+    /// Delivers a packet as soon as a lane is free.
+    pub(crate) fn send(self: &Rc<Self>, request: RequestId, packet: Bytes, deadline_ns: u64) {
+        let job = Job {
+            request,
+            packet,
+            deadline_ns,
+        };
+        let lanes = &mut *self.lanes.borrow_mut();
+        if let Some(slot) = lanes.idle.pop() {
+            slot.job.set(Some(job));
+            if let Some(waker) = slot.waker.take() {
+                waker.wake();
+            }
+        } else if let Some((until_ns, failure)) = lanes.connect_failed
+            && lanes.count == 0
+            && self.clock.now_ns() < until_ns
+        {
+            self.fail(&job, failure);
+        } else if lanes.count < HTTP_LANES_MAX {
+            lanes.count += 1;
+            spawn_local(lane(Rc::clone(self), job));
+        } else if lanes.queue.len() < HTTP_QUEUE_LEN_MAX {
+            lanes.queue.push_back(job);
+        } else {
+            self.fail(&job, LinkFailure::Timeout);
+        }
+    }
+
+    fn fail(&self, job: &Job, failure: LinkFailure) {
+        self.inbox.push(Input::Failed {
+            link: LinkId::Http(self.account),
+            request: job.request,
+            failure,
+        });
+    }
+
+    async fn open(&self) -> Result<Connection, ConnectError> {
+        if let Some(sender) = self.shared_http2() {
+            return Ok(Connection::Http2(sender));
+        }
+        let tls = self.peer.tls().then_some(&self.tls.any_http);
+        let stream = connect(&self.peer.host, self.peer.port, tls).await?;
+        let opened = match self.peer.prior_knowledge || stream.is_http2() {
+            true => self.open_http2(stream).await,
+            false => open_http1(stream).await,
+        };
+        opened.map_err(|error| ConnectError {
+            failure: LinkFailure::Connect,
+            message: error.to_string(),
+        })
+    }
+
+    async fn open_http2(&self, stream: Stream) -> hyper::Result<Connection> {
+        // Another lane may have been quicker.
+        if let Some(sender) = self.shared_http2() {
+            return Ok(Connection::Http2(sender));
+        }
+        let (sender, connection) = http2::Builder::new(LocalExecutor)
+            .timer(TokioTimer::new())
+            .keep_alive_interval(HTTP2_PING_INTERVAL)
+            .keep_alive_timeout(HTTP2_PING_INTERVAL)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        spawn_local(connection);
+        self.lanes.borrow_mut().http2 = Some(sender.clone());
+        Ok(Connection::Http2(sender))
+    }
+
+    fn shared_http2(&self) -> Option<http2::SendRequest<Body>> {
+        let lanes = &mut *self.lanes.borrow_mut();
+        lanes.http2.take_if(|sender| sender.is_closed());
+        lanes.http2.clone()
+    }
+
+    fn request(&self, connection: &Connection, packet: Bytes) -> Request<Body> {
+        let (uri, headers) = match connection {
+            Connection::Http1 { .. } => (&self.path, &self.headers_http1),
+            Connection::Http2(_) => (&self.peer.url, &self.peer.headers),
+        };
+        let mut request = Request::new(Full::new(packet));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = headers.clone();
+        request
+    }
+
+    /// A job that no connection could be had for. Those that wait fare no better.
+    fn connect_failed(&self, job: &Job, error: &ConnectError) {
+        let now_ns = self.clock.now_ns();
+        if let Some(held_back) = self.connect_warning.due(now_ns) {
+            let ConnectError { failure, message } = error;
+            tracing::warn!(
+                account = self.account.0, url = %self.peer.url, ?failure, %message, held_back,
+                "cannot connect to peer"
+            );
+        }
+        self.fail(job, error.failure);
+        let lanes = &mut *self.lanes.borrow_mut();
+        lanes.connect_failed = Some((now_ns + RECONNECT_PAUSE_NS, error.failure));
+        for job in lanes.queue.drain(..) {
+            self.fail(&job, error.failure);
+        }
+    }
+
+    /// A job that was answered, or will not be.
+    fn finish(&self, job: &Job, outcome: Outcome) {
+        match outcome {
+            Outcome::Reply(packet) => self.inbox.push(Input::Reply {
+                link: LinkId::Http(self.account),
+                request: job.request,
+                packet,
+            }),
+            Outcome::Failed(failure, message) => {
+                self.warn(&message);
+                self.fail(job, failure);
+            }
+            // The peer may have fulfilled it: what has become of the packet is known at its expiry.
+            Outcome::Unknown(message) => self.warn(&message),
+            Outcome::Late => {}
+            Outcome::Unsent => self.fail(job, LinkFailure::Closed),
+        }
+    }
+
+    fn warn(&self, message: &str) {
+        if let Some(held_back) = self.exchange_warning.due(self.clock.now_ns()) {
+            let account = self.account.0;
+            tracing::warn!(account, url = %self.peer.url, held_back, "{message}");
+        }
+    }
+
+    /// The next job, or none after too long a silence or the end of the connection.
+    async fn next(
+        &self,
+        slot: &Rc<Slot>,
+        connection: &mut Option<Connection>,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Option<Job> {
+        if let Some(job) = self.lanes.borrow_mut().queue.pop_front() {
+            return Some(job);
+        }
+        let idle_until = self.clock.instant(self.clock.now_ns() + IDLE_NS_MAX);
+        self.lanes.borrow_mut().idle.push(Rc::clone(slot));
+        let job = poll_fn(|cx| {
+            if let Some(job) = slot.job.take() {
+                return Poll::Ready(Some(job));
+            }
+            if connection.as_mut().is_none_or(|open| open.poll_closed(cx)) {
+                return Poll::Ready(None);
+            }
+            // The timer was set for the last job's deadline; it is moved only when it fires.
+            while timer.as_mut().poll(cx).is_ready() {
+                if tokio::time::Instant::now() >= idle_until {
+                    return Poll::Ready(None);
+                }
+                timer.as_mut().reset(idle_until);
+            }
+            slot.waker.set(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+        if job.is_none() {
+            let idle = &mut self.lanes.borrow_mut().idle;
+            idle.retain(|other| !Rc::ptr_eq(other, slot));
+        }
+        job
+    }
+}
+
+/// The life of a lane.
+async fn lane(client: Rc<HttpClient>, first: Job) {
+    let slot = Rc::new(Slot::default());
+    let mut timer = pin!(sleep_until(client.clock.instant(first.deadline_ns)));
+    let mut connection = None;
+    let mut next = Some(first);
+    while let Some(job) = next {
+        let reused = connection.is_some();
+        let outcome = match attempt(&client, &mut connection, &job, timer.as_mut()).await {
+            // The peer closed the connection while it was idle, and the packet was surely not
+            // written: it may be sent again, over a new connection.
+            Ok(Outcome::Unsent) if reused => {
+                connection = None;
+                attempt(&client, &mut connection, &job, timer.as_mut()).await
+            }
+            other => other,
+        };
+        match outcome {
+            Ok(outcome) => client.finish(&job, outcome),
+            Err(error) => {
+                client.connect_failed(&job, &error);
+                break;
+            }
+        }
+        next = client.next(&slot, &mut connection, timer.as_mut()).await;
+    }
+    let lanes = &mut *client.lanes.borrow_mut();
+    match lanes.queue.pop_front() {
+        Some(job) => drop(spawn_local(lane(Rc::clone(&client), job))),
+        None => lanes.count -= 1,
+    }
+}
+
+async fn attempt(
+    client: &HttpClient,
+    connection: &mut Option<Connection>,
+    job: &Job,
+    timer: Pin<&mut Sleep>,
+) -> Result<Outcome, ConnectError> {
+    if job.deadline_ns <= client.clock.now_ns() {
+        return Ok(Outcome::Late);
+    }
+    let open = match connection {
+        Some(open) => open,
+        None => connection.insert(client.open().await?),
+    };
+    let request = client.request(open, job.packet.clone());
+    let outcome = open.exchange(request, timer, client.clock, job.deadline_ns);
+    let outcome = outcome.await;
+    let keep = match &outcome {
+        Outcome::Reply(_) => true,
+        // One request is given up; other streams go on.
+        Outcome::Late => matches!(open, Connection::Http2(_)),
+        Outcome::Failed(..) | Outcome::Unknown(_) | Outcome::Unsent => false,
+    };
+    if !keep {
+        *connection = None;
+    }
+    Ok(outcome)
+}
+
+/// How a request ended.
+enum Outcome {
+    /// With bytes that should be a Fulfill or Reject.
+    Reply(Bytes),
+    /// With an answer that is none.
+    Failed(LinkFailure, String),
+    /// After it was written, without an answer.
+    Unknown(String),
+    /// Its time is up.
+    Late,
+    /// It was surely not written.
+    Unsent,
+}
+
+/// What a lane sends over.
+enum Connection {
+    /// Its own, driven by the lane's task.
+    Http1 {
+        sender: http1::SendRequest<Body>,
+        driver: Pin<Box<http1::Connection<TokioIo<Stream>, Body>>>,
+        ended: bool,
+    },
+    /// A stream of the shared one, which has a task of its own.
+    Http2(http2::SendRequest<Body>),
+}
+
+async fn open_http1(stream: Stream) -> hyper::Result<Connection> {
+    let (sender, driver) = http1::Builder::new()
+        .writev(false) // head and body are small: one buffer, one write
+        .handshake(TokioIo::new(stream))
+        .await?;
+    Ok(Connection::Http1 {
+        sender,
+        driver: Box::pin(driver),
+        ended: false,
+    })
+}
+
+impl Connection {
+    async fn exchange(
+        &mut self,
+        request: Request<Body>,
+        mut timer: Pin<&mut Sleep>,
+        clock: Clock,
+        deadline_ns: u64,
+    ) -> Outcome {
+        let deadline = clock.instant(deadline_ns);
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        let mut is_late = move |cx: &mut Context<'_>| {
+            while timer.as_mut().poll(cx).is_ready() {
+                if clock.now_ns() >= deadline_ns {
+                    return true;
+                }
+                timer.as_mut().reset(deadline);
+            }
+            false
+        };
+        match self {
+            Self::Http1 {
+                sender,
+                driver,
+                ended,
+            } => {
+                let mut exchange = pin!(async {
+                    if sender.ready().await.is_err() {
+                        return Outcome::Unsent;
+                    }
+                    match sender.try_send_request(request).await {
+                        Ok(response) => read_response(response).await,
+                        Err(mut error) => unanswered(error.take_message(), error.error()),
+                    }
+                });
+                poll_fn(|cx| {
+                    if let Poll::Ready(outcome) = exchange.as_mut().poll(cx) {
+                        return Poll::Ready(outcome);
+                    }
+                    if !*ended && driver.as_mut().poll(cx).is_ready() {
+                        *ended = true;
+                    }
+                    match exchange.as_mut().poll(cx) {
+                        Poll::Pending if is_late(cx) => Poll::Ready(Outcome::Late),
+                        poll => poll,
+                    }
+                })
+                .await
+            }
+            Self::Http2(sender) => {
+                let mut exchange = pin!(async {
+                    if sender.ready().await.is_err() {
+                        return Outcome::Unsent;
+                    }
+                    match sender.try_send_request(request).await {
+                        Ok(response) => read_response(response).await,
+                        Err(mut error) => unanswered(error.take_message(), error.error()),
+                    }
+                });
+                poll_fn(|cx| match exchange.as_mut().poll(cx) {
+                    Poll::Pending if is_late(cx) => Poll::Ready(Outcome::Late),
+                    poll => poll,
+                })
+                .await
+            }
+        }
+    }
+
+    /// Whether no more requests can be sent; polled while the lane is idle.
+    fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::Http1 { driver, ended, .. } => {
+                *ended = *ended || driver.as_mut().poll(cx).is_ready();
+                *ended
+            }
+            Self::Http2(sender) => sender.is_closed(),
+        }
+    }
+}
+
+fn unanswered(unsent: Option<Request<Body>>, error: &hyper::Error) -> Outcome {
+    match unsent {
+        Some(_) => Outcome::Unsent,
+        None => Outcome::Unknown(format!("peer did not answer a packet: {error}")),
+    }
+}
+
+async fn read_response(response: Response<Incoming>) -> Outcome {
+    let (head, body) = response.into_parts();
+    match head.status {
+        StatusCode::OK => {}
+        StatusCode::ACCEPTED => {
+            let message = "peer answers packets in asynchronous mode (202), which is not supported";
+            return Outcome::Unknown(message.to_owned());
+        }
+        status => {
+            let message = format!("peer answered a packet with status {status}");
+            return Outcome::Failed(LinkFailure::Http(status.as_u16()), message);
+        }
+    }
+    if !is_packet_type(&head.headers) {
+        let message = "peer answered a packet with another content type".to_owned();
+        return Outcome::Failed(LinkFailure::ContentType, message);
+    }
+    match body::read(body, PACKET_BODY_BYTES_MAX).await {
+        Ok(packet) => Outcome::Reply(packet),
+        Err(body::BodyError::TooLarge) => Outcome::Failed(
+            LinkFailure::BadReply,
+            "peer answered a packet with too large a body".to_owned(),
+        ),
+        Err(body::BodyError::Broken(error)) => {
+            Outcome::Unknown(format!("peer did not finish its answer to a packet: {error}"))
+        }
+    }
+}
+
+/// Whether the body is said to be a packet. Some peers say nothing.
+pub(crate) fn is_packet_type(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return true;
+    };
+    let value = value.as_bytes();
+    let end = value.iter().position(|byte| *byte == b';');
+    let media = value[..end.unwrap_or(value.len())].trim_ascii();
+    [
+        "application/octet-stream".as_bytes(),
+        b"application/ilp+octet-stream",
+    ]
+    .iter()
+    .any(|known| known.eq_ignore_ascii_case(media))
+}

@@ -1,0 +1,101 @@
+//! The node as its admin API sees it.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use parking_lot::RwLock;
+use rialto_admin::{
+    BoxFuture, Command, Node, NodeStatus, ResolveError, ResolvedReceiver, Unavailable,
+};
+use rialto_connector::{Connector, Effects, Event};
+use rialto_ledger::SealedSecret;
+use rialto_links::{AuthCounters, SpspClient};
+use rialto_stream::pointer;
+use tokio::sync::broadcast;
+
+use crate::{config::Config, secrets, shell::Shell};
+
+/// Shared by all requests to the API.
+pub(crate) struct Handle {
+    pub(crate) shell: Arc<Shell>,
+    /// Replaced by a reload.
+    pub(crate) config: RwLock<Config>,
+    pub(crate) spsp: SpspClient,
+    pub(crate) auth: Arc<AuthCounters>,
+    /// Where the node listener is reached, without a slash at the end.
+    pub(crate) public_url: String,
+    pub(crate) started: Instant,
+}
+
+impl Node for Handle {
+    fn read(&self, look: &mut dyn FnMut(&Connector)) {
+        self.shell.read(|connector| look(connector));
+    }
+
+    fn execute(&self, command: Command) -> BoxFuture<'_, Result<(), Unavailable>> {
+        // At once, not when the future is first polled: what was asked for happens.
+        let ((), lsn) = self.shell.step(&mut Effects::default(), Some, command);
+        Box::pin(async move {
+            let mut synced = self.shell.synced.subscribe();
+            let safe = synced.wait_for(|synced| *synced >= lsn || self.shell.has_failed()).await;
+            match safe {
+                Ok(synced) if *synced >= lsn => Ok(()),
+                Ok(_) | Err(_) => Err(Unavailable("the journal failed: see the log".to_owned())),
+            }
+        })
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.shell.events.subscribe()
+    }
+
+    fn seal(&self, secret: &str) -> SealedSecret {
+        self.shell.secret.seal(secret)
+    }
+
+    fn resolve<'a>(
+        &'a self,
+        receiver: &'a str,
+    ) -> BoxFuture<'a, Result<ResolvedReceiver, ResolveError>> {
+        Box::pin(async move {
+            let insecure = self.config.read().node.allow_insecure_receivers;
+            let answer = self.spsp.query(receiver, insecure).await.map_err(|error| ResolveError {
+                code: error.code(),
+                message: error.to_string(),
+            })?;
+            Ok(ResolvedReceiver {
+                url: answer.url,
+                destination: answer.response.destination_account,
+                shared_secret: answer.response.shared_secret,
+                asset: answer.response.asset,
+            })
+        })
+    }
+
+    fn payment_pointer(&self, account: &str) -> Option<String> {
+        let url = format!("{}/{account}", self.public_url);
+        Some(pointer::pointer_for(&url).unwrap_or(url))
+    }
+
+    fn status(&self) -> NodeStatus {
+        let (shell, journal) = (&self.shell, &self.shell.journal);
+        let unauthenticated = AuthCounters::REASONS.map(|reason| (reason, self.auth.get(reason)));
+        NodeStatus {
+            name: self.config.read().node.name.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            draining: shell.draining.load(Ordering::Relaxed),
+            written_lsn: journal.written().0,
+            synced_lsn: journal.synced().0,
+            journal_failure: shell.has_failed().then(|| "see the log".to_owned()),
+            worker_count: shell.mailboxes.len(),
+            unauthenticated: unauthenticated.to_vec(),
+        }
+    }
+
+    fn random(&self) -> [u8; 32] {
+        secrets::random()
+    }
+}

@@ -1,0 +1,309 @@
+//! The shell around the core: one lock, one journal, one gate, and who performs what.
+//!
+//! A batch goes through [`Shell::step`] on the thread that read it from its sockets:
+//!
+//! ```text
+//! inputs ─▶ core (locked) ─▶ records appended ─▶ unlock ─▶ one write(2) ─▶ gate ─▶ actions
+//! ```
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rialto_connector::{Action, Connector, Effect, Effects, Event, Input, LinkId, Now, Reason};
+use rialto_journal::{Journal, JournalError};
+use rialto_ledger::Lsn;
+use rialto_links::{Account, Directory, HttpPeer};
+use tokio::sync::{Notify, broadcast, watch};
+use tracing::{debug, error, warn};
+
+use crate::{clock::Clock, gate::Gate, secrets::NodeSecret};
+
+/// Events that a slow reader may fall behind before it misses some.
+const EVENTS_MAX: usize = 4_096;
+
+/// Actions for another thread's links, or for its timers.
+#[derive(Default)]
+pub(crate) struct Mailbox {
+    actions: Mutex<Vec<Action>>,
+    pub(crate) arrived: Notify,
+}
+
+impl Mailbox {
+    fn put(&self, action: Action) {
+        self.actions.lock().push(action);
+        self.arrived.notify_one();
+    }
+
+    /// Swaps what has arrived into `batch`, which is empty.
+    pub(crate) fn take(&self, batch: &mut Vec<Action>) {
+        std::mem::swap(&mut *self.actions.lock(), batch);
+    }
+}
+
+/// What all threads share.
+pub(crate) struct Shell {
+    pub(crate) clock: Clock,
+    core: Mutex<Connector>,
+    pub(crate) journal: Journal,
+    gate: Mutex<Gate>,
+    pub(crate) mailboxes: Vec<Mailbox>,
+    pub(crate) directory: Arc<ArcSwap<Directory>>,
+    /// Tells that `directory` was replaced.
+    pub(crate) directory_changed: watch::Sender<()>,
+    pub(crate) events: broadcast::Sender<Event>,
+    /// The last record that is on disk.
+    pub(crate) synced: watch::Sender<Lsn>,
+    pub(crate) secret: NodeSecret,
+    /// When the timer has to fire next, on the monotonic clock; `u64::MAX` for never.
+    timer_at_ns: AtomicU64,
+    pub(crate) timer_moved: Notify,
+    /// Of a shutdown.
+    pub(crate) draining: AtomicBool,
+    failed: AtomicBool,
+}
+
+impl Shell {
+    pub(crate) fn new(
+        connector: Connector,
+        journal: Journal,
+        secret: NodeSecret,
+        workers: u16,
+    ) -> Self {
+        let synced = Lsn(journal.synced().0);
+        let shell = Self {
+            clock: Clock::start(),
+            core: Mutex::new(connector),
+            journal,
+            gate: Mutex::default(),
+            mailboxes: (0..workers).map(|_| Mailbox::default()).collect(),
+            directory: Arc::default(),
+            directory_changed: watch::Sender::new(()),
+            events: broadcast::Sender::new(EVENTS_MAX),
+            synced: watch::Sender::new(synced),
+            secret,
+            timer_at_ns: AtomicU64::new(u64::MAX),
+            timer_moved: Notify::new(),
+            draining: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        };
+        shell.publish_directory();
+        shell
+    }
+
+    /// Reads the core.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Connector) -> T) -> T {
+        read(&self.core.lock())
+    }
+
+    /// One batch: `decide` changes the core, its records are written, and what may leave leaves.
+    /// `perform` takes the actions for links of the calling thread and gives back the others.
+    /// Returns what `decide` gave, and the last record.
+    pub(crate) fn step<T>(
+        &self,
+        out: &mut Effects,
+        perform: impl FnMut(Action) -> Option<Action>,
+        decide: impl FnOnce(&mut Connector, Now, &mut Effects) -> T,
+    ) -> (T, Lsn) {
+        let mut core = self.core.lock();
+        // Read under the lock, so that time never runs backwards for the core.
+        let now = self.clock.now();
+        let synced = Lsn(self.journal.synced().0);
+        core.handle(now, Input::Synced(synced), out);
+        let decided = decide(&mut core, now, out);
+        let lsn = core.lsn();
+        // Appended under the same lock, so that the order of records is the order of decisions.
+        if self.append(out, lsn).is_err() {
+            core.journal_failed();
+        }
+        let timeout = core.poll_timeout();
+        drop(core);
+
+        // Before anything of this batch can leave.
+        if let Err(failure) = self.journal.write() {
+            self.fail(&failure);
+        }
+        self.release(out, synced, now.mono_ns, perform);
+        self.set_timer(timeout);
+        (decided, lsn)
+    }
+
+    /// A failed journal stops the node from accepting anything new. What was accepted is still
+    /// decided and answered: a Fulfill is never held back because of a failure of our own.
+    fn append(&self, out: &Effects, last: Lsn) -> Result<(), ()> {
+        let mut appended = None;
+        for record in out.records() {
+            match self.journal.append(record) {
+                Ok(lsn) => appended = Some(Lsn(lsn.0)),
+                Err(failure) => {
+                    self.fail(&failure);
+                    return Err(());
+                }
+            }
+        }
+        if let Some(lsn) = appended {
+            assert_eq!(lsn, last, "core and journal number records alike");
+        }
+        if self.failed.load(Ordering::Relaxed) { Err(()) } else { Ok(()) }
+    }
+
+    fn release(
+        &self,
+        out: &mut Effects,
+        synced: Lsn,
+        now_ns: u64,
+        mut perform: impl FnMut(Action) -> Option<Action>,
+    ) {
+        for effect in out.drain() {
+            let action = match effect.after {
+                rialto_connector::Durable::Nothing | rialto_connector::Durable::Written(_) => {
+                    Some(effect.action)
+                }
+                rialto_connector::Durable::Synced { .. } => self.hold_back(effect, synced, now_ns),
+            };
+            if let Some(action) = action.and_then(&mut perform) {
+                self.dispatch(action);
+            }
+        }
+    }
+
+    fn hold_back(&self, effect: Effect, synced: Lsn, now_ns: u64) -> Option<Action> {
+        let mut gate = self.gate.lock();
+        let action = gate.pass(effect, synced, now_ns);
+        let overdue = gate.next_overdue();
+        drop(gate);
+        self.set_timer(overdue);
+        // The record may have been synced between the reading of `synced` and the gate.
+        self.release_synced();
+        action
+    }
+
+    /// After a sync: what waited for it leaves.
+    pub(crate) fn release_synced(&self) {
+        let synced = Lsn(self.journal.synced().0);
+        let ready = self.gate.lock().synced(synced);
+        ready.into_iter().for_each(|action| self.dispatch(action));
+    }
+
+    /// What can wait for the disk no longer leaves.
+    pub(crate) fn release_overdue(&self) {
+        let mut gate = self.gate.lock();
+        let ready = gate.overdue(self.clock.mono_ns());
+        let next = gate.next_overdue();
+        drop(gate);
+        self.set_timer(next);
+        ready.into_iter().for_each(|action| self.dispatch(action));
+    }
+
+    /// Fulfills that did not wait for the disk any longer.
+    pub(crate) fn released_early(&self) -> u64 {
+        self.gate.lock().released_early
+    }
+
+    /// Hands an action to whoever performs it.
+    fn dispatch(&self, action: Action) {
+        let link = match &action {
+            Action::Forward { link, .. }
+            | Action::Answer { link, .. }
+            | Action::Disconnect { link } => *link,
+            Action::Report(_) => {
+                if let Action::Report(event) = action {
+                    self.report(event);
+                }
+                return;
+            }
+        };
+        let worker = match link {
+            LinkId::Session { worker, .. } | LinkId::Waiting { worker } => worker,
+            LinkId::Http(_) => 0,
+            LinkId::Local => unreachable!("the core keeps its own endpoints' packets to itself"),
+        };
+        self.mailboxes[usize::from(worker)].put(action);
+    }
+
+    fn report(&self, event: Event) {
+        match &event {
+            Event::Refused { account, reason } => {
+                debug!(account = account.0, reason = reason.row().word, "packet refused");
+            }
+            Event::LateFulfill { account, amount } => {
+                warn!(account = account.0, amount, "a fulfill came too late: the next hop lost it");
+            }
+            Event::AccountsChanged => self.publish_directory(),
+            Event::PaymentEnded { .. } | Event::QuoteDone { .. } | Event::PingDone { .. } => {
+                // It is no mistake that nobody waits for it.
+                let _ = self.events.send(event);
+            }
+        }
+    }
+
+    /// Makes the directory anew from the accounts.
+    fn publish_directory(&self) {
+        let accounts = self.read(|connector| {
+            let accounts = connector.ledger().accounts();
+            accounts.map(|account| (account.id, account.settings.clone())).collect::<Vec<_>>()
+        });
+        let directory = accounts.into_iter().map(|(id, settings)| {
+            let name = settings.name;
+            let unusable = |error: &dyn std::fmt::Display| {
+                error!(account = name, %error, "the account's link cannot be used");
+            };
+            let http = settings.http.and_then(|http| {
+                let token = self.secret.open(&http.token).inspect_err(|e| unusable(e)).ok()?;
+                HttpPeer::new(&http.url, &token).inspect_err(|e| unusable(e)).ok()
+            });
+            let btp = settings.btp.and_then(|btp| {
+                let token = self.secret.open(&btp.token).inspect_err(|e| unusable(e)).ok()?;
+                let mut uri: rialto_btp::BtpUri =
+                    btp.url.parse().inspect_err(|e| unusable(e)).ok()?;
+                uri.username = btp.username.clone();
+                uri.token = token.to_string();
+                Some(uri)
+            });
+            let tokens = settings.incoming_tokens.iter();
+            let tokens = tokens.map(|token| (token.hash, token.expires_at_ms)).collect();
+            Account { id, name: name.clone(), tokens, http, btp }
+        });
+        self.directory.store(Arc::new(Directory::new(directory)));
+        self.directory_changed.send_replace(());
+    }
+
+    /// The timer fires at `at_ns` or before.
+    pub(crate) fn set_timer(&self, at_ns: Option<u64>) {
+        let Some(at_ns) = at_ns else { return };
+        if self.timer_at_ns.fetch_min(at_ns, Ordering::AcqRel) > at_ns {
+            self.timer_moved.notify_one();
+        }
+    }
+
+    /// When the timer has to fire. Taken when it does: whoever wants another sets it.
+    pub(crate) fn timer_at_ns(&self) -> u64 {
+        self.timer_at_ns.load(Ordering::Acquire)
+    }
+
+    /// The timer fired.
+    pub(crate) fn reset_timer(&self) {
+        self.timer_at_ns.store(u64::MAX, Ordering::Release);
+    }
+
+    /// The journal can no longer be trusted with new records.
+    pub(crate) fn fail(&self, failure: &JournalError) {
+        if !self.failed.swap(true, Ordering::Relaxed) {
+            error!(
+                %failure,
+                reason = Reason::Internal.row().word,
+                "the journal failed: no new packets are accepted; mend the disk and restart"
+            );
+            // Whoever waits for a sync learns that it will not come.
+            self.synced.send_modify(|_| ());
+        }
+    }
+
+    /// Whether the journal failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+}

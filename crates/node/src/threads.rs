@@ -1,0 +1,168 @@
+//! What runs where: I/O threads, the timer, the syncer, the checkpointer.
+
+use std::{
+    net::TcpListener,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::Duration,
+};
+
+use rialto_connector::{Action, Effects, Input, LinkId};
+use rialto_ledger::Lsn;
+use rialto_links::{Worker, WorkerConfig};
+use tokio::{
+    sync::watch,
+    task::{LocalSet, spawn_local},
+    time::{Instant, sleep_until},
+};
+use tracing::{error, info};
+
+use crate::shell::Shell;
+
+/// Records after which the books are written down as a checkpoint, so that a restart is quick.
+const CHECKPOINT_RECORDS: u64 = 1_000_000;
+
+/// How often the checkpointer looks.
+const CHECKPOINT_LOOK: Duration = Duration::from_secs(1);
+
+/// How long the end of an I/O thread waits for bytes that are on their way out.
+const FLUSH_MAX: Duration = Duration::from_secs(2);
+
+/// One I/O thread: its connections, and the batches that they make.
+pub(crate) async fn run_worker(
+    shell: Arc<Shell>,
+    config: WorkerConfig,
+    listener: TcpListener,
+    mut stop: watch::Receiver<bool>,
+) {
+    let id = config.id;
+    let worker = Worker::new(config, Arc::clone(&shell.directory));
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            error!(%error, "cannot listen");
+            return;
+        }
+    };
+    let serving = spawn_local(Rc::clone(&worker).serve(listener));
+    // One thread keeps the connections that we dial, and the time.
+    let first = (id == 0).then(|| {
+        let dialling = Rc::clone(&worker).dial(shell.directory_changed.subscribe());
+        (spawn_local(dialling), spawn_local(run_timer(Arc::clone(&shell))))
+    });
+
+    let mailbox = &shell.mailboxes[usize::from(id)];
+    let (mut inputs, mut actions, mut out) = (Vec::new(), Vec::new(), Effects::default());
+    let mine = |action: Action| match &action {
+        Action::Forward { link, .. } | Action::Answer { link, .. } | Action::Disconnect { link } => {
+            match link {
+                LinkId::Http(_) => {}
+                LinkId::Session { worker, .. } | LinkId::Waiting { worker } if *worker == id => {}
+                LinkId::Session { .. } | LinkId::Waiting { .. } | LinkId::Local => return Some(action),
+            }
+            worker.perform(action);
+            None
+        }
+        Action::Report(_) => Some(action),
+    };
+    loop {
+        tokio::select! {
+            () = worker.inbox().arrived() => {}
+            () = mailbox.arrived.notified() => {}
+            _ = stop.changed() => break,
+        }
+        mailbox.take(&mut actions);
+        actions.drain(..).for_each(|action| worker.perform(action));
+        worker.inbox().drain(&mut inputs);
+        if !inputs.is_empty() {
+            shell.step(&mut out, mine, |core, now, out| {
+                inputs.drain(..).for_each(|input| core.handle(now, input, out));
+            });
+        }
+    }
+    serving.abort();
+    if let Some((dialling, timer)) = first {
+        dialling.abort();
+        timer.abort();
+    }
+    let _ = tokio::time::timeout(FLUSH_MAX, worker.close()).await;
+}
+
+/// Gives the core its timeouts, and lets out what has waited for the disk long enough.
+async fn run_timer(shell: Arc<Shell>) {
+    let mut out = Effects::default();
+    loop {
+        let at_ns = shell.timer_at_ns();
+        if at_ns == u64::MAX {
+            shell.timer_moved.notified().await;
+            continue;
+        }
+        let due: Instant = shell.clock.instant(at_ns);
+        tokio::select! {
+            () = sleep_until(due) => {}
+            () = shell.timer_moved.notified() => continue,
+        }
+        shell.reset_timer();
+        shell.release_overdue();
+        shell.step(&mut out, Some, |core, now, out| core.handle(now, Input::Timeout, out));
+        // A sender that always has more to send must not keep the thread from its sockets.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Starts an I/O thread.
+pub(crate) fn spawn_worker(
+    shell: Arc<Shell>,
+    config: WorkerConfig,
+    listener: TcpListener,
+    stop: watch::Receiver<bool>,
+) -> std::io::Result<thread::JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let name = format!("io-{}", config.id);
+    thread::Builder::new().name(name).spawn(move || {
+        LocalSet::new().block_on(&runtime, run_worker(shell, config, listener, stop));
+    })
+}
+
+/// Starts the thread that syncs the journal, as fast as the disk allows.
+pub(crate) fn spawn_syncer(shell: Arc<Shell>) -> std::io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name("sync".to_owned()).spawn(move || {
+        let ended = shell.journal.run_syncer(|synced| {
+            shell.release_synced();
+            shell.synced.send_replace(Lsn(synced.0));
+        });
+        if let Err(failure) = ended {
+            shell.fail(&failure);
+        }
+    })
+}
+
+/// Starts the thread that writes checkpoints.
+pub(crate) fn spawn_checkpointer(shell: Arc<Shell>) -> std::io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
+        let mut last = shell.journal.written();
+        while !shell.draining.load(Ordering::Relaxed) && !shell.has_failed() {
+            thread::park_timeout(CHECKPOINT_LOOK);
+            if shell.journal.written().0 - last.0 >= CHECKPOINT_RECORDS {
+                last = shell.journal.written();
+                checkpoint(&shell);
+            }
+        }
+    })
+}
+
+/// Writes down the books as they are. Packets wait only while they are copied.
+pub(crate) fn checkpoint(shell: &Shell) {
+    let (at, records) = shell.read(|core| (core.lsn(), core.ledger().snapshot()));
+    let count = records.len();
+    let encoded = records.into_iter().map(|record| {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        bytes
+    });
+    match shell.journal.checkpoint(rialto_journal::Lsn(at.0), encoded) {
+        Ok(()) => info!(at = at.0, count, "checkpoint written"),
+        Err(failure) => error!(%failure, "no checkpoint written; the journal goes on without"),
+    }
+}
