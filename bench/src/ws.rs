@@ -69,7 +69,9 @@ where
         .ok_or("BTP authentication refused")?;
     match wire::btp(&answer)? {
         Btp::Response(0, []) => Ok(()),
-        _ => Err("BTP authentication refused".into()),
+        Btp::Request(..) | Btp::Response(..) | Btp::Auth(_) => {
+            Err("BTP authentication refused".into())
+        }
     }
 }
 

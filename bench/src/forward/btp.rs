@@ -167,7 +167,9 @@ impl Message for tungstenite::Message {
         match self {
             Self::Binary(frame) => Ok(Some(frame.into())),
             Self::Close(_) => Ok(None),
-            _ => Err("not a binary message".into()),
+            Self::Text(_) | Self::Ping(_) | Self::Pong(_) | Self::Frame(_) => {
+                Err("not a binary message".into())
+            }
         }
     }
 }

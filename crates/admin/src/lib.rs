@@ -1,1 +1,191 @@
-//! The HTTP admin API.
+//! The HTTP admin API: REST under `/v1`, health and metrics beside it.
+//!
+//! It looks at the core and gives it commands through one seam, [`Node`]; it decides nothing about
+//! packets and keeps nothing that must survive. The description of the API is made from the handlers
+//! ([`openapi`]) and checked in as `openapi.json`.
+//!
+//! ```no_run
+//! # async fn example(node: std::sync::Arc<dyn rialto_admin::Node>) -> std::io::Result<()> {
+//! use rialto_admin::{Scopes, Token, generate_token, hash, serve};
+//!
+//! let text = generate_token("admin", node.random());
+//! let token = Token {
+//!     name: "operator".to_owned(),
+//!     hash: hash(&text),
+//!     scopes: Scopes::ALL,
+//!     expires_at_ms: None,
+//! };
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:7771").await?;
+//! serve(listener, node, vec![token], std::future::pending()).await
+//! # }
+//! ```
+
+mod accounts;
+mod auth;
+mod balances;
+mod extract;
+mod health;
+mod listener;
+mod metrics;
+mod node;
+mod page;
+mod payments;
+mod problem;
+mod rates;
+mod routes;
+pub mod shapes;
+pub mod words;
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Router,
+    http::{StatusCode, Uri, header},
+    response::IntoResponse,
+    routing::get,
+};
+use tokio::{net::TcpListener, sync::watch};
+use utoipa::openapi::{
+    InfoBuilder, LicenseBuilder, OpenApiBuilder,
+    security::{Http, HttpAuthScheme, SecurityScheme},
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub use auth::{Scopes, Token, generate_token, hash};
+pub use extract::BODY_BYTES_MAX;
+pub use listener::CONNECTIONS_MAX;
+pub use node::{
+    BoxFuture, Command, Node, NodeStatus, ResolveError, ResolvedReceiver, Unavailable,
+};
+pub use page::{PAGE_LIMIT, PAGE_LIMIT_MAX};
+pub use payments::WAIT_SECONDS_MAX;
+pub use problem::Problem;
+
+use listener::Bounded;
+use node::Handle;
+
+/// What every handler has.
+#[derive(Clone)]
+struct Api {
+    node: Handle,
+    tokens: Arc<[Token]>,
+    /// Turns true when the server stops: requests that wait answer with what they have.
+    stopping: watch::Receiver<bool>,
+}
+
+/// Serves the API until `shutdown` is ready and the requests of that time are answered.
+pub async fn serve(
+    listener: TcpListener,
+    node: Arc<dyn Node>,
+    tokens: Vec<Token>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let (stop, stopping) = watch::channel(false);
+    let router = router_until(node, tokens, stopping);
+    axum::serve(Bounded::new(listener), router)
+        .with_graceful_shutdown(async move {
+            shutdown.await;
+            stop.send_replace(true);
+        })
+        .await
+}
+
+/// The API as a service, without a socket.
+pub fn router(node: Arc<dyn Node>, tokens: Vec<Token>) -> Router {
+    let (_, never) = watch::channel(false);
+    router_until(node, tokens, never)
+}
+
+/// The description of the API, OpenAPI 3.1.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    described().into_openapi()
+}
+
+fn router_until(
+    node: Arc<dyn Node>,
+    tokens: Vec<Token>,
+    stopping: watch::Receiver<bool>,
+) -> Router {
+    let (router, description) = described().split_for_parts();
+    let description: Arc<str> = description
+        .to_json()
+        .expect("a description is text keys and values")
+        .into();
+    let description = get(async move || {
+        let content_type = [(header::CONTENT_TYPE, "application/json")];
+        (content_type, description.to_string())
+    });
+    router
+        .route("/v1/openapi.json", description)
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .with_state(Api {
+            node: Handle(node),
+            tokens: tokens.into(),
+            stopping,
+        })
+}
+
+fn described() -> OpenApiRouter<Api> {
+    let info = InfoBuilder::new()
+        .title("Rialto admin API")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(
+            "Operates a Rialto node. Money is a text of integer minor units beside asset_code and \
+             asset_scale. Errors are problem documents (RFC 9457) with a stable code.",
+        ))
+        .license(Some(
+            LicenseBuilder::new()
+                .name("Apache-2.0")
+                .identifier(Some("Apache-2.0"))
+                .build(),
+        ))
+        .build();
+    let mut router = OpenApiRouter::with_openapi(OpenApiBuilder::new().info(info).build())
+        .routes(routes!(accounts::list, accounts::create))
+        .routes(routes!(accounts::read, accounts::change, accounts::delete))
+        .routes(routes!(accounts::create_token))
+        .routes(routes!(balances::list))
+        .routes(routes!(routes::list, routes::put, routes::delete))
+        .routes(routes!(rates::list, rates::put, rates::delete))
+        .routes(routes!(payments::quote))
+        .routes(routes!(payments::list, payments::create))
+        .routes(routes!(payments::read))
+        .routes(routes!(payments::stop))
+        .routes(routes!(payments::ping))
+        .routes(routes!(health::status))
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(metrics::metrics));
+    let components = router.get_openapi_mut().components.get_or_insert_default();
+    let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+    components.add_security_scheme("bearer", bearer);
+    router
+}
+
+async fn unknown_path(uri: Uri) -> Problem {
+    Problem::not_found("resource", uri.path())
+}
+
+async fn unknown_method() -> impl IntoResponse {
+    let detail = "the resource does not have this method; see the Allow header";
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+}
+
+/// Milliseconds since 1970.
+fn wall_ms() -> i64 {
+    let since_1970 = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// An instant as RFC 3339 has it; `None` beyond the year 9999.
+fn rfc3339(unix_ms: i64) -> Option<String> {
+    let timestamp = jiff::Timestamp::from_millisecond(unix_ms).ok()?;
+    Some(timestamp.to_string())
+}

@@ -80,6 +80,7 @@ enum Change {
     Rename {
         from: String,
         to: String,
+        file: usize,
     },
     Remove {
         name: String,
@@ -114,10 +115,9 @@ impl Tree {
             Change::Create { name, file } => {
                 self.names.insert(name.clone(), *file);
             }
-            Change::Rename { from, to } => {
-                if let Some(file) = self.names.remove(from) {
-                    self.names.insert(to.clone(), file);
-                }
+            Change::Rename { from, to, file } => {
+                self.names.remove(from);
+                self.names.insert(to.clone(), *file);
             }
             Change::Remove { name } => {
                 self.names.remove(name);
@@ -327,13 +327,9 @@ impl Disk for SimDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state.lock();
         state.operate()?;
-        if !state.seen.names.contains_key(from) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        state.change(Change::Rename {
-            from: from.to_owned(),
-            to: to.to_owned(),
-        });
+        let file = *state.seen.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        let (from, to) = (from.to_owned(), to.to_owned());
+        state.change(Change::Rename { from, to, file });
         Ok(())
     }
 

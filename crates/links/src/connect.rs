@@ -106,9 +106,7 @@ impl Stream {
     pub(crate) fn is_http2(&self) -> bool {
         match self {
             Self::Plain(_) => false,
-            Self::Tls(stream) => {
-                stream.get_ref().1.alpn_protocol() == Some(crate::tls::ALPN_HTTP2)
-            }
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(crate::tls::ALPN_HTTP2),
         }
     }
 }

@@ -200,8 +200,8 @@ impl HttpPeer {
             Some(_) | None => return Err(HttpPeerError::Scheme),
         };
         let (host, port) = host_port(authority, &scheme).ok_or(HttpPeerError::Url)?;
-        let mut bearer = HeaderValue::try_from(format!("Bearer {token}"))
-            .map_err(|_| HttpPeerError::Token)?;
+        let mut bearer =
+            HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| HttpPeerError::Token)?;
         bearer.set_sensitive(true);
         let headers = HeaderMap::from_iter([
             (AUTHORIZATION, bearer),
@@ -250,7 +250,9 @@ pub(crate) fn host_port(authority: &Authority, scheme: &Scheme) -> Option<(Strin
         None => return None,
     };
     let host = authority.host();
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
     match bare.unwrap_or(host) {
         "" => None,
         host => Some((host.to_owned(), port)),
@@ -296,7 +298,11 @@ mod tests {
             (Some("old"), None, 1_000, Err(AuthExpiredToken)),
         ] {
             let found = directory().authenticate(token.map(str::as_bytes), named, now_ms);
-            assert_eq!(found.map(|id| id.0), outcome, "{token:?} {named:?} {now_ms}");
+            assert_eq!(
+                found.map(|id| id.0),
+                outcome,
+                "{token:?} {named:?} {now_ms}"
+            );
         }
     }
 
@@ -306,7 +312,12 @@ mod tests {
             ("http://h/ilp", "h", 80, "http://h/ilp"),
             ("https://h", "h", 443, "https://h/"),
             ("https://h:7/a?b=c", "h", 7, "https://h:7/a?b=c"),
-            ("h2c://127.0.0.1:8/ilp", "127.0.0.1", 8, "http://127.0.0.1:8/ilp"),
+            (
+                "h2c://127.0.0.1:8/ilp",
+                "127.0.0.1",
+                8,
+                "http://127.0.0.1:8/ilp",
+            ),
             ("http://[::1]:9/ilp", "::1", 9, "http://[::1]:9/ilp"),
         ] {
             let peer = HttpPeer::new(url, "t").unwrap();

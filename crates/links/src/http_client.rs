@@ -499,9 +499,9 @@ async fn read_response(response: Response<Incoming>) -> Outcome {
             LinkFailure::BadReply,
             "peer answered a packet with too large a body".to_owned(),
         ),
-        Err(body::BodyError::Broken(error)) => {
-            Outcome::Unknown(format!("peer did not finish its answer to a packet: {error}"))
-        }
+        Err(body::BodyError::Broken(error)) => Outcome::Unknown(format!(
+            "peer did not finish its answer to a packet: {error}"
+        )),
     }
 }
 

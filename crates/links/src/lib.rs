@@ -1,1 +1,51 @@
-//! Links: BTP over WebSocket, ILP over HTTP, TLS, SPSP client.
+//! Links: how packets come in and go out.
+//!
+//! Each I/O thread has one [`Worker`] with its own connections: BTP over WebSocket, ILP over HTTP as
+//! server and client, SPSP as server. What happens on them becomes a
+//! [`rialto_connector::Input`] in the worker's [`Inbox`]; the node gives them to the core and brings
+//! back each [`rialto_connector::Action`] by [`Worker::perform`]. Links decide nothing: no balances,
+//! no routes, no timeouts of packets.
+//!
+//! [`spsp_client`] asks other servers where to pay.
+//!
+//! | File | What |
+//! |---|---|
+//! | `worker.rs` | one thread's links; what the core wants done |
+//! | `inbox.rs` | inputs that wait for the core |
+//! | `directory.rs` | accounts, tokens, peers: who may come in, where packets go |
+//! | `server.rs` | the node listener |
+//! | `waiting.rs` | HTTP requests that wait for their answer |
+//! | `http_client.rs` | packets to one peer by HTTP |
+//! | `btp.rs` | one BTP session over a WebSocket |
+//! | `dial.rs` | BTP connections that are kept up |
+//! | `spsp.rs`, `spsp_client.rs` | payment pointers, both ends |
+//! | `connect.rs`, `tls.rs` | outgoing connections, TLS settings |
+
+mod body;
+mod btp;
+mod clock;
+mod connect;
+mod dial;
+mod directory;
+mod http_client;
+mod inbox;
+mod pace;
+mod runtime;
+mod server;
+mod spsp;
+pub mod spsp_client;
+pub mod tls;
+mod waiting;
+mod worker;
+
+pub use body::PACKET_BODY_BYTES_MAX;
+pub use btp::OUTBOX_BYTES_MAX;
+pub use clock::Clock;
+pub use connect::CONNECT_TIMEOUT;
+pub use directory::{Account, AuthCounters, Directory, HttpPeer, HttpPeerError, hash_token};
+pub use http_client::{HTTP_LANES_MAX, HTTP_QUEUE_LEN_MAX};
+pub use inbox::{INBOX_LEN_MAX, Inbox};
+pub use server::{BODY_TIMEOUT, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, HTTP2_STREAMS_MAX};
+pub use spsp::{SpspAnswer, SpspQuery, SpspRefusal};
+pub use tls::{ClientTls, TlsError};
+pub use worker::{Worker, WorkerConfig};

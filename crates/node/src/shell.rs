@@ -113,12 +113,13 @@ impl Shell {
         let now = self.clock.now();
         let synced = Lsn(self.journal.synced().0);
         core.handle(now, Input::Synced(synced), out);
+        if self.has_failed() {
+            core.journal_failed();
+        }
         let decided = decide(&mut core, now, out);
         let lsn = core.lsn();
         // Appended under the same lock, so that the order of records is the order of decisions.
-        if self.append(out, lsn).is_err() {
-            core.journal_failed();
-        }
+        self.append(out, lsn);
         let timeout = core.poll_timeout();
         drop(core);
 
@@ -133,21 +134,20 @@ impl Shell {
 
     /// A failed journal stops the node from accepting anything new. What was accepted is still
     /// decided and answered: a Fulfill is never held back because of a failure of our own.
-    fn append(&self, out: &Effects, last: Lsn) -> Result<(), ()> {
+    fn append(&self, out: &Effects, last: Lsn) {
         let mut appended = None;
         for record in out.records() {
             match self.journal.append(record) {
                 Ok(lsn) => appended = Some(Lsn(lsn.0)),
                 Err(failure) => {
                     self.fail(&failure);
-                    return Err(());
+                    return;
                 }
             }
         }
         if let Some(lsn) = appended {
             assert_eq!(lsn, last, "core and journal number records alike");
         }
-        if self.failed.load(Ordering::Relaxed) { Err(()) } else { Ok(()) }
     }
 
     fn release(

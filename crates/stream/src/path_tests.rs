@@ -6,14 +6,17 @@ use std::collections::BTreeMap;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use rialto_packet::{
-    Address, ErrorCode, FulfillBuilder, Prepare, RejectBuilder, Reply, Timestamp,
+    Address, ErrorCode, FulfillBuilder, PacketType, Prepare, RejectBuilder, Reply, Timestamp,
     f08::AmountTooLarge,
     money::{Asset, Ratio},
 };
 
 use crate::{
-    Now, Outcome, Receipt, ReceiptDetails, ReceiptSecret, Receiver, Sender, SenderConfig, Stop,
-    Target, sender::IN_FLIGHT_COUNT_MAX,
+    Keys, Now, Outcome, Receipt, ReceiptDetails, ReceiptSecret, Receiver, Sender, SenderConfig,
+    SharedSecret, Stop, Target,
+    crypto::condition,
+    packet::{CloseCode, Frame, Packet, PacketBuilder},
+    sender::IN_FLIGHT_COUNT_MAX,
 };
 
 const MS: u64 = 1_000_000;
@@ -357,6 +360,49 @@ fn single_units_can_be_sent_and_delivered() {
 }
 
 #[test]
+fn no_remainder_is_left_that_the_packets_before_could_have_carried() {
+    let behaviour = Behaviour {
+        rate: (1, 10),
+        amount_max: Some(1_000),
+        ..Behaviour::default()
+    };
+    let run = run(behaviour, Target::Send(2_005));
+    complete(&run);
+    assert_eq!((run.sent, run.received), (2_005, 200));
+}
+
+#[test]
+fn a_slow_payment_is_not_given_up_while_money_arrives() {
+    let behaviour = Behaviour {
+        delay_ms: 5_000,
+        amount_max: Some(1_000),
+        ..Behaviour::default()
+    };
+    let run = run_with(behaviour, Target::Send(20_000), |config| {
+        config.in_flight_count_max = 1;
+    });
+    complete(&run);
+    assert!(run.elapsed_ms > 100_000, "{} ms", run.elapsed_ms);
+}
+
+#[test]
+fn more_time_is_given_where_a_connector_asks_for_it() {
+    let mut pair = Pair::new(Target::Send(1000));
+    let (id, prepare) = pair.until_money();
+    assert_eq!(prepare.expires_at().ms_since(pair.now.wall), 20_000);
+    let reject = RejectBuilder {
+        code: ErrorCode::R02_INSUFFICIENT_TIMEOUT,
+        triggered_by: None,
+        message: "",
+        data: &[],
+    };
+    pair.reply(id, reject.encode().unwrap());
+    pair.now.mono_ns = pair.sender.poll_timeout().unwrap();
+    let (_, prepare) = pair.prepare().unwrap();
+    assert_eq!(prepare.expires_at().ms_since(pair.now.wall), 40_000);
+}
+
+#[test]
 fn an_amount_that_arrives_as_nothing_is_not_sent() {
     for r01 in [true, false] {
         let behaviour = Behaviour {
@@ -497,6 +543,10 @@ fn a_rate_below_the_minimum_costs_nothing() {
             sent: 1_000_000,
             received: 900_000
         })
+    );
+    assert_eq!(
+        run.outcome.progress.packets_rejected, 0,
+        "only probes went out"
     );
     assert_eq!(run.sent, 0);
 }
@@ -647,7 +697,7 @@ fn nothing_to_pay_is_paid_at_once() {
 
 #[test]
 fn a_hundred_thousand_packets_keep_no_more_than_the_window() {
-    // 62 bytes of memory per packet would show as six megabytes; nothing is kept but what is in flight.
+    // Nothing else is kept for each packet, so memory does not grow with their number.
     let behaviour = Behaviour {
         amount_max: Some(10),
         delay_ms: 10,
@@ -821,4 +871,280 @@ fn unknown_and_repeated_replies_are_ignored() {
     pair.reply(id, answer.clone());
     pair.reply(id, answer);
     assert_eq!(pair.sender.progress().delivered, 1000);
+}
+
+/// A receiver that answers as it is told, made with the connection's keys.
+struct Scripted {
+    rng: ChaCha20Rng,
+    now: Now,
+    keys: Keys,
+    sender: Sender,
+}
+
+impl Scripted {
+    fn new(target: Target) -> Self {
+        let secret = SharedSecret::from_bytes([5; 32]);
+        let keys = Keys::new(secret.as_bytes());
+        let now = Now {
+            mono_ns: 0,
+            wall: Timestamp::from_unix_ms(START),
+        };
+        let config = SenderConfig::new(secret, "example.bob".parse().unwrap(), target);
+        Self {
+            rng: ChaCha20Rng::seed_from_u64(2),
+            now,
+            keys,
+            sender: Sender::new(now, config),
+        }
+    }
+
+    /// The next packet as text, answered with `frames` and, when it can be, with a Fulfill.
+    fn step(&mut self, frames: &[Frame<'_>]) -> Option<String> {
+        let transmit = self.sender.poll_transmit(self.now, &mut self.rng)?;
+        let prepare = Prepare::parse(transmit.packet).unwrap();
+        let plaintext = self.keys.open(prepare.data()).unwrap();
+        let packet = Packet::parse(&plaintext).unwrap();
+        let said: Vec<_> = packet
+            .frames()
+            .map(|frame| format!("{:?}", frame.unwrap()))
+            .collect();
+        let fulfillment = self.keys.fulfillment(prepare.data());
+        let fulfillable = condition(&fulfillment) == prepare.condition();
+        let packet_type = if fulfillable {
+            PacketType::Fulfill
+        } else {
+            PacketType::Reject
+        };
+        let reply = PacketBuilder {
+            packet_type,
+            sequence: packet.sequence,
+            prepare_amount: prepare.amount(),
+            frames,
+        };
+        let data = self.keys.seal(&mut self.rng, &reply.encode());
+        let reply = if fulfillable {
+            FulfillBuilder {
+                fulfillment,
+                data: &data,
+            }
+            .encode()
+        } else {
+            RejectBuilder {
+                code: ErrorCode::F99_APPLICATION_ERROR,
+                triggered_by: None,
+                message: "",
+                data: &data,
+            }
+            .encode()
+        };
+        self.sender.handle_reply(
+            self.now,
+            transmit.id,
+            &Reply::parse(reply.unwrap()).unwrap(),
+        );
+        Some(format!(
+            "{} for at least {}: {}",
+            prepare.amount(),
+            packet.prepare_amount,
+            said.join(", ")
+        ))
+    }
+}
+
+const ASSET: Frame<'static> = Frame::ConnectionAssetDetails {
+    source_asset_code: "EUR",
+    source_asset_scale: 6,
+};
+
+#[test]
+fn a_payment_from_the_first_packet_to_the_last() {
+    let mut world = Scripted::new(Target::Send(5_000));
+    let address = r#"ConnectionNewAddress { source_account: "" }"#;
+    assert_eq!(
+        world.step(&[ASSET]),
+        Some(format!("1 for at least 0: {address}"))
+    );
+    assert_eq!(world.step(&[]), Some("1000 for at least 0: ".into()));
+    assert_eq!(world.step(&[]), Some("5000 for at least 0: ".into()));
+    assert_eq!(
+        world.step(&[]),
+        Some("5000 for at least 4950: StreamMoney { stream_id: 1, shares: 5000 }".into())
+    );
+    assert_eq!(
+        world.step(&[]),
+        Some(r#"0 for at least 0: StreamClose { stream_id: 1, error_code: CloseCode(1), error_message: "" }, ConnectionClose { error_code: CloseCode(1), error_message: "" }"#.into())
+    );
+    assert_eq!(world.step(&[]), None);
+    assert_eq!(world.sender.outcome().unwrap().stopped, None);
+}
+
+#[test]
+fn a_receiver_that_hides_its_asset_is_asked_again_and_never_paid() {
+    let mut world = Scripted::new(Target::Send(1));
+    let mut asked = vec![];
+    while let Some(said) = world.step(&[]) {
+        asked.push(said);
+    }
+    assert!(asked[0].ends_with(r#"source_account: "" }"#));
+    assert!(asked[1].ends_with(r#"source_account: "private.none" }"#));
+    assert!(asked[2].ends_with(r#"source_account: "" }"#));
+    assert!(asked[3].contains("ConnectionClose"), "{asked:?}");
+    assert_eq!(asked.len(), 4);
+    let outcome = world.sender.outcome().unwrap();
+    assert_eq!(
+        (outcome.stopped, outcome.progress.sent),
+        (Some(Stop::AssetUnknown), 0)
+    );
+}
+
+#[test]
+fn an_expected_asset_will_do_when_the_receiver_hides_it() {
+    let mut world = Scripted::new(Target::Send(1));
+    let secret = SharedSecret::from_bytes([5; 32]);
+    let mut config = SenderConfig::new(secret, "example.bob".parse().unwrap(), Target::Send(1));
+    config.destination_asset = Some(asset());
+    config.source_asset = Some(Asset::new("USD", 9).unwrap());
+    world.sender = Sender::new(world.now, config);
+    assert!(
+        world
+            .step(&[])
+            .unwrap()
+            .contains(r#"source_asset_code: "USD", source_asset_scale: 9"#)
+    );
+    while world.step(&[]).is_some() {}
+    let outcome = world.sender.outcome().unwrap();
+    assert_eq!((outcome.stopped, outcome.progress.delivered), (None, 1));
+}
+
+#[test]
+fn an_asset_that_changes_ends_the_connection() {
+    let mut world = Scripted::new(Target::Send(5_000));
+    world.step(&[ASSET]);
+    world.step(&[Frame::ConnectionAssetDetails {
+        source_asset_code: "EUR",
+        source_asset_scale: 7,
+    }]);
+    assert!(world.step(&[]).unwrap().contains("CloseCode(8)"));
+    assert!(matches!(
+        world.sender.outcome().unwrap().stopped,
+        Some(Stop::AssetChanged { .. })
+    ));
+}
+
+#[test]
+fn a_receiver_that_closes_is_left_alone() {
+    for close in [
+        Frame::ConnectionClose {
+            error_code: CloseCode::ENDPOINT_BUSY,
+            error_message: "",
+        },
+        Frame::StreamClose {
+            stream_id: 1,
+            error_code: CloseCode::ENDPOINT_BUSY,
+            error_message: "",
+        },
+    ] {
+        let mut world = Scripted::new(Target::Send(5_000));
+        world.step(&[ASSET]);
+        world.step(&[close]);
+        assert_eq!(world.step(&[]), None);
+        let stopped = world.sender.outcome().unwrap().stopped;
+        assert_eq!(
+            stopped,
+            Some(Stop::ClosedByReceiver {
+                code: CloseCode::ENDPOINT_BUSY
+            })
+        );
+    }
+}
+
+#[test]
+fn a_receiver_is_never_sent_more_than_it_takes() {
+    let limit = |receive_max, total_received| Frame::StreamMaxMoney {
+        stream_id: 1,
+        receive_max,
+        total_received,
+    };
+    let mut world = Scripted::new(Target::Send(5_000));
+    for _ in 0..3 {
+        world.step(&[ASSET, limit(2_000, 0)]);
+    }
+    assert!(
+        world
+            .step(&[limit(2_000, 2_000)])
+            .unwrap()
+            .starts_with("2000 for")
+    );
+    // Until it takes more it is asked now and then.
+    for _ in 0..3 {
+        let asked = world.step(&[limit(2_000, 2_000)]).unwrap();
+        assert!(
+            asked.starts_with("0 for at least 0: StreamMoneyBlocked"),
+            "{asked}"
+        );
+        assert_eq!(world.step(&[]), None);
+        world.now.mono_ns = world.sender.poll_timeout().unwrap();
+    }
+    world.step(&[limit(9_000, 2_000)]);
+    world.now.mono_ns = world.sender.poll_timeout().unwrap();
+    assert!(world.step(&[]).unwrap().starts_with("3000 for"));
+    // One that never does is given up.
+    let mut world = Scripted::new(Target::Send(5_000));
+    for _ in 0..3 {
+        world.step(&[ASSET, limit(2_000, 0)]);
+    }
+    for _ in 0..100 {
+        while world.step(&[]).is_some() {}
+        if let Some(timeout) = world.sender.poll_timeout() {
+            world.now.mono_ns = timeout;
+        }
+    }
+    let outcome = world.sender.outcome().unwrap();
+    assert_eq!(
+        (outcome.progress.sent, outcome.stopped),
+        (
+            2_000,
+            Some(Stop::NoProgress {
+                last: Some(ErrorCode::F99_APPLICATION_ERROR)
+            })
+        )
+    );
+}
+
+#[test]
+fn a_connection_ends_before_its_packet_numbers_do() {
+    let mut world = Scripted::new(Target::Send(5_000));
+    for _ in 0..3 {
+        world.step(&[ASSET]);
+    }
+    world.sender.use_up_sequences();
+    assert!(world.step(&[]).unwrap().contains("ConnectionClose"));
+    assert_eq!(
+        world.sender.outcome().unwrap().stopped,
+        Some(Stop::SequencesUsedUp)
+    );
+}
+
+#[test]
+fn the_receipt_with_the_largest_total_is_kept() {
+    let receipt = |total_received| {
+        Receipt {
+            nonce: [3; 16],
+            stream_id: 1,
+            total_received,
+        }
+        .encode(&ReceiptSecret::from_bytes([4; 32]))
+    };
+    let (less, more) = (receipt(5), receipt(10));
+    let frame = |receipt| Frame::StreamReceipt {
+        stream_id: 1,
+        receipt,
+    };
+    let mut world = Scripted::new(Target::Send(5_000));
+    for _ in 0..3 {
+        world.step(&[ASSET]);
+    }
+    world.step(&[frame(&more), frame(&less), frame(b"noise")]);
+    world.step(&[]);
+    assert_eq!(world.sender.outcome().unwrap().receipt, Some(more.to_vec()));
 }

@@ -612,3 +612,602 @@ impl ServerSecrets {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng;
+    use rialto_packet::{PrepareBuilder, Reply, Timestamp};
+
+    use super::*;
+
+    const ACCOUNT: &str = "example.bob";
+
+    /// A client of one connection that can say anything.
+    struct Client {
+        rng: ChaCha20Rng,
+        receiver: Receiver,
+        destination: Address,
+        keys: Keys,
+        sequence: u64,
+    }
+
+    /// What came back, frames as text.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Said {
+        /// `None` for a Fulfill.
+        code: Option<ErrorCode>,
+        amount: u64,
+        received: Option<u64>,
+        frames: String,
+    }
+
+    fn money(stream_id: u64, shares: u64) -> Frame<'static> {
+        Frame::StreamMoney { stream_id, shares }
+    }
+
+    fn data(stream_id: u64, offset: u64, data: &[u8]) -> Frame<'_> {
+        Frame::StreamData {
+            stream_id,
+            offset,
+            data,
+        }
+    }
+
+    impl Client {
+        fn new() -> Self {
+            Self::with(None)
+        }
+
+        fn with(receipt: Option<&ReceiptDetails>) -> Self {
+            let mut rng = ChaCha20Rng::seed_from_u64(5);
+            let receiver = Receiver::new(&[1; 32], Asset::new("EUR", 6).unwrap(), 8);
+            let account = ACCOUNT.parse().unwrap();
+            let credentials = receiver.credentials(&mut rng, &account, receipt).unwrap();
+            Self {
+                rng,
+                receiver,
+                destination: credentials.destination_account,
+                keys: Keys::new(credentials.shared_secret.as_bytes()),
+                sequence: 0,
+            }
+        }
+
+        fn plaintext(&mut self, minimum: u64, frames: &[Frame<'_>]) -> Vec<u8> {
+            self.sequence += 1;
+            PacketBuilder {
+                packet_type: PacketType::Prepare,
+                sequence: self.sequence,
+                prepare_amount: minimum,
+                frames,
+            }
+            .encode()
+        }
+
+        fn answer(&mut self, amount: u64, data: &[u8], condition: [u8; 32]) -> Answer {
+            let prepare = PrepareBuilder {
+                amount,
+                expires_at: Timestamp::from_unix_ms(0),
+                condition,
+                destination: self.destination.as_ref(),
+                data,
+            }
+            .encode()
+            .unwrap();
+            let account = Addr::new(ACCOUNT).unwrap();
+            let prepare = Prepare::parse(prepare).unwrap();
+            self.receiver
+                .handle_prepare(&mut self.rng, account, &prepare)
+        }
+
+        fn pay(&mut self, amount: u64, minimum: u64, frames: &[Frame<'_>]) -> Said {
+            let plaintext = self.plaintext(minimum, frames);
+            self.pay_plaintext(amount, &plaintext)
+        }
+
+        fn pay_plaintext(&mut self, amount: u64, plaintext: &[u8]) -> Said {
+            let data = self.keys.seal(&mut self.rng, plaintext);
+            let condition = condition(&self.keys.fulfillment(&data));
+            let answer = self.answer(amount, &data, condition);
+            self.said(&answer)
+        }
+
+        fn probe(&mut self, amount: u64, frames: &[Frame<'_>]) -> Said {
+            let plaintext = self.plaintext(0, frames);
+            let data = self.keys.seal(&mut self.rng, &plaintext);
+            let answer = self.answer(amount, &data, [0; 32]);
+            self.said(&answer)
+        }
+
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "any other frame fails the test"
+        )]
+        fn said(&self, answer: &Answer) -> Said {
+            let reply = Reply::parse(&answer.packet).unwrap();
+            let (code, packet_type, data) = match &reply {
+                Reply::Fulfill(fulfill) => (None, PacketType::Fulfill, fulfill.data()),
+                Reply::Reject(reject) => (Some(reject.code()), PacketType::Reject, reject.data()),
+            };
+            let received = answer.received.map(|received| received.amount);
+            assert_eq!(code.is_none(), received.is_some());
+            if data.is_empty() {
+                return Said {
+                    code,
+                    amount: 0,
+                    received,
+                    frames: String::new(),
+                };
+            }
+            let plaintext = self.keys.open(data).unwrap();
+            let packet = Packet::parse(&plaintext).unwrap();
+            assert_eq!(
+                (packet.packet_type, packet.sequence),
+                (packet_type, self.sequence)
+            );
+            let frames: Vec<_> = packet
+                .frames()
+                .map(|frame| match frame.unwrap() {
+                    Frame::ConnectionMaxData { max_offset: 65_534 } => String::new(),
+                    Frame::ConnectionMaxStreamId { max_stream_id: 20 } => String::new(),
+                    Frame::StreamMaxData {
+                        max_offset: 16_384, ..
+                    } => String::new(),
+                    Frame::ConnectionAssetDetails {
+                        source_asset_code,
+                        source_asset_scale,
+                    } => format!("asset {source_asset_code}/{source_asset_scale}"),
+                    Frame::StreamMaxMoney {
+                        stream_id,
+                        receive_max: u64::MAX,
+                        total_received,
+                    } => format!("stream {stream_id} has {total_received}"),
+                    Frame::ConnectionClose { error_code, .. } => format!("close {}", error_code.0),
+                    Frame::StreamClose {
+                        stream_id,
+                        error_code,
+                        ..
+                    } => format!("stream {stream_id} close {}", error_code.0),
+                    Frame::StreamReceipt { stream_id, receipt } => {
+                        let total = Receipt::parse(receipt).unwrap().total_received;
+                        format!("receipt {stream_id} {total}")
+                    }
+                    other => panic!("{other:?}"),
+                })
+                .filter(|frame| !frame.is_empty())
+                .collect();
+            Said {
+                code,
+                amount: packet.prepare_amount,
+                received,
+                frames: frames.join(", "),
+            }
+        }
+    }
+
+    fn fulfilled(amount: u64, frames: &str) -> Said {
+        Said {
+            code: None,
+            amount,
+            received: Some(amount),
+            frames: frames.to_owned(),
+        }
+    }
+
+    fn rejected(amount: u64, frames: &str) -> Said {
+        Said {
+            code: Some(ErrorCode::F99_APPLICATION_ERROR),
+            amount,
+            received: None,
+            frames: frames.to_owned(),
+        }
+    }
+
+    fn bare(code: ErrorCode) -> Said {
+        Said {
+            code: Some(code),
+            amount: 0,
+            received: None,
+            frames: String::new(),
+        }
+    }
+
+    #[test]
+    fn money_is_taken_and_counted() {
+        let mut client = Client::new();
+        assert_eq!(
+            client.pay(50, 50, &[money(1, 1)]),
+            fulfilled(50, "asset EUR/6, stream 1 has 50")
+        );
+        assert_eq!(
+            client.pay(7, 1, &[money(1, 7)]),
+            fulfilled(7, "stream 1 has 57")
+        );
+        assert_eq!(client.pay(0, 0, &[]), fulfilled(0, ""));
+    }
+
+    #[test]
+    fn a_probe_tells_what_would_arrive_and_takes_nothing() {
+        let mut client = Client::new();
+        assert_eq!(client.probe(50, &[]), rejected(50, "asset EUR/6"));
+        let address = Frame::ConnectionNewAddress { source_account: "" };
+        assert_eq!(
+            client.probe(50, &[money(1, 1)]),
+            rejected(50, "stream 1 has 0")
+        );
+        assert_eq!(client.probe(50, &[address]), rejected(50, "asset EUR/6"));
+    }
+
+    #[test]
+    fn less_than_the_minimum_is_refused() {
+        let mut client = Client::new();
+        client.probe(1, &[]);
+        assert_eq!(
+            client.pay(49, 50, &[money(1, 1)]),
+            rejected(49, "stream 1 has 0")
+        );
+        assert_eq!(
+            client.pay(50, 50, &[money(1, 1)]),
+            fulfilled(50, "stream 1 has 50")
+        );
+    }
+
+    #[test]
+    fn data_that_does_not_decrypt_or_lies_about_itself_is_unexpected() {
+        let mut client = Client::new();
+        let unexpected = bare(ErrorCode::F06_UNEXPECTED_PAYMENT);
+        for data in [&b""[..], &[0; 27], &[0; 28], &[0; 400]] {
+            let answer = client.answer(5, data, [0; 32]);
+            assert_eq!(client.said(&answer), unexpected);
+        }
+        let mut plaintext = client.plaintext(0, &[]);
+        plaintext[1] = 13;
+        assert_eq!(client.pay_plaintext(5, &plaintext), unexpected);
+        plaintext[..2].copy_from_slice(&[2, 12]);
+        assert_eq!(client.pay_plaintext(5, &plaintext), unexpected);
+        assert!(
+            client.receiver.connections.by_token.is_empty(),
+            "nothing decrypted, nothing kept"
+        );
+    }
+
+    #[test]
+    fn tokens_work_for_their_account_and_server_alone() {
+        let mut client = Client::new();
+        let token = client
+            .destination
+            .as_str()
+            .strip_prefix("example.bob.")
+            .unwrap()
+            .to_owned();
+        let mut changed = token.clone();
+        changed.replace_range(3..4, if &token[3..4] == "x" { "y" } else { "x" });
+        let unknown = bare(ErrorCode::F02_UNREACHABLE);
+        for destination in [
+            format!("{ACCOUNT}.{changed}"),
+            format!("{ACCOUNT}.x"),
+            ACCOUNT.to_owned(),
+            format!("{ACCOUNT}.{}", &token[..30]),
+        ] {
+            client.destination = destination.parse().unwrap();
+            assert_eq!(client.pay(5, 0, &[]), unknown);
+        }
+        client.destination = format!("{ACCOUNT}.{token}.more.after").parse().unwrap();
+        assert_eq!(client.pay(5, 0, &[]), fulfilled(5, "asset EUR/6"));
+
+        // The same token under another account, before and after the connection is known.
+        let alice = Addr::new("example.alice").unwrap();
+        let elsewhere = format!("{alice}.{token}");
+        for receiver in [
+            &mut client.receiver,
+            &mut Receiver::new(&[1; 32], Asset::new("EUR", 6).unwrap(), 8),
+        ] {
+            let prepare = PrepareBuilder {
+                amount: 1,
+                expires_at: Timestamp::from_unix_ms(0),
+                condition: [0; 32],
+                destination: Addr::new(&elsewhere).unwrap(),
+                data: &[],
+            };
+            let prepare = Prepare::parse(prepare.encode().unwrap()).unwrap();
+            let answer = receiver.handle_prepare(&mut client.rng, alice, &prepare);
+            let Ok(Reply::Reject(reject)) = Reply::parse(answer.packet) else {
+                panic!()
+            };
+            assert_eq!(reject.code(), ErrorCode::F02_UNREACHABLE);
+        }
+    }
+
+    #[test]
+    fn a_restarted_server_knows_its_tokens() {
+        let receipt = ReceiptDetails {
+            nonce: [3; 16],
+            secret: ReceiptSecret::from_bytes([4; 32]),
+        };
+        let mut client = Client::with(Some(&receipt));
+        assert_eq!(
+            client.pay(5, 0, &[money(1, 1)]).frames,
+            "asset EUR/6, stream 1 has 5, receipt 1 5"
+        );
+        client.receiver = Receiver::new(&[1; 32], Asset::new("EUR", 6).unwrap(), 8);
+        assert_eq!(
+            client.pay(7, 0, &[money(1, 1)]).frames,
+            "asset EUR/6, stream 1 has 7, receipt 1 7"
+        );
+        client.receiver = Receiver::new(&[2; 32], Asset::new("EUR", 6).unwrap(), 8);
+        assert_eq!(client.pay(5, 0, &[]), bare(ErrorCode::F02_UNREACHABLE));
+    }
+
+    #[test]
+    fn receipts_are_signed_for_what_was_fulfilled_and_hide_their_secret() {
+        let receipt = ReceiptDetails {
+            nonce: [3; 16],
+            secret: ReceiptSecret::from_bytes([4; 32]),
+        };
+        let mut client = Client::with(Some(&receipt));
+        client.probe(1, &[]);
+        assert_eq!(client.probe(9, &[money(1, 1)]).frames, "stream 1 has 0");
+        assert_eq!(
+            client.pay(10, 0, &[money(1, 1), money(3, 1)]).frames,
+            "stream 1 has 5, stream 3 has 5, receipt 1 5, receipt 3 5"
+        );
+        assert_eq!(
+            client.pay(4, 0, &[money(3, 1)]).frames,
+            "stream 3 has 9, receipt 3 9"
+        );
+        let token = client.destination.as_str().rsplit('.').next().unwrap();
+        let token = BASE64_URL_SAFE_NO_PAD.decode(token).unwrap();
+        assert!(
+            !token
+                .windows(4)
+                .any(|bytes| bytes == [4; 4] || bytes == [3; 4])
+        );
+    }
+
+    #[test]
+    fn shares_split_the_money_and_the_rest_goes_to_the_lowest_stream() {
+        let mut client = Client::new();
+        client.probe(1, &[]);
+        assert_eq!(
+            client.pay(100, 0, &[money(5, 1), money(3, 1), money(1, 1)]),
+            fulfilled(100, "stream 1 has 34, stream 3 has 33, stream 5 has 33")
+        );
+        assert_eq!(
+            client.pay(10, 0, &[money(3, u64::MAX - 1), money(3, 1)]),
+            fulfilled(10, "stream 3 has 43")
+        );
+    }
+
+    #[test]
+    fn shares_that_make_no_sense_are_refused_with_money_only() {
+        let mut client = Client::new();
+        client.probe(1, &[]);
+        assert_eq!(
+            client
+                .pay(1, 0, &[money(1, u64::MAX), money(3, 1)])
+                .received,
+            None
+        );
+        assert_eq!(
+            client.pay(1, 0, &[money(1, 0)]),
+            rejected(1, "stream 1 has 0")
+        );
+        assert_eq!(
+            client.pay(0, 0, &[money(1, 0)]),
+            fulfilled(0, "stream 1 has 0")
+        );
+        assert_eq!(
+            client.pay(1, 0, &[]),
+            fulfilled(1, ""),
+            "money for no stream is money"
+        );
+    }
+
+    #[test]
+    fn totals_do_not_overflow() {
+        let mut client = Client::new();
+        client.probe(1, &[]);
+        assert_eq!(
+            client.pay(u64::MAX, 0, &[money(1, 1)]).received,
+            Some(u64::MAX)
+        );
+        assert_eq!(
+            client.pay(1, 0, &[money(3, 1)]),
+            rejected(1, "stream 3 has 0")
+        );
+    }
+
+    #[test]
+    fn streams_that_a_client_may_not_open_close_the_connection() {
+        for (id, close) in [(0, 8), (2, 8), (21, 5), (22, 8), (u64::MAX, 5)] {
+            let mut client = Client::new();
+            client.probe(1, &[]);
+            assert_eq!(
+                client.pay(5, 0, &[money(id, 1)]),
+                rejected(5, &format!("close {close}"))
+            );
+            assert_eq!(
+                client.pay(5, 0, &[]),
+                rejected(5, &format!("close {close}"))
+            );
+        }
+        let mut client = Client::new();
+        client.probe(1, &[]);
+        for id in (1..=19).step_by(2) {
+            assert_eq!(
+                client.pay(5, 0, &[money(id, 1)]),
+                fulfilled(5, &format!("stream {id} has 5"))
+            );
+        }
+    }
+
+    #[test]
+    fn closes_are_heard_even_with_packets_that_are_refused() {
+        let close = Frame::ConnectionClose {
+            error_code: CloseCode::NO_ERROR,
+            error_message: "",
+        };
+        let mut client = Client::new();
+        client.probe(1, &[]);
+        assert_eq!(client.probe(0, &[close]), rejected(0, "close 1"));
+        assert_eq!(
+            client.pay(5, 0, &[money(1, 1)]),
+            rejected(5, "stream 1 has 0, close 1")
+        );
+        assert_eq!(
+            client.pay(0, 0, &[close]),
+            fulfilled(0, "close 1"),
+            "or it is repeated for ever"
+        );
+    }
+
+    #[test]
+    fn a_closed_stream_takes_nothing() {
+        let close = Frame::StreamClose {
+            stream_id: 1,
+            error_code: CloseCode::NO_ERROR,
+            error_message: "",
+        };
+        let mut client = Client::new();
+        client.probe(1, &[]);
+        assert_eq!(
+            client.pay(5, 0, &[money(1, 1), close]),
+            fulfilled(5, "stream 1 has 5")
+        );
+        for frame in [money(1, 1), data(1, 0, b"x")] {
+            assert_eq!(client.pay(5, 0, &[frame]), rejected(5, "stream 1 close 6"));
+        }
+        assert_eq!(
+            client.pay(5, 0, &[money(3, 1)]),
+            fulfilled(5, "stream 3 has 5")
+        );
+    }
+
+    #[test]
+    fn data_is_tolerated_within_the_limits_in_any_order() {
+        let mut client = Client::new();
+        client.probe(1, &[]);
+        let bytes = [0; 16_384];
+        for frames in [
+            [data(1, 100, b"late")],
+            [data(1, 0, b"early")],
+            [data(1, 100, b"late")],
+            [data(1, 0, &bytes)],
+        ] {
+            assert_eq!(client.pay(1, 0, &frames).code, None);
+        }
+        assert_eq!(
+            client.pay(1, 0, &[data(1, 16_384, b"x")]),
+            rejected(1, "stream 1 has 0, close 4")
+        );
+        let mut client = Client::new();
+        client.probe(1, &[]);
+        for id in [1, 3, 5] {
+            assert_eq!(client.pay(0, 0, &[data(id, 0, &bytes)]).code, None);
+        }
+        assert_eq!(
+            client
+                .pay(0, 0, &[data(7, 16_382, b""), data(9, 0, b"x")])
+                .frames,
+            "stream 7 has 0, stream 9 has 0, close 4"
+        );
+        let mut client = Client::new();
+        assert_eq!(
+            client.pay(0, 0, &[data(1, u64::MAX, b"xy")]).code,
+            Some(ErrorCode::F99_APPLICATION_ERROR)
+        );
+    }
+
+    #[test]
+    fn frames_that_cannot_be_read_close_the_connection_and_unknown_ones_do_not() {
+        let mut client = Client::new();
+        client.probe(1, &[]);
+        let mut plaintext = client.plaintext(0, &[]);
+        *plaintext.last_mut().unwrap() = 1;
+        assert_eq!(
+            client.pay_plaintext(5, &[&plaintext[..], &[0x77, 1, 1]].concat()),
+            fulfilled(5, "")
+        );
+        assert_eq!(
+            client.pay_plaintext(5, &[&plaintext[..], &[0x11, 1, 1]].concat()),
+            rejected(5, "close 7")
+        );
+    }
+
+    #[test]
+    fn the_connection_idle_longest_is_forgotten() {
+        let mut client = Client::new();
+        client.receiver = Receiver::new(&[1; 32], Asset::new("EUR", 6).unwrap(), 2);
+        let account = ACCOUNT.parse().unwrap();
+        let mut connections = vec![];
+        for _ in 0..3 {
+            let new = client
+                .receiver
+                .credentials(&mut client.rng, &account, None)
+                .unwrap();
+            connections.push((new.destination_account, new.shared_secret));
+        }
+        let mut pay = |index: usize| {
+            let (destination, secret) = &connections[index];
+            client.destination = destination.clone();
+            client.keys = Keys::new(secret.as_bytes());
+            let said = client.pay(1, 0, &[money(1, 1)]);
+            assert!(client.receiver.connections.by_token.len() <= 2);
+            assert_eq!(
+                client.receiver.connections.by_token.len(),
+                client.receiver.connections.by_use.len()
+            );
+            said.frames.rsplit(' ').next().unwrap().to_owned()
+        };
+        assert_eq!(
+            [0, 1, 0, 2, 0, 1].map(&mut pay),
+            ["1", "1", "2", "1", "3", "1"]
+        );
+    }
+
+    #[test]
+    fn addresses_are_short_enough_to_travel() {
+        let receipt = ReceiptDetails {
+            nonce: [3; 16],
+            secret: ReceiptSecret::from_bytes([4; 32]),
+        };
+        assert_eq!(
+            Client::new().destination.as_str().len(),
+            ACCOUNT.len() + 1 + 44
+        );
+        assert_eq!(
+            Client::with(Some(&receipt)).destination.as_str().len(),
+            ACCOUNT.len() + 1 + 108
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_plaintext_is_answered(frames in proptest::collection::vec(any::<u8>(), 0..200), count in 0..9u8, amount: u64) {
+            let mut client = Client::new();
+            let mut plaintext = client.plaintext(0, &[]);
+            *plaintext.last_mut().unwrap() = count;
+            plaintext.extend(frames);
+            client.pay_plaintext(amount, &plaintext);
+        }
+
+        #[test]
+        fn whatever_is_fulfilled_is_on_the_streams(
+            payments in proptest::collection::vec((any::<u32>(), proptest::collection::vec((0..10u64, any::<u64>()), 1..5)), 1..6),
+        ) {
+            let mut client = Client::new();
+            let mut total = 0;
+            for (amount, shares) in payments {
+                let frames: Vec<_> = shares.iter().map(|(index, shares)| money(2 * index + 1, *shares)).collect();
+                total += client.pay(amount.into(), 0, &frames).received.unwrap_or_default();
+            }
+            let token = client.destination.as_str().rsplit('.').next().unwrap();
+            let connection = client.receiver.connections.get(Addr::new(ACCOUNT).unwrap(), token).unwrap();
+            prop_assert_eq!(connection.received, total);
+            prop_assert_eq!(connection.streams.iter().map(|stream| stream.received).sum::<u64>(), total);
+        }
+    }
+}

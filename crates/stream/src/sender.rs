@@ -551,6 +551,11 @@ impl Sender {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) fn use_up_sequences(&mut self) {
+        self.sequence = SEQUENCE_MAX - 1;
+    }
+
     fn give_up_at_ns(&self) -> u64 {
         self.progress_at_ns
             .saturating_add(self.config.give_up_ms.saturating_mul(1_000_000))

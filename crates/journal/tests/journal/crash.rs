@@ -95,9 +95,9 @@ fn append_pair(journal: &Journal, promised: &mut Promised) -> Result<(), Journal
     Ok(())
 }
 
-/// Recovers, and checks that the promises were kept.
+/// Recovers, and checks that the promises were kept and that new ones can be made.
 fn check(disk: &SimDisk, promised: &Promised, was_killed: bool, case: &str) {
-    let (_, _, state) = open(disk).unwrap_or_else(|error| panic!("{case}: {error}"));
+    let (journal, _, state) = open(disk).unwrap_or_else(|error| panic!("{case}: {error}"));
     let count = state.len() as u64;
     assert_eq!(state, payloads(1..=count), "{case}");
     let least = if was_killed {
@@ -105,11 +105,11 @@ fn check(disk: &SimDisk, promised: &Promised, was_killed: bool, case: &str) {
     } else {
         promised.synced
     };
-    assert!(
-        (least..=promised.appended).contains(&count),
-        "{case}: {least} <= {count} <= {}",
-        promised.appended
-    );
+    let possible = least..=promised.appended;
+    assert!(possible.contains(&count), "{case}: {count} of {possible:?}");
+    append_synced(&journal, count + 1..=count + 1);
+    disk.crash(512, || Fate::Lost);
+    assert_eq!(look(disk).unwrap().1, payloads(1..=count + 1), "{case}");
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_crash_at_every_operation_keeps_what_was_synced() {
 #[test]
 fn a_crash_while_recovering_from_a_crash_changes_nothing() {
     let mut cases = 0;
-    for died_after in [20, 33, 47, 60, 61, 62, 63, 64, 65] {
+    for died_after in [0, 1, 2, 3, 4, 5, 20, 33, 47, 60, 61, 62, 63, 64, 65] {
         for way in 0..WAYS {
             for recovery_died_after in 0.. {
                 let disk = SimDisk::new();
@@ -219,6 +219,46 @@ fn the_same_hole_behind_a_sync_is_damage() {
         panic!("{error}")
     };
     assert_eq!(offset, hole as u64 - 8);
+}
+
+#[test]
+fn a_hole_is_damage_even_if_only_the_next_segment_knows_of_the_sync() {
+    let disk = SimDisk::new();
+    let (journal, ..) = open(&disk).unwrap();
+    append_synced(&journal, 1..=10);
+    let [(first, bytes), (second, header), ..] = &contents(&disk)[..] else {
+        panic!("one segment")
+    };
+    // A cut that takes the marks of the first segment, and a second one with nothing but its header.
+    disk.put(first, bytes[..60].to_vec());
+    disk.put(second, header[..44].to_vec());
+    let refused = look(&disk).unwrap_err();
+    assert!(
+        matches!(refused, JournalError::Damaged { next: Lsn(1), .. }),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_mark_is_found_wherever_it_stands_behind_a_hole() {
+    for shift in 0..30 {
+        let disk = SimDisk::new();
+        let (journal, ..) = open(&disk).unwrap();
+        append(&journal, 1..=1);
+        // The search goes through pieces of 256 KiB, beginning with the hole at record 1.
+        let second = (256 << 10) - (8 + payload(1).len()) - 8 - shift;
+        journal.append(&vec![7; second]).unwrap();
+        journal.write().unwrap();
+        journal.sync().unwrap();
+        let (name, mut bytes) = contents(&disk).remove(0);
+        bytes[50] ^= 1;
+        disk.put(&name, bytes);
+        let refused = look(&disk).unwrap_err();
+        assert!(
+            matches!(refused, JournalError::Damaged { synced: Lsn(2), .. }),
+            "{refused}"
+        );
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -2,9 +2,9 @@
 
 use super::*;
 
-/// Segments closed cleanly, without a checkpoint and with one.
-fn journals() -> [Vec<(String, Vec<u8>)>; 2] {
-    [None, Some(Lsn(14))].map(|checkpoint| {
+/// Segments closed cleanly, without a checkpoint and with one, the second close to the end.
+fn journals() -> [Vec<(String, Vec<u8>)>; 3] {
+    [None, Some(Lsn(14)), Some(Lsn(22))].map(|checkpoint| {
         let disk = SimDisk::new();
         let (journal, ..) = open(&disk).unwrap();
         append_synced(&journal, 1..=15);
@@ -66,7 +66,7 @@ fn every_truncation_gives_a_prefix_or_a_refusal() {
                     assert!(kept >= kept_before, "a longer file has no fewer records");
                     kept_before = kept;
                 }
-                let has_checkpoint = files[0].0.ends_with(".checkpoint");
+                let has_checkpoint = files.iter().any(|(name, _)| name.ends_with(".checkpoint"));
                 if index == last && !has_checkpoint {
                     assert!(kept.is_some(), "the end of the last segment may be missing");
                 }
@@ -127,7 +127,7 @@ fn a_missing_file_is_a_refusal() {
 
 #[test]
 fn files_of_two_journals_do_not_mix() {
-    let [mine, _] = journals();
+    let [mine, ..] = journals();
     let disk = SimDisk::new();
     let other = Options { id: 1, ..options() };
     let nothing = |_: Replay<'_>| Ok::<(), Infallible>(());
@@ -148,10 +148,39 @@ fn files_of_two_journals_do_not_mix() {
 }
 
 #[test]
+fn segments_of_two_lives_do_not_mix() {
+    // Two journals with the same id, the same sizes and the same numbers, as from a copied folder.
+    let [mine, theirs] = [b'm', b't'].map(|letter| {
+        let disk = SimDisk::new();
+        let (journal, ..) = open(&disk).unwrap();
+        for _ in 0..20 {
+            journal.append(&[letter; 20]).unwrap();
+            journal.write().unwrap();
+            journal.sync().unwrap();
+        }
+        contents(&disk)
+    });
+    assert!(
+        mine.len() > 1
+            && mine
+                .iter()
+                .zip(&theirs)
+                .all(|(mine, theirs)| mine.0 == theirs.0)
+    );
+    for mixed in 1..mine.len() {
+        let disk = copy(&mine);
+        disk.put(&mine[mixed].0, theirs[mixed].1.clone());
+        assert!(matches!(look(&disk), Err(JournalError::Damaged { .. })));
+    }
+}
+
+#[test]
 fn garbage_behind_the_end_is_dropped() {
-    let [files, _] = journals();
+    let [files, ..] = journals();
     let (name, bytes) = files.last().unwrap();
+    let first_mark = files[0].1.windows(4).position(|at| at == b"MARK").unwrap();
     for garbage in [
+        &files[0].1[first_mark..first_mark + 24],
         &[0; 4096][..],
         &[0xff; 600],
         b"MARK",
@@ -173,7 +202,7 @@ fn garbage_behind_the_end_is_dropped() {
 
 #[test]
 fn another_version_is_refused_by_name() {
-    let [files, _] = journals();
+    let [files, ..] = journals();
     let disk = copy(&files);
     let (name, mut bytes) = files[0].clone();
     bytes[8] = 2;

@@ -241,6 +241,20 @@ fn an_append_beyond_the_buffer_writes() {
 }
 
 #[test]
+fn a_segment_holds_at_least_one_batch() {
+    let disk = SimDisk::new();
+    let options = Options {
+        segment_bytes: 0,
+        ..options()
+    };
+    let nothing = |_: Replay<'_>| Ok::<(), Infallible>(());
+    let (journal, _) = Journal::open(Arc::new(disk.clone()), options, nothing).unwrap();
+    append_synced(&journal, 1..=3);
+    assert_eq!(contents(&disk).len(), 3);
+    assert_eq!(look(&disk).unwrap().1, payloads(1..=3));
+}
+
+#[test]
 fn a_closed_journal_takes_no_more() {
     let disk = SimDisk::new();
     let (journal, ..) = open(&disk).unwrap();

@@ -1,8 +1,10 @@
 //! Several threads on one journal.
 
 use super::*;
-use rialto_journal::{Fate, Faults, FileDisk};
+use rialto_journal::{Disk, DiskFile, Fate, Faults, FileDisk};
 use std::{
+    io,
+    path::Path,
     sync::Mutex,
     thread::{scope, spawn},
 };
@@ -76,6 +78,105 @@ fn the_syncer_ends_with_the_failure_of_another_thread() {
         syncer.join().unwrap(),
         Err(JournalError::Failed { .. })
     ));
+}
+
+type Meanwhile = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+/// A disk on which something happens while a file is being synced.
+struct Busy {
+    disk: SimDisk,
+    meanwhile: Meanwhile,
+}
+
+struct BusyFile {
+    file: Arc<dyn DiskFile>,
+    meanwhile: Meanwhile,
+}
+
+impl Busy {
+    fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(BusyFile {
+            file,
+            meanwhile: Arc::clone(&self.meanwhile),
+        })
+    }
+}
+
+impl Disk for Busy {
+    fn folder(&self) -> &Path {
+        self.disk.folder()
+    }
+    fn lock(&self) -> Result<(), JournalError> {
+        self.disk.lock()
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(name).map(|file| self.file(file))
+    }
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.create(name).map(|file| self.file(file))
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+    fn sync_folder(&self) -> io::Result<()> {
+        self.disk.sync_folder()
+    }
+}
+
+impl DiskFile for BusyFile {
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset, bytes)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, bytes)
+    }
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        self.file.truncate(size)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()?;
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        meanwhile.into_iter().for_each(|meanwhile| meanwhile());
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_written_during_a_sync_waits_for_the_next() {
+    let sim = SimDisk::new();
+    let meanwhile = Meanwhile::default();
+    let disk = Arc::new(Busy {
+        disk: sim.clone(),
+        meanwhile: Arc::clone(&meanwhile),
+    });
+    let nothing = |_: Replay<'_>| Ok::<(), Infallible>(());
+    let journal = Arc::new(Journal::open(disk, options(), nothing).unwrap().0);
+    append(&journal, 1..=3);
+    journal.write().unwrap();
+    *meanwhile.lock().unwrap() = Some(Box::new({
+        let journal = Arc::clone(&journal);
+        move || {
+            // Into the segment that has just been synced, and into two more.
+            for lsn in 4..=30 {
+                append(&journal, lsn..=lsn);
+                journal.write().unwrap();
+            }
+        }
+    }));
+    assert_eq!(journal.sync().unwrap(), Lsn(3));
+    assert_eq!((journal.written(), journal.synced()), (Lsn(30), Lsn(3)));
+    assert_eq!(journal.sync().unwrap(), Lsn(30));
+    sim.crash(512, || Fate::Lost);
+    assert_eq!(look(&sim).unwrap().1, payloads(1..=30));
 }
 
 #[test]

@@ -1,0 +1,530 @@
+//! Accounts and the tokens that open them.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, Uri},
+};
+use rialto_btp::BtpUri;
+use rialto_connector::{AccountStats, Connector, Reason};
+use rialto_ledger::{AccountSettings, BtpLink, HttpLink, IncomingToken, Relation, TokenHash};
+use rialto_packet::{Address, money::Asset};
+use serde_json::Value;
+
+use crate::{
+    Api, Problem,
+    auth::{Allowed, ToRead, ToWrite, generate_token, hash},
+    balances::{in_flight, in_words, signed},
+    extract, health,
+    node::Handle,
+    page::PageQuery,
+    rfc3339,
+    shapes::{
+        self, Account, AccountChange, AccountCreate, Accounts, SignedAmount, TokenCreate,
+        TokenCreated,
+    },
+};
+
+/// Bytes of a token that a peer presents or that is presented to one.
+const TOKEN_BYTES_MIN: usize = 16;
+const TOKEN_BYTES_MAX: usize = 512;
+
+/// Longest URL of a peer, in bytes.
+const URL_BYTES_MAX: usize = 2_048;
+
+/// Accounts, oldest first.
+#[utoipa::path(
+    get,
+    path = "/v1/accounts",
+    operation_id = "list_accounts",
+    tag = "accounts",
+    security(("bearer" = ["read"])),
+    params(PageQuery),
+    responses(
+        (status = 200, description = "A page", body = Accounts),
+        (status = "default", description = "What went wrong", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn list(
+    _: Allowed<ToRead>,
+    State(api): State<Api>,
+    extract::Query(query): extract::Query<PageQuery>,
+) -> Result<Json<Accounts>, Problem> {
+    let page = query.check()?;
+    Ok(Json(api.node.read(|connector| {
+        let later = connector
+            .ledger()
+            .accounts()
+            .filter(|account| page.after.is_none_or(|after| u64::from(account.id.0) > after));
+        let (entries, next_cursor) = page.cut(later, |account| u64::from(account.id.0));
+        let accounts = entries.into_iter();
+        let accounts = accounts.map(|account| shape(connector, account, &api.node));
+        Accounts {
+            accounts: accounts.collect(),
+            next_cursor,
+        }
+    })))
+}
+
+/// One account.
+#[utoipa::path(
+    get,
+    path = "/v1/accounts/{name}",
+    operation_id = "read_account",
+    tag = "accounts",
+    security(("bearer" = ["read"])),
+    params(("name" = String, Path, description = "Name of the account")),
+    responses(
+        (status = 200, description = "The account", body = Account),
+        (status = "default", description = "What went wrong", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn read(
+    _: Allowed<ToRead>,
+    State(api): State<Api>,
+    extract::Path(name): extract::Path,
+) -> Result<Json<Account>, Problem> {
+    api.node.read(|connector| {
+        let account = find(connector, &name)?;
+        Ok(Json(Account {
+            stats: connector.stats().account(account.id).map(stats),
+            ..shape(connector, account, &api.node)
+        }))
+    })
+}
+
+/// Makes an account.
+#[utoipa::path(
+    post,
+    path = "/v1/accounts",
+    operation_id = "create_account",
+    tag = "accounts",
+    security(("bearer" = ["write"])),
+    request_body = AccountCreate,
+    responses(
+        (status = 201, description = "The account", body = Account),
+        (status = "default", description = "What went wrong", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn create(
+    _: Allowed<ToWrite>,
+    State(api): State<Api>,
+    extract::Json(request): extract::Json<AccountCreate>,
+) -> Result<(StatusCode, Json<Account>), Problem> {
+    let (tokens, generated) = new_tokens(&request, &api.node)?;
+    let asset = Asset::new(&request.asset_code, request.asset_scale)
+        .map_err(|error| Problem::invalid("asset_code", error.to_string()))?;
+    let (http, btp) = (request.http, request.btp);
+    let settings = AccountSettings {
+        name: request.name,
+        relation: request.relation.into(),
+        asset,
+        ilp_address: read_address(request.ilp_address.as_deref())?,
+        limits: request.limits.into(),
+        spread: request.spread,
+        incoming_tokens: tokens,
+        http: http.map(|link| http_link(link, None, &api.node)).transpose()?,
+        btp: btp.map(|link| btp_link(link, None, &api.node)).transpose()?,
+        paused: request.paused,
+    };
+    let node = api.node.clone();
+    let created = api.node.execute(move |connector, _, out| {
+        let name = settings.name.clone();
+        connector.account_create(settings, out)?;
+        Ok::<_, Problem>(shape(connector, find(connector, &name)?, &node))
+    });
+    let account = Account {
+        incoming_token: generated,
+        ..created.await??
+    };
+    Ok((StatusCode::CREATED, Json(account)))
+}
+
+/// Changes an account by a JSON merge patch: what is left out stays, null clears.
+#[utoipa::path(
+    patch,
+    path = "/v1/accounts/{name}",
+    operation_id = "change_account",
+    tag = "accounts",
+    security(("bearer" = ["write"])),
+    params(("name" = String, Path, description = "Name of the account")),
+    request_body = AccountChange,
+    responses(
+        (status = 200, description = "The account", body = Account),
+        (status = "default", description = "What went wrong", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn change(
+    _: Allowed<ToWrite>,
+    State(api): State<Api>,
+    extract::Path(name): extract::Path,
+    extract::Json(patch): extract::Json<Value>,
+) -> Result<Json<Account>, Problem> {
+    if !patch.is_object() {
+        let detail = "the body must be a JSON object";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail));
+    }
+    for field in ["name", "asset_code", "asset_scale"] {
+        if patch.get(field).is_some() {
+            let detail = "cannot change: make another account";
+            let problem = Problem::new(StatusCode::CONFLICT, "conflict", detail);
+            return Err(problem.of_field(field));
+        }
+    }
+    let node = api.node.clone();
+    let changed = api.node.execute(move |connector, _, out| {
+        let settings = patched(&find(connector, &name)?.settings, patch, &node)?;
+        connector.account_update(settings, out)?;
+        Ok::<_, Problem>(shape(connector, find(connector, &name)?, &node))
+    });
+    Ok(Json(changed.await??))
+}
+
+/// Deletes an account and its routes. It must have no balance and nothing in flight.
+#[utoipa::path(
+    delete,
+    path = "/v1/accounts/{name}",
+    operation_id = "delete_account",
+    tag = "accounts",
+    security(("bearer" = ["write"])),
+    params(("name" = String, Path, description = "Name of the account")),
+    responses(
+        (status = 204, description = "It is gone"),
+        (status = "default", description = "What went wrong", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn delete(
+    _: Allowed<ToWrite>,
+    State(api): State<Api>,
+    extract::Path(name): extract::Path,
+) -> Result<StatusCode, Problem> {
+    api.node
+        .execute(move |connector, _, out| connector.account_delete(&name, out))
+        .await??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Adds an incoming token to an account; older ones end after a time of grace.
+#[utoipa::path(
+    post,
+    path = "/v1/accounts/{name}/tokens",
+    operation_id = "create_account_token",
+    tag = "accounts",
+    security(("bearer" = ["write"])),
+    params(("name" = String, Path, description = "Name of the account")),
+    request_body = TokenCreate,
+    responses(
+        (status = 201, description = "The token", body = TokenCreated),
+        (status = "default", description = "What went wrong", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn create_token(
+    _: Allowed<ToWrite>,
+    State(api): State<Api>,
+    extract::Path(name): extract::Path,
+    extract::Json(request): extract::Json<TokenCreate>,
+) -> Result<(StatusCode, Json<TokenCreated>), Problem> {
+    let generated = request
+        .token
+        .is_none()
+        .then(|| generate_token("peer", api.node.0.random()));
+    let text = request.token.as_ref().or(generated.as_ref());
+    let hash = check_token("token", text.map_or("", |text| text))?;
+    let grace_ms = 1_000 * i64::from(request.grace_seconds);
+    let rotated = api.node.execute(move |connector, now, out| {
+        let mut settings = find(connector, &name)?.settings.clone();
+        if settings.relation == Relation::Local {
+            return Err(no_tokens("token"));
+        }
+        rotate(&mut settings.incoming_tokens, hash, now.wall.unix_ms(), grace_ms);
+        connector.account_update(settings, out)?;
+        Ok(())
+    });
+    rotated.await??;
+    let created = TokenCreated {
+        id: token_id(hash),
+        incoming_token: generated,
+    };
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+/// Ends the present tokens after the grace and puts the new one last.
+fn rotate(tokens: &mut Vec<IncomingToken>, new: TokenHash, now_ms: i64, grace_ms: i64) {
+    let end_ms = now_ms.saturating_add(grace_ms);
+    for token in tokens.iter_mut() {
+        token.expires_at_ms = Some(token.expires_at_ms.map_or(end_ms, |at| at.min(end_ms)));
+    }
+    tokens.retain(|token| {
+        token.hash != new && token.expires_at_ms.is_none_or(|at| at > now_ms)
+    });
+    tokens.push(IncomingToken {
+        hash: new,
+        expires_at_ms: None,
+    });
+}
+
+/// The tokens that a new account starts with, and the text of the one that the node makes.
+fn new_tokens(
+    request: &AccountCreate,
+    node: &Handle,
+) -> Result<(Vec<IncomingToken>, Option<String>), Problem> {
+    let field = "incoming_token";
+    if request.incoming_token.is_some() && request.generate_token {
+        let detail = "is given and is to be made: choose one";
+        return Err(Problem::invalid(field, detail));
+    }
+    let generated = request
+        .generate_token
+        .then(|| generate_token("peer", node.0.random()));
+    let Some(text) = request.incoming_token.as_ref().or(generated.as_ref()) else {
+        return Ok((Vec::new(), None));
+    };
+    if request.relation == shapes::AccountRelation::Local {
+        return Err(no_tokens(field));
+    }
+    let token = IncomingToken {
+        hash: check_token(field, text)?,
+        expires_at_ms: None,
+    };
+    Ok((vec![token], generated))
+}
+
+fn no_tokens(field: &str) -> Problem {
+    Problem::invalid(field, "a local account has no node that could present a token")
+}
+
+/// A token that can stand in an `Authorization` header and cannot be guessed.
+fn check_token(field: &str, text: &str) -> Result<TokenHash, Problem> {
+    let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if !visible || !(TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&text.len()) {
+        let detail =
+            format!("must have {TOKEN_BYTES_MIN} to {TOKEN_BYTES_MAX} visible ASCII characters");
+        return Err(Problem::invalid(field, detail));
+    }
+    Ok(hash(text))
+}
+
+fn token_id(hash: TokenHash) -> String {
+    hash.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn find<'a>(connector: &'a Connector, name: &str) -> Result<&'a rialto_ledger::Account, Problem> {
+    let account = connector.ledger().account_by_name(name);
+    account.ok_or_else(|| Problem::not_found("account", name))
+}
+
+/// The settings after a merge patch.
+fn patched(
+    settings: &AccountSettings,
+    patch: Value,
+    node: &Handle,
+) -> Result<AccountSettings, Problem> {
+    let present = AccountChange {
+        relation: settings.relation.into(),
+        ilp_address: settings.ilp_address.as_ref().map(Address::to_string),
+        limits: (&settings.limits).into(),
+        spread: settings.spread.clone(),
+        paused: settings.paused,
+        http: settings.http.as_ref().map(shape_http),
+        btp: settings.btp.as_ref().map(shape_btp),
+    };
+    let mut value = serde_json::to_value(present).expect("text keys and plain values");
+    merge(&mut value, patch);
+    let change: AccountChange = extract::decode(value)?;
+    let http = change.http.map(|link| http_link(link, settings.http.as_ref(), node));
+    let btp = change.btp.map(|link| btp_link(link, settings.btp.as_ref(), node));
+    Ok(AccountSettings {
+        name: settings.name.clone(),
+        relation: change.relation.into(),
+        asset: settings.asset.clone(),
+        ilp_address: read_address(change.ilp_address.as_deref())?,
+        limits: change.limits.into(),
+        spread: change.spread,
+        incoming_tokens: settings.incoming_tokens.clone(),
+        http: http.transpose()?,
+        btp: btp.transpose()?,
+        paused: change.paused,
+    })
+}
+
+/// RFC 7396, section 2.
+fn merge(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(serde_json::Map::new());
+    }
+    let Some(target) = target.as_object_mut() else {
+        return;
+    };
+    for (name, value) in patch {
+        if value.is_null() {
+            target.remove(&name);
+        } else {
+            merge(target.entry(name).or_insert(Value::Null), value);
+        }
+    }
+}
+
+fn read_address(text: Option<&str>) -> Result<Option<Address>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    text.parse()
+        .map(Some)
+        .map_err(|error| Problem::invalid("ilp_address", format!("'{text}': {error}")))
+}
+
+fn http_link(
+    link: shapes::HttpLink,
+    present: Option<&HttpLink>,
+    node: &Handle,
+) -> Result<HttpLink, Problem> {
+    let invalid = |detail| Err(Problem::invalid("http.url", detail));
+    if link.url.len() > URL_BYTES_MAX {
+        return invalid("is longer than 2048 characters");
+    }
+    let Ok(uri) = link.url.parse::<Uri>() else {
+        return invalid("is not a URL");
+    };
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
+        return invalid("must begin with http:// or https:// and a host");
+    }
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return invalid("must not name a user: the token has a field of its own");
+    }
+    if link.url.contains('#') {
+        return invalid("must not have a fragment");
+    }
+    let token = match (link.token, present) {
+        (Some(token), _) => {
+            check_outgoing("http.token", &token)?;
+            node.0.seal(&token)
+        }
+        (None, Some(present)) => present.token.clone(),
+        (None, None) => return Err(missing("http.token")),
+    };
+    Ok(HttpLink {
+        url: link.url,
+        token,
+    })
+}
+
+fn btp_link(
+    link: shapes::BtpLink,
+    present: Option<&BtpLink>,
+    node: &Handle,
+) -> Result<BtpLink, Problem> {
+    if link.url.len() > URL_BYTES_MAX {
+        return Err(Problem::invalid("btp.url", "is longer than 2048 characters"));
+    }
+    let uri: BtpUri = link
+        .url
+        .parse()
+        .map_err(|error: rialto_btp::UriError| Problem::invalid("btp.url", error.to_string()))?;
+    let in_url = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let token = match (link.token.or_else(|| in_url(&uri.token)), present) {
+        (Some(token), _) => {
+            check_outgoing("btp.token", &token)?;
+            node.0.seal(&token)
+        }
+        (None, Some(present)) => present.token.clone(),
+        (None, None) => return Err(missing("btp.token")),
+    };
+    let scheme = if uri.tls { "btp+wss" } else { "btp+ws" };
+    Ok(BtpLink {
+        url: format!("{scheme}://{}:{}{}", uri.host, uri.port, uri.path),
+        username: link.username.or_else(|| in_url(&uri.username)),
+        token,
+    })
+}
+
+/// A token that a peer gave us: theirs to choose, as long as it can be presented.
+fn check_outgoing(field: &str, text: &str) -> Result<(), Problem> {
+    let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if text.is_empty() || text.len() > TOKEN_BYTES_MAX || !visible {
+        let detail = format!("must have 1 to {TOKEN_BYTES_MAX} visible ASCII characters");
+        return Err(Problem::invalid(field, detail));
+    }
+    Ok(())
+}
+
+fn missing(field: &str) -> Problem {
+    Problem::invalid(field, "is missing")
+}
+
+fn shape_http(link: &HttpLink) -> shapes::HttpLink {
+    shapes::HttpLink {
+        url: link.url.clone(),
+        token: None,
+    }
+}
+
+fn shape_btp(link: &BtpLink) -> shapes::BtpLink {
+    shapes::BtpLink {
+        url: link.url.clone(),
+        username: link.username.clone(),
+        token: None,
+    }
+}
+
+fn shape(connector: &Connector, account: &rialto_ledger::Account, node: &Handle) -> Account {
+    let settings = &account.settings;
+    let pointer = (settings.relation == Relation::Local)
+        .then(|| node.0.payment_pointer(&settings.name))
+        .flatten();
+    let address = connector.address_of(account.id);
+    let tokens = settings.incoming_tokens.iter();
+    Account {
+        name: settings.name.clone(),
+        relation: settings.relation.into(),
+        asset_code: settings.asset.code().to_owned(),
+        asset_scale: settings.asset.scale(),
+        ilp_address: address.map(|address| address.to_string()),
+        balance: SignedAmount(account.balance()),
+        available: SignedAmount(account.available()),
+        in_flight: in_flight(account),
+        unsynced: signed(account.exposure().unsynced),
+        words: in_words(account),
+        limits: (&settings.limits).into(),
+        spread: settings.spread.clone(),
+        paused: settings.paused,
+        incoming_tokens: tokens
+            .map(|token| shapes::IncomingToken {
+                id: token_id(token.hash),
+                expires_at: token.expires_at_ms.and_then(rfc3339),
+            })
+            .collect(),
+        http: settings.http.as_ref().map(shape_http),
+        btp: settings.btp.as_ref().map(shape_btp),
+        link: health::link(connector, account.id),
+        payment_pointer: pointer,
+        stats: None,
+        incoming_token: None,
+    }
+}
+
+fn stats(stats: &AccountStats) -> shapes::AccountStats {
+    shapes::AccountStats {
+        prepares_in: stats.prepares_in,
+        prepares_out: stats.prepares_out,
+        fulfills_out: stats.fulfills_out,
+        amount_in: signed(stats.amount_in),
+        fulfills_in: stats.fulfills_in,
+        amount_out: signed(stats.amount_out),
+        rejects_out: stats.rejects_out,
+        late_fulfills: stats.late_fulfills,
+        late_amount: signed(stats.late_amount),
+        refused: refused(stats)
+            .map(|(reason, count)| (reason.to_owned(), count))
+            .collect::<BTreeMap<_, _>>(),
+    }
+}
+
+/// The reasons that happened, and how often.
+pub(crate) fn refused(stats: &AccountStats) -> impl Iterator<Item = (&'static str, u64)> {
+    let counts = Reason::ALL.iter().zip(stats.refused);
+    counts.filter_map(|(reason, count)| (count > 0).then_some((reason.row().word, count)))
+}

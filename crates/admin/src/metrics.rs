@@ -1,0 +1,230 @@
+//! Metrics in the Prometheus text format. Labels are account names, assets and reasons: never
+//! anything that a stranger can choose.
+
+use std::fmt::{Display, Write};
+
+use axum::{
+    extract::State,
+    http::{HeaderName, header},
+};
+use rialto_connector::{AccountStats, Connector};
+use rialto_ledger::{Account, AccountId};
+
+use crate::{Api, NodeStatus, accounts::refused, health, shapes::Link};
+
+/// Metrics for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "node",
+    responses((status = 200, description = "Text format 0.0.4", body = String, content_type = "text/plain"))
+)]
+pub(crate) async fn metrics(
+    State(api): State<Api>,
+) -> ([(HeaderName, &'static str); 1], String) {
+    let status = api.node.0.status();
+    let text = api.node.read(|connector| render(&status, connector));
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], text)
+}
+
+/// A counter of each account.
+type Counter = (&'static str, &'static str, fn(&AccountStats) -> u128);
+
+const COUNTERS: [Counter; 9] = [
+    (
+        "rialto_prepares_received_total",
+        "Prepares that came from the account.",
+        |stats| stats.prepares_in.into(),
+    ),
+    (
+        "rialto_prepares_sent_total",
+        "Prepares that were sent to the account.",
+        |stats| stats.prepares_out.into(),
+    ),
+    (
+        "rialto_fulfills_sent_total",
+        "Fulfills passed back to the account.",
+        |stats| stats.fulfills_out.into(),
+    ),
+    (
+        "rialto_units_received_total",
+        "Amount of the Fulfills passed back, in units of the account's asset.",
+        |stats| stats.amount_in,
+    ),
+    (
+        "rialto_fulfills_received_total",
+        "Valid Fulfills that came from the account.",
+        |stats| stats.fulfills_in.into(),
+    ),
+    (
+        "rialto_units_sent_total",
+        "Amount of the Fulfills that came, in units of the account's asset.",
+        |stats| stats.amount_out,
+    ),
+    (
+        "rialto_rejects_sent_total",
+        "Rejects passed back to the account.",
+        |stats| stats.rejects_out.into(),
+    ),
+    (
+        "rialto_late_fulfills_total",
+        "Fulfills that came from the account too late.",
+        |stats| stats.late_fulfills.into(),
+    ),
+    (
+        "rialto_late_units_total",
+        "Amount of the late Fulfills: what the account's holder lost.",
+        |stats| stats.late_amount,
+    ),
+];
+
+/// A gauge of each account.
+type Gauge = (&'static str, &'static str, fn(&Account) -> i128);
+
+const GAUGES: [Gauge; 5] = [
+    (
+        "rialto_account_balance_units",
+        "Positive: we owe the holder. Negative: the holder owes us.",
+        |account| account.balance(),
+    ),
+    (
+        "rialto_account_available_units",
+        "What the holder may still send.",
+        |account| account.available(),
+    ),
+    (
+        "rialto_account_in_flight_units",
+        "Amount of packets accepted and not yet answered.",
+        |account| crate::balances::signed(account.exposure().in_flight).0,
+    ),
+    (
+        "rialto_account_in_flight_packets",
+        "Packets accepted and not yet answered.",
+        |account| account.exposure().in_flight_count.into(),
+    ),
+    (
+        "rialto_account_unsynced_units",
+        "Amount committed and not yet known to be on disk.",
+        |account| crate::balances::signed(account.exposure().unsynced).0,
+    ),
+];
+
+fn render(status: &NodeStatus, connector: &Connector) -> String {
+    let mut page = Page::default();
+    page.family("rialto_build_info", "gauge", "Always 1; the label says which version runs.");
+    page.sample("rialto_build_info", &[("version", status.version)], 1);
+    render_node(&mut page, status, connector);
+
+    let accounts = || connector.ledger().accounts();
+    let asset = |account: &Account| {
+        let asset = &account.settings.asset;
+        (asset.code().to_owned(), asset.scale().to_string())
+    };
+    for (name, help, value) in GAUGES {
+        page.family(name, "gauge", help);
+        for account in accounts() {
+            let (code, scale) = asset(account);
+            let account_name = account.settings.name.as_str();
+            let labels = [
+                ("account", account_name),
+                ("asset_code", code.as_str()),
+                ("asset_scale", scale.as_str()),
+            ];
+            page.sample(name, &labels, value(account));
+        }
+    }
+    let name = "rialto_account_link_up";
+    page.family(name, "gauge", "Whether packets can be sent to the account.");
+    for account in accounts() {
+        let up = health::link(connector, account.id) != Link::Down;
+        page.sample(name, &[("account", &account.settings.name)], u8::from(up));
+    }
+    let stats = |id: AccountId| connector.stats().account(id);
+    for (name, help, value) in COUNTERS {
+        page.family(name, "counter", help);
+        for account in accounts() {
+            let count = stats(account.id).map_or(0, value);
+            page.sample(name, &[("account", &account.settings.name)], count);
+        }
+    }
+    let name = "rialto_refused_total";
+    page.family(name, "counter", "Packets of the account that were refused here.");
+    for account in accounts() {
+        for (reason, count) in stats(account.id).into_iter().flat_map(refused) {
+            let labels = [("account", account.settings.name.as_str()), ("reason", reason)];
+            page.sample(name, &labels, count);
+        }
+    }
+    page.0
+}
+
+fn render_node(page: &mut Page, status: &NodeStatus, connector: &Connector) {
+    // Prometheus wants seconds; milliseconds are written as their decimal fraction.
+    let uptime = format!("{}.{:03}", status.uptime_ms / 1_000, status.uptime_ms % 1_000);
+    page.single("rialto_uptime_seconds", "gauge", "Since the start.", uptime);
+    let draining = u8::from(status.draining);
+    page.single("rialto_draining", "gauge", "Whether the node is about to stop.", draining);
+    let help = "Number of the last journal record handed to the operating system.";
+    page.single("rialto_journal_written_lsn", "gauge", help, status.written_lsn);
+    let help = "Number of the last journal record known to be on disk.";
+    page.single("rialto_journal_synced_lsn", "gauge", help, status.synced_lsn);
+    let failed = u8::from(status.journal_failure.is_some());
+    let help = "Whether the journal takes no records any more.";
+    page.single("rialto_journal_failed", "gauge", help, failed);
+    let in_flight = connector.in_flight_count();
+    page.single("rialto_in_flight_packets", "gauge", "Packets in flight.", in_flight);
+    let running = health::payments_running(connector);
+    page.single("rialto_payments_running", "gauge", "Payments that run.", running);
+
+    let name = "rialto_position_units";
+    page.family(name, "gauge", "The node's own position: minus the sum of all balances.");
+    for (asset, amount, _) in connector.ledger().positions() {
+        let scale = asset.scale().to_string();
+        let labels = [("asset_code", asset.code()), ("asset_scale", scale.as_str())];
+        page.sample(name, &labels, amount);
+    }
+    let name = "rialto_unauthenticated_total";
+    page.family(name, "counter", "Requests and connections that opened no account.");
+    for (reason, count) in &status.unauthenticated {
+        page.sample(name, &[("reason", reason.row().word)], count);
+    }
+}
+
+/// The text while it is written.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.family(name, kind, help);
+        self.sample(name, &[], value);
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{}\"", escape(value)))
+            .collect();
+        let labels = match labels.as_slice() {
+            [] => String::new(),
+            labels => format!("{{{}}}", labels.join(",")),
+        };
+        self.line(format_args!("{name}{labels} {value}\n"));
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        self.0.write_fmt(line).expect("a String takes every write");
+    }
+}
+
+fn escape(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}

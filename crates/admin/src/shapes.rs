@@ -1,0 +1,770 @@
+//! The JSON of requests and responses. Money is a text of integer minor units beside the code and
+//! scale of its asset.
+
+use rialto_ledger::Relation;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use utoipa::{
+    IntoParams, PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, Type},
+};
+
+/// A number of units, zero or more, written as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Amount(pub u64);
+
+impl Serialize for Amount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let amount = digits.then(|| text.parse().ok()).flatten();
+        amount.map(Self).ok_or_else(|| {
+            let message = format!("'{text}' is not a number of units from 0 to {}", u64::MAX);
+            D::Error::custom(message)
+        })
+    }
+}
+
+/// A number of units, negative ones too, written as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct SignedAmount(pub i128);
+
+impl Serialize for SignedAmount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for SignedAmount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let amount = (!text.starts_with('+')).then(|| text.parse().ok()).flatten();
+        amount.map(Self).ok_or_else(|| {
+            D::Error::custom(format!("'{text}' is not a whole number of units"))
+        })
+    }
+}
+
+/// How amounts stand in the description: as texts with a pattern.
+macro_rules! amount_schema {
+    ($type:ident, $pattern:literal, $example:literal, $description:literal) => {
+        impl PartialSchema for $type {
+            fn schema() -> RefOr<Schema> {
+                ObjectBuilder::new()
+                    .schema_type(Type::String)
+                    .pattern(Some($pattern))
+                    .examples([$example])
+                    .description(Some($description))
+                    .into()
+            }
+        }
+
+        impl ToSchema for $type {}
+    };
+}
+
+amount_schema!(
+    Amount,
+    "^[0-9]+$",
+    "12000000000",
+    "A number of units of the asset, zero or more."
+);
+amount_schema!(
+    SignedAmount,
+    "^-?[0-9]+$",
+    "-12000000000",
+    "A number of units of the asset."
+);
+
+/// What an account holder is to the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AccountRelation {
+    /// Gives the node its address; the default route.
+    Parent,
+    /// An equal.
+    Peer,
+    /// Gets its address from the node.
+    Child,
+    /// Has no node of its own: its payments are received and sent here.
+    Local,
+}
+
+impl From<Relation> for AccountRelation {
+    fn from(relation: Relation) -> Self {
+        match relation {
+            Relation::Parent => Self::Parent,
+            Relation::Peer => Self::Peer,
+            Relation::Child => Self::Child,
+            Relation::Local => Self::Local,
+        }
+    }
+}
+
+impl From<AccountRelation> for Relation {
+    fn from(relation: AccountRelation) -> Self {
+        match relation {
+            AccountRelation::Parent => Self::Parent,
+            AccountRelation::Peer => Self::Peer,
+            AccountRelation::Child => Self::Child,
+            AccountRelation::Local => Self::Local,
+        }
+    }
+}
+
+/// What an account may do, in units of its asset. Null is no limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Lowest balance: minus the credit given. Zero or below; zero where it is left out.
+    pub balance_min: SignedAmount,
+    /// Largest packet accepted.
+    pub packet_amount_max: Option<Amount>,
+    /// Packets accepted per minute.
+    pub packets_per_minute: Option<u32>,
+    /// Amount accepted per minute.
+    pub amount_per_minute: Option<Amount>,
+    /// Packets accepted and not yet answered.
+    pub in_flight_count_max: Option<u32>,
+    /// Their amount.
+    pub in_flight_amount_max: Option<Amount>,
+    /// Amount in flight or not yet safe on disk: the most that a power failure can cost.
+    pub unsynced_amount_max: Option<Amount>,
+}
+
+impl From<&rialto_ledger::Limits> for Limits {
+    fn from(limits: &rialto_ledger::Limits) -> Self {
+        Self {
+            balance_min: SignedAmount(limits.balance_min),
+            packet_amount_max: limits.packet_amount_max.map(Amount),
+            packets_per_minute: limits.packets_per_minute,
+            amount_per_minute: limits.amount_per_minute.map(Amount),
+            in_flight_count_max: limits.in_flight_count_max,
+            in_flight_amount_max: limits.in_flight_amount_max.map(Amount),
+            unsynced_amount_max: limits.unsynced_amount_max.map(Amount),
+        }
+    }
+}
+
+impl From<Limits> for rialto_ledger::Limits {
+    fn from(limits: Limits) -> Self {
+        let units = |amount: Option<Amount>| amount.map(|amount| amount.0);
+        Self {
+            balance_min: limits.balance_min.0,
+            packet_amount_max: units(limits.packet_amount_max),
+            packets_per_minute: limits.packets_per_minute,
+            amount_per_minute: units(limits.amount_per_minute),
+            in_flight_count_max: limits.in_flight_count_max,
+            in_flight_amount_max: units(limits.in_flight_amount_max),
+            unsynced_amount_max: units(limits.unsynced_amount_max),
+        }
+    }
+}
+
+/// Outgoing ILP over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpLink {
+    /// The peer's endpoint.
+    #[schema(example = "https://hub.example/accounts/alice/ilp")]
+    pub url: String,
+    /// The bearer token to present. Never shown; in a change, left out to keep the present one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(write_only)]
+    pub token: Option<String>,
+}
+
+/// Outgoing BTP connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BtpLink {
+    /// The peer's endpoint; in requests it may carry username and token.
+    #[schema(example = "btp+wss://hub.example/accounts/alice/ilp/btp")]
+    pub url: String,
+    /// The `auth_username` to present.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// The `auth_token` to present. Never shown; in a change, left out to keep the present one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(write_only)]
+    pub token: Option<String>,
+}
+
+/// A new account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccountCreate {
+    /// Unique; stands in URLs, addresses and metrics.
+    #[schema(example = "bob", pattern = "^[A-Za-z0-9_~-]{1,64}$")]
+    pub name: String,
+    /// What they are to us.
+    pub relation: AccountRelation,
+    /// What amounts on this account count.
+    #[schema(example = "USD")]
+    pub asset_code: String,
+    /// The smallest unit is 10^-scale.
+    #[schema(example = 9)]
+    pub asset_scale: u8,
+    /// Their address, where it is not the node's own with the name after it.
+    #[serde(default)]
+    #[schema(example = "g.hub.bob")]
+    pub ilp_address: Option<String>,
+    /// What they may do.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Part of each of their payments that is kept.
+    #[serde(default)]
+    #[schema(example = "0.002")]
+    pub spread: Option<String>,
+    /// Their packets are refused and none are sent to them.
+    #[serde(default)]
+    pub paused: bool,
+    /// The token that they present: 16 to 512 visible ASCII characters.
+    #[serde(default)]
+    #[schema(write_only)]
+    pub incoming_token: Option<String>,
+    /// Make an incoming token and show it once, in the answer.
+    #[serde(default)]
+    pub generate_token: bool,
+    /// Outgoing ILP over HTTP.
+    #[serde(default)]
+    pub http: Option<HttpLink>,
+    /// Outgoing BTP connection.
+    #[serde(default)]
+    pub btp: Option<BtpLink>,
+}
+
+/// A change of an account, as a JSON merge patch (RFC 7396): what is left out stays, null clears.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AccountChange {
+    /// What they are to us.
+    #[schema(required = false)]
+    pub relation: AccountRelation,
+    /// Their address, where it is not the node's own with the name after it.
+    #[serde(default)]
+    pub ilp_address: Option<String>,
+    /// What they may do. Limits that are left out stay.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Part of each of their payments that is kept.
+    #[serde(default)]
+    pub spread: Option<String>,
+    /// Their packets are refused and none are sent to them.
+    #[serde(default)]
+    pub paused: bool,
+    /// Outgoing ILP over HTTP.
+    #[serde(default)]
+    pub http: Option<HttpLink>,
+    /// Outgoing BTP connection.
+    #[serde(default)]
+    pub btp: Option<BtpLink>,
+}
+
+/// Packets accepted and not yet answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InFlight {
+    /// How many.
+    pub count: u32,
+    /// Their amount.
+    pub amount: SignedAmount,
+}
+
+/// What is known of an incoming token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IncomingToken {
+    /// First eight hex digits of its SHA-256.
+    #[schema(example = "9f86d081")]
+    pub id: String,
+    /// When it stops opening the account.
+    #[schema(format = DateTime)]
+    pub expires_at: Option<String>,
+}
+
+/// Whether packets can be sent to the account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Link {
+    /// A BTP session is open.
+    Up,
+    /// There is no connection.
+    Down,
+    /// Each packet is an HTTP request.
+    Http,
+    /// The account is on this node.
+    Local,
+}
+
+/// What was counted since the start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AccountStats {
+    /// Prepares that came in.
+    pub prepares_in: u64,
+    /// Prepares that were sent out.
+    pub prepares_out: u64,
+    /// Fulfills passed back to them.
+    pub fulfills_out: u64,
+    /// Amount of those.
+    pub amount_in: SignedAmount,
+    /// Valid Fulfills that came from them.
+    pub fulfills_in: u64,
+    /// Amount of those.
+    pub amount_out: SignedAmount,
+    /// Rejects passed back to them.
+    pub rejects_out: u64,
+    /// Fulfills that came from them too late.
+    pub late_fulfills: u64,
+    /// Amount of those: what they lost.
+    pub late_amount: SignedAmount,
+    /// Refusals of their packets, by reason.
+    pub refused: std::collections::BTreeMap<String, u64>,
+}
+
+/// An account and where it stands. Positive balance: the node owes them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Account {
+    /// Unique.
+    pub name: String,
+    /// What they are to us.
+    pub relation: AccountRelation,
+    /// What amounts on this account count.
+    pub asset_code: String,
+    /// The smallest unit is 10^-scale.
+    pub asset_scale: u8,
+    /// The address in effect.
+    pub ilp_address: Option<String>,
+    /// Positive: we owe them. Negative: they owe us.
+    pub balance: SignedAmount,
+    /// What they may still send.
+    pub available: SignedAmount,
+    /// Of packets they sent.
+    pub in_flight: InFlight,
+    /// Paid by them and not yet known to be on disk.
+    pub unsynced: SignedAmount,
+    /// The balance in words.
+    #[schema(example = "bob owes us 12.00 USD, free 988.00")]
+    pub words: String,
+    /// What they may do.
+    pub limits: Limits,
+    /// Part of each of their payments that is kept.
+    pub spread: Option<String>,
+    /// Their packets are refused and none are sent to them.
+    pub paused: bool,
+    /// The tokens that they may present, newest last.
+    pub incoming_tokens: Vec<IncomingToken>,
+    /// Outgoing ILP over HTTP.
+    pub http: Option<HttpLink>,
+    /// Outgoing BTP connection.
+    pub btp: Option<BtpLink>,
+    /// Whether packets can be sent to them.
+    pub link: Link,
+    /// Of a local account.
+    #[schema(example = "$hub.example/bob")]
+    pub payment_pointer: Option<String>,
+    /// Only where one account is asked for, and something happened on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stats: Option<AccountStats>,
+    /// A token that was just made. It is shown this once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incoming_token: Option<String>,
+}
+
+/// A page of accounts, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Accounts {
+    /// The accounts.
+    pub accounts: Vec<Account>,
+    /// For the next page; null on the last.
+    pub next_cursor: Option<String>,
+}
+
+/// A token to be added to an account.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenCreate {
+    /// 16 to 512 visible ASCII characters; made where it is left out.
+    #[schema(write_only)]
+    pub token: Option<String>,
+    /// How long older tokens stay valid.
+    pub grace_seconds: u32,
+}
+
+/// A token that was added to an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TokenCreated {
+    /// First eight hex digits of its SHA-256.
+    pub id: String,
+    /// The token, if the node made it. It is shown this once.
+    pub incoming_token: Option<String>,
+}
+
+/// Where an account stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Balance {
+    /// Name of the account.
+    pub account: String,
+    /// What its amounts count.
+    pub asset_code: String,
+    /// The smallest unit is 10^-scale.
+    pub asset_scale: u8,
+    /// Positive: we owe them. Negative: they owe us.
+    pub balance: SignedAmount,
+    /// What they may still send.
+    pub available: SignedAmount,
+    /// Of packets they sent.
+    pub in_flight: InFlight,
+    /// The balance in words.
+    #[schema(example = "bob owes us 12.00 USD, free 988.00")]
+    pub words: String,
+}
+
+/// The node's own position in an asset: minus the sum of all balances in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Position {
+    /// The asset.
+    pub asset_code: String,
+    /// The smallest unit is 10^-scale.
+    pub asset_scale: u8,
+    /// What the node has gained in it.
+    pub amount: SignedAmount,
+}
+
+/// Who owes whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Balances {
+    /// Of every account.
+    pub balances: Vec<Balance>,
+    /// Of the node, per asset.
+    pub positions: Vec<Position>,
+}
+
+/// Why a route is there. For the same prefix the first of these wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteSource {
+    /// Set by the operator.
+    Static,
+    /// The node's own address.
+    Own,
+    /// The address of an account.
+    Account,
+    /// The parent takes what nobody else does.
+    Parent,
+}
+
+/// Where packets go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Route {
+    /// Of the destination, by whole segments. Empty for everything.
+    #[schema(example = "g.bob")]
+    pub prefix: String,
+    /// Why it is there.
+    pub source: RouteSource,
+    /// Next hop; null for the node itself.
+    pub account: Option<String>,
+}
+
+/// All routes, sorted by prefix.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Routes {
+    /// The routes.
+    pub routes: Vec<Route>,
+}
+
+/// A static route to be set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RoutePut {
+    /// Of the destination, by whole segments. Empty for everything.
+    #[schema(example = "g.bob")]
+    pub prefix: String,
+    /// Next hop.
+    #[schema(example = "bob")]
+    pub account: String,
+}
+
+/// Names a static route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RouteKey {
+    /// Of the destination, by whole segments. Empty for everything.
+    pub prefix: String,
+}
+
+/// The price of one asset in another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// Code of the asset that is paid with.
+    #[schema(example = "USD")]
+    pub from: String,
+    /// Code of the asset that is bought.
+    #[schema(example = "EUR")]
+    pub to: String,
+    /// Whole units of the second for one whole unit of the first.
+    #[schema(example = "0.92")]
+    pub rate: String,
+    /// Part that is kept; the default spread where it is null.
+    #[serde(default)]
+    #[schema(example = "0.002")]
+    pub spread: Option<String>,
+    /// From then on nothing is converted at this rate.
+    #[serde(default)]
+    #[schema(format = DateTime, example = "2030-01-01T00:00:00Z")]
+    pub valid_until: Option<String>,
+}
+
+/// All rates that were set. Each holds for the opposite direction too, unless that has its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Rates {
+    /// The rates.
+    pub rates: Vec<Rate>,
+    /// Kept of each conversion where a rate says nothing else.
+    #[schema(example = "0.002")]
+    pub default_spread: String,
+}
+
+/// Names a rate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RateKey {
+    /// Code of the asset that is paid with.
+    pub from: String,
+    /// Code of the asset that is bought.
+    pub to: String,
+}
+
+/// An amount with its asset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Money {
+    /// In units.
+    pub amount: Amount,
+    /// The asset; null while it is not known.
+    pub asset_code: Option<String>,
+    /// The smallest unit is 10^-scale; null while it is not known.
+    pub asset_scale: Option<u8>,
+}
+
+/// What a payment would deliver is to be found out. Either `amount` or `deliver_amount`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuoteCreate {
+    /// The local account that would pay.
+    #[schema(example = "alice")]
+    pub account: String,
+    /// Payment pointer or SPSP URL.
+    #[schema(example = "$bob.example")]
+    pub receiver: String,
+    /// Units that leave, of the account's asset.
+    #[serde(default)]
+    pub amount: Option<Amount>,
+    /// Units that arrive, of the receiver's asset.
+    #[serde(default)]
+    pub deliver_amount: Option<Amount>,
+    /// Most units in one packet.
+    #[serde(default)]
+    pub packet_max: Option<Amount>,
+}
+
+/// What a payment would deliver at the present rate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Quote {
+    /// What would leave.
+    pub send_amount: Money,
+    /// What would arrive.
+    pub deliver_amount: Money,
+    /// Whole units that arrive for one whole unit sent.
+    #[schema(example = "0.91816")]
+    pub rate: String,
+    /// Most units in one packet, as far as the path has shown a limit.
+    pub packet_amount_max: Option<Amount>,
+    /// The URL that answered.
+    pub receiver_url: String,
+}
+
+/// A payment to be made. Either `amount` or `deliver_amount`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PaymentCreate {
+    /// The local account that pays.
+    #[schema(example = "alice")]
+    pub account: String,
+    /// Payment pointer or SPSP URL.
+    #[schema(example = "$bob.example")]
+    pub receiver: String,
+    /// Units that leave, of the account's asset.
+    #[serde(default)]
+    pub amount: Option<Amount>,
+    /// Units that arrive, of the receiver's asset.
+    #[serde(default)]
+    pub deliver_amount: Option<Amount>,
+    /// Most units in one packet.
+    #[serde(default)]
+    pub packet_max: Option<Amount>,
+    /// How much worse than at the start the rate may get; 0.01 where it is left out.
+    #[serde(default)]
+    #[schema(example = "0.01")]
+    pub slippage: Option<String>,
+    /// Least whole units that arrive for one whole unit sent, instead of slippage.
+    #[serde(default)]
+    #[schema(example = "0.9")]
+    pub rate_min: Option<String>,
+}
+
+/// Whether a payment has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PaymentState {
+    /// It has not.
+    Running,
+    /// All of it was sent or delivered.
+    Completed,
+    /// It stopped; what was sent and delivered until then is exact.
+    Failed,
+}
+
+/// Packets of a payment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PaymentPackets {
+    /// That paid.
+    pub fulfilled: u64,
+    /// That did not.
+    pub rejected: u64,
+}
+
+/// Why a payment failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PaymentError {
+    /// Stable word for programs.
+    #[schema(example = "rate_too_low")]
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+/// An outgoing payment and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Payment {
+    /// Names it.
+    #[schema(example = "1")]
+    pub id: String,
+    /// Who pays.
+    pub account: String,
+    /// As it was asked for.
+    pub receiver: String,
+    /// Whether it has ended.
+    pub state: PaymentState,
+    /// What has left.
+    pub sent: Money,
+    /// What has arrived.
+    pub delivered: Money,
+    /// How many packets it took.
+    pub packets: PaymentPackets,
+    /// Why it failed.
+    pub error: Option<PaymentError>,
+    /// When it was asked for.
+    #[schema(format = DateTime)]
+    pub created_at: String,
+}
+
+/// A page of payments, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Payments {
+    /// The payments.
+    pub payments: Vec<Payment>,
+    /// For the next page; null on the last.
+    pub next_cursor: Option<String>,
+}
+
+/// A ping to be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PingCreate {
+    /// The local account that sends it.
+    #[schema(example = "alice")]
+    pub account: String,
+    /// The ILP address of a node.
+    #[schema(example = "g.hub")]
+    pub destination: String,
+    /// What the ping pays; zero where it is left out.
+    #[serde(default)]
+    pub amount: Amount,
+}
+
+/// How a ping went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Ping {
+    /// Whether the node answered.
+    pub reached: bool,
+    /// There and back, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "1.234")]
+    pub round_trip_ms: Option<String>,
+    /// ILP error code of the refusal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "F02")]
+    pub code: Option<String>,
+    /// In the words of whoever refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The address of whoever refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub triggered_by: Option<String>,
+}
+
+/// The journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Journal {
+    /// Number of the last record handed to the operating system.
+    pub written: u64,
+    /// Number of the last record known to be on disk.
+    pub synced: u64,
+    /// Why it takes no records any more.
+    pub failure: Option<String>,
+}
+
+/// Accounts by how they can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Links {
+    /// With an open BTP session.
+    pub up: usize,
+    /// Without a connection.
+    pub down: usize,
+    /// By ILP over HTTP.
+    pub http: usize,
+    /// On this node.
+    pub local: usize,
+}
+
+/// How the node is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// As configured.
+    pub name: String,
+    /// Of the program.
+    pub version: String,
+    /// Its own address.
+    #[schema(example = "g.hub")]
+    pub ilp_address: String,
+    /// Since the start.
+    pub uptime_ms: u64,
+    /// It is about to stop and takes nothing new.
+    pub draining: bool,
+    /// I/O threads.
+    pub workers: usize,
+    /// The journal.
+    pub journal: Journal,
+    /// Accounts by how they can be reached.
+    pub links: Links,
+    /// Packets in flight.
+    pub in_flight_count: usize,
+    /// Payments that run.
+    pub payments_running: usize,
+}

@@ -1,0 +1,462 @@
+//! The node listener: ILP over HTTP, BTP, SPSP and payment pointers on one port.
+
+use std::{
+    cell::Cell,
+    convert::Infallible,
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{
+        ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderName, SEC_WEBSOCKET_ACCEPT,
+        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+    },
+    request::Parts,
+};
+use http_body_util::Full;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+    upgrade::OnUpgrade,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rialto_btp::session::Session;
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    task::spawn_local,
+    time::{Instant, sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{handshake::derive_accept_key, protocol::Role},
+};
+
+use crate::{
+    body::{self, BodyError, PACKET_BODY_BYTES_MAX},
+    btp::{Driver, Side, websocket_config},
+    clock::wall,
+    directory::OCTET_STREAM,
+    http_client::is_packet_type,
+    pace::Pace,
+    runtime::LocalExecutor,
+    spsp,
+    worker::Worker,
+};
+
+/// How long a client may take to begin to speak, TLS included.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take for the head of a request, and stay silent between requests. Checked
+/// at this interval, so twice as long may pass.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take for the body of a request.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most requests at a time on one HTTP/2 connection.
+pub const HTTP2_STREAMS_MAX: u32 = 256;
+/// Most bytes of the head of a request.
+const HEAD_BYTES_MAX: u32 = 16 * 1024;
+/// Of an HTTP/1.1 connection; holds the largest packet with its head.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// After the operating system refused to accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Looked at again when only part of it came.
+const PREFACE_PAUSE: Duration = Duration::from_millis(10);
+/// How HTTP/2 by prior knowledge begins (RFC 9113, section 3.4); no HTTP/1.1 method does.
+const PREFACE: &[u8] = b"PRI";
+
+type Body = Full<Bytes>;
+
+/// Accepts connections until the worker drains.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+) {
+    let acceptor = tls.map(TlsAcceptor::from);
+    let pace = Pace::default();
+    let warn = |message: &str| {
+        if let Some(held_back) = pace.due(worker.clock().now_ns()) {
+            tracing::warn!(held_back, "{message}");
+        }
+    };
+    let mut drained = pin!(worker.drained());
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut drained => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => match worker.permit() {
+                Some(permit) => {
+                    let (worker, acceptor) = (Rc::clone(&worker), acceptor.clone());
+                    spawn_local(connection(worker, stream, acceptor, permit));
+                }
+                None => warn("a connection was refused: there are too many"),
+            },
+            Err(error) => {
+                warn(&format!("cannot accept a connection: {error}"));
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Counts a connection as long as it stands.
+pub(crate) struct Permit(pub(crate) Rc<Worker>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.connection_ended();
+    }
+}
+
+/// One connection. What goes wrong with it concerns nobody else.
+async fn connection(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    permit: Permit,
+) {
+    if stream.set_nodelay(true).is_err() {
+        return; // already gone
+    }
+    match acceptor {
+        None => {
+            if let Ok(Ok(http2)) = timeout(HANDSHAKE_TIMEOUT, speaks_http2(&stream)).await {
+                http(worker, stream, http2, permit).await;
+            }
+        }
+        Some(acceptor) => {
+            if let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                let alpn = stream.get_ref().1.alpn_protocol();
+                let http2 = alpn == Some(crate::tls::ALPN_HTTP2);
+                http(worker, stream, http2, permit).await;
+            }
+        }
+    }
+}
+
+/// Looks at the first bytes without taking them.
+async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let count = stream.peek(&mut first).await?;
+        if count == PREFACE.len() || count == 0 || first[..count] != PREFACE[..count] {
+            return Ok(first == PREFACE);
+        }
+        sleep(PREFACE_PAUSE).await;
+    }
+}
+
+async fn http<S>(worker: Rc<Worker>, stream: S, http2: bool, permit: Permit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let client = Rc::new(Client {
+        worker,
+        heads: Cell::new(0),
+        busy: Cell::new(0),
+        permit: Rc::new(permit),
+    });
+    let served = Rc::clone(&client);
+    let service = service_fn(move |request| {
+        let client = Rc::clone(&served);
+        async move { Ok::<_, Infallible>(client.answer(request).await) }
+    });
+    let stream = TokioIo::new(stream);
+    if http2 {
+        let connection = http2::Builder::new(LocalExecutor)
+            .timer(TokioTimer::new())
+            .auto_date_header(false)
+            .max_concurrent_streams(HTTP2_STREAMS_MAX)
+            .max_header_list_size(HEAD_BYTES_MAX)
+            .serve_connection(stream, service);
+        client.watch(pin!(connection)).await;
+    } else {
+        let connection = http1::Builder::new()
+            .auto_date_header(false)
+            .writev(false) // head and body are small: one buffer, one write
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .serve_connection(stream, service)
+            .with_upgrades();
+        client.watch(pin!(connection)).await;
+    }
+}
+
+/// What the requests of one connection share.
+struct Client {
+    worker: Rc<Worker>,
+    /// Heads of requests that came in.
+    heads: Cell<u32>,
+    /// Requests that are being answered.
+    busy: Cell<u32>,
+    permit: Rc<Permit>,
+}
+
+/// Counts a request as long as it is being answered.
+struct Busy<'a>(&'a Cell<u32>);
+
+impl<'a> Busy<'a> {
+    fn new(count: &'a Cell<u32>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// What a path leads to.
+#[derive(Debug, PartialEq, Eq)]
+enum Route<'a> {
+    Ilp(Option<&'a str>),
+    Btp(Option<&'a str>),
+    Spsp(Option<&'a str>),
+    None,
+}
+
+impl<'a> Route<'a> {
+    fn of(path: &'a str) -> Self {
+        match path {
+            "/ilp" => return Self::Ilp(None),
+            "/ilp/btp" => return Self::Btp(None),
+            "/.well-known/pay" => return Self::Spsp(None),
+            _ => {}
+        }
+        if let Some(rest) = path.strip_prefix("/accounts/") {
+            return match rest.split_once('/') {
+                Some((name, "ilp")) => Self::Ilp(Some(name)),
+                Some((name, "ilp/btp")) => Self::Btp(Some(name)),
+                Some((name, "spsp")) => Self::Spsp(Some(name)),
+                _ => Self::None,
+            };
+        }
+        match path.strip_prefix('/') {
+            Some(name) if !name.is_empty() && !name.contains('/') => Self::Spsp(Some(name)),
+            _ => Self::None,
+        }
+    }
+}
+
+impl Client {
+    /// Drives the connection, and ends it when nothing happens on it. One timer that is moved only
+    /// when it fires costs less than one per request.
+    async fn watch<C: Future>(&self, mut connection: Pin<&mut C>) {
+        let mut check = pin!(sleep(HEAD_TIMEOUT));
+        let mut heads = 0;
+        std::future::poll_fn(|cx| {
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            while check.as_mut().poll(cx).is_ready() {
+                if self.busy.get() == 0 && self.heads.get() == heads {
+                    return Poll::Ready(());
+                }
+                heads = self.heads.get();
+                check.as_mut().reset(Instant::now() + HEAD_TIMEOUT);
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        self.heads.set(self.heads.get().wrapping_add(1));
+        let _busy = Busy::new(&self.busy);
+        let (mut head, body) = request.into_parts();
+        let upgrade = head.extensions.remove::<OnUpgrade>();
+        let mut response = match Route::of(head.uri.path()) {
+            Route::Ilp(named) => self.ilp(&head, named, body).await,
+            Route::Btp(named) => self.btp(&head, named, upgrade),
+            Route::Spsp(named) => {
+                spsp::answer(&head.method, named, &head.headers, self.worker.spsp())
+            }
+            Route::None => plain(StatusCode::NOT_FOUND, "not found\n"),
+        };
+        if self.worker.is_draining() && head.version == Version::HTTP_11 {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().entry(CONNECTION).or_insert(close);
+        }
+        response
+    }
+
+    /// A packet. The head is judged before a byte of the body is read.
+    async fn ilp(&self, head: &Parts, named: Option<&str>, body: Incoming) -> Response<Body> {
+        if head.method != Method::POST {
+            return with(
+                plain(StatusCode::METHOD_NOT_ALLOWED, "packets are sent by POST\n"),
+                ALLOW,
+                "POST",
+            );
+        }
+        let Ok(account) = self.worker.authenticate(bearer(&head.headers), named) else {
+            return with(
+                plain(StatusCode::UNAUTHORIZED, "not authorized\n"),
+                WWW_AUTHENTICATE,
+                "Bearer",
+            );
+        };
+        if !is_packet_type(&head.headers) {
+            let message = "packets are application/octet-stream\n";
+            return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
+        }
+        let body = timeout(BODY_TIMEOUT, body::read(body, PACKET_BODY_BYTES_MAX));
+        let prepare = match body.await {
+            Ok(Ok(prepare)) => BytesMut::from(prepare),
+            Ok(Err(BodyError::TooLarge)) => {
+                return plain(StatusCode::PAYLOAD_TOO_LARGE, "packet is too large\n");
+            }
+            Ok(Err(BodyError::Broken(_))) => {
+                return plain(StatusCode::BAD_REQUEST, "body is broken\n");
+            }
+            Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "body did not come in time\n"),
+        };
+        let reply = self.worker.packet(account, prepare).await;
+        let mut response = Response::new(Full::new(reply));
+        response.headers_mut().insert(CONTENT_TYPE, OCTET_STREAM);
+        response
+    }
+
+    /// Makes the connection a WebSocket. Who is there will be seen in the first BTP frame.
+    fn btp(&self, head: &Parts, named: Option<&str>, upgrade: Option<OnUpgrade>) -> Response<Body> {
+        let has = |name: HeaderName, token: &str| {
+            let values = head.headers.get_all(name).into_iter();
+            let mut tokens = values
+                .filter_map(|value| value.to_str().ok())
+                .flat_map(|value| value.split(','));
+            tokens.any(|value| value.trim().eq_ignore_ascii_case(token))
+        };
+        if head.method != Method::GET {
+            let response = plain(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "BTP is spoken by WebSocket\n",
+            );
+            return with(response, ALLOW, "GET");
+        }
+        let key = head.headers.get(SEC_WEBSOCKET_KEY);
+        let is_version_13 = has(SEC_WEBSOCKET_VERSION, "13");
+        let (Some(upgrade), Some(key), true, true, true) = (
+            upgrade,
+            key,
+            is_version_13,
+            has(UPGRADE, "websocket"),
+            has(CONNECTION, "upgrade"),
+        ) else {
+            let response = plain(StatusCode::UPGRADE_REQUIRED, "BTP is spoken by WebSocket\n");
+            let response = with(response, UPGRADE, "websocket");
+            return with(response, SEC_WEBSOCKET_VERSION, "13");
+        };
+        let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()))
+            .expect("base64 can stand in a header");
+        let named = named.map(str::to_owned);
+        spawn_local(session(
+            Rc::clone(&self.worker),
+            upgrade,
+            named,
+            Rc::clone(&self.permit),
+        ));
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
+        let response = with(response, UPGRADE, "websocket");
+        with(response, CONNECTION, "Upgrade")
+    }
+}
+
+async fn session(
+    worker: Rc<Worker>,
+    upgrade: OnUpgrade,
+    named: Option<String>,
+    _permit: Rc<Permit>,
+) {
+    let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, upgrade).await else {
+        return; // the client went away
+    };
+    let config = Some(websocket_config());
+    let stream = TokioIo::new(stream);
+    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, config).await;
+    let now_ns = worker.clock().now_ns();
+    let session = Session::server(worker.btp_settings(), now_ns, wall(), named.clone());
+    let side = Side::Server { named };
+    Driver::new(worker, socket, session, side, Vec::new())
+        .run()
+        .await;
+}
+
+/// The token of an `Authorization: Bearer` header (RFC 6750).
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    const SCHEME: &[u8] = b"bearer ";
+    let (scheme, token) = headers
+        .get(AUTHORIZATION)?
+        .as_bytes()
+        .split_at_checked(SCHEME.len())?;
+    let is_bearer = scheme.eq_ignore_ascii_case(SCHEME);
+    is_bearer.then_some(token.trim_ascii())
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    with(response, CONTENT_TYPE, "text/plain")
+}
+
+fn with(mut response: Response<Body>, name: HeaderName, value: &'static str) -> Response<Body> {
+    let value = HeaderValue::from_static(value);
+    response.headers_mut().insert(name, value);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        for (path, route) in [
+            ("/ilp", Route::Ilp(None)),
+            ("/accounts/alice/ilp", Route::Ilp(Some("alice"))),
+            ("/ilp/btp", Route::Btp(None)),
+            ("/accounts/alice/ilp/btp", Route::Btp(Some("alice"))),
+            ("/accounts/alice/spsp", Route::Spsp(Some("alice"))),
+            ("/.well-known/pay", Route::Spsp(None)),
+            ("/alice", Route::Spsp(Some("alice"))),
+            ("/", Route::None),
+            ("/alice/", Route::None),
+            ("/accounts/alice", Route::None),
+            ("/accounts/alice/ilp/x", Route::None),
+        ] {
+            assert_eq!(Route::of(path), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn bearer_tokens() {
+        for (value, token) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer abc", Some("abc")),
+            ("BEARER  abc ", Some("abc")),
+            ("Bearer ", Some("")),
+            ("Basic abc", None),
+            ("abc", None),
+            ("", None),
+        ] {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]);
+            assert_eq!(bearer(&headers), token.map(str::as_bytes), "{value:?}");
+        }
+        assert_eq!(bearer(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,323 @@
+//! One I/O thread: its connections, and what the core wants done with them.
+
+use std::{
+    cell::{Cell, Ref, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+};
+
+use bytes::{Bytes, BytesMut};
+use rialto_btp::session;
+use rialto_connector::{Action, Input, LinkFailure, LinkId, Reason, RequestId};
+use rialto_ledger::AccountId;
+use rustls::ServerConfig;
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, watch},
+};
+
+use crate::{
+    btp::{End, Outbox},
+    clock::{Clock, wall},
+    dial,
+    directory::{AuthCounters, Directory},
+    http_client::HttpClient,
+    inbox::Inbox,
+    server::{self, Permit},
+    spsp::SpspAnswer,
+    tls::ClientTls,
+    waiting::Waiting,
+};
+
+/// What a worker is made of.
+pub struct WorkerConfig {
+    /// Its number; stands in the [`LinkId`]s of its connections.
+    pub id: u16,
+    /// The node's.
+    pub clock: Clock,
+    /// The accounts as they are at present.
+    pub directory: watch::Receiver<Arc<Directory>>,
+    /// Shared by all workers.
+    pub auth_counters: Arc<AuthCounters>,
+    /// How servers are verified.
+    pub tls: ClientTls,
+    /// Times of BTP sessions.
+    pub btp: session::Settings,
+    /// Most connections that are open to this worker at a time. One more is closed at once.
+    pub connections_max: usize,
+    /// Answers SPSP queries.
+    pub spsp: Box<SpspAnswer>,
+}
+
+/// The links of one thread. Everything runs on the `LocalSet` that it is used in.
+pub struct Worker {
+    config: WorkerConfig,
+    /// The last value of the configuration's receiver.
+    directory: RefCell<Arc<Directory>>,
+    directory_changes: RefCell<watch::Receiver<Arc<Directory>>>,
+    inbox: Inbox,
+    waiting: Rc<Waiting>,
+    http: RefCell<HashMap<AccountId, Rc<HttpClient>>>,
+    sessions: RefCell<HashMap<u32, Rc<Outbox>>>,
+    serial: Cell<u32>,
+    connections: Cell<usize>,
+    draining: Cell<bool>,
+    drained: Notify,
+}
+
+impl Worker {
+    /// A worker without connections.
+    pub fn new(config: WorkerConfig) -> Rc<Self> {
+        let mut directory_changes = config.directory.clone();
+        let directory = directory_changes.borrow_and_update().clone();
+        Rc::new(Self {
+            config,
+            directory: RefCell::new(directory),
+            directory_changes: RefCell::new(directory_changes),
+            inbox: Inbox::default(),
+            waiting: Rc::default(),
+            http: RefCell::default(),
+            sessions: RefCell::default(),
+            serial: Cell::new(0),
+            connections: Cell::new(0),
+            draining: Cell::new(false),
+            drained: Notify::new(),
+        })
+    }
+
+    /// Where its inputs come out.
+    pub fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
+    /// Does what the core wants. Nothing is written to a socket before the caller yields, so that
+    /// everything from one turn is written at once.
+    ///
+    /// Actions on local links, on links of other workers, and reports are not its business and
+    /// ignored.
+    pub fn perform(&self, action: Action) {
+        match action {
+            Action::Forward {
+                link,
+                request,
+                packet,
+                deadline_ns,
+            } => match link {
+                LinkId::Http(account) => self.forward_http(account, request, packet, deadline_ns),
+                LinkId::Session { .. } => self.forward_session(link, request, &packet),
+                LinkId::Local | LinkId::Waiting { .. } => {}
+            },
+            Action::Answer {
+                link,
+                request,
+                packet,
+            } => match link {
+                LinkId::Waiting { worker } if worker == self.config.id => {
+                    self.waiting.answer(request, packet);
+                }
+                LinkId::Session { .. } => {
+                    if let Some(outbox) = self.session(link) {
+                        outbox.reply(request, &packet);
+                    }
+                }
+                LinkId::Waiting { .. } | LinkId::Local | LinkId::Http(_) => {}
+            },
+            Action::Disconnect { link } => {
+                if let Some(outbox) = self.session(link) {
+                    outbox.end(End::Session(session::CloseReason::Superseded));
+                }
+            }
+            Action::Report(_) => {}
+        }
+    }
+
+    /// Accepts connections, with TLS if there are settings for it. Resolves once the worker drains.
+    pub async fn serve(self: Rc<Self>, listener: TcpListener, tls: Option<Arc<ServerConfig>>) {
+        server::serve(self, listener, tls).await;
+    }
+
+    /// Keeps up a BTP connection for every account that has settings for it. To be called on one
+    /// worker only. Resolves once the directory's sender is gone.
+    pub async fn dial(self: Rc<Self>) {
+        dial::dial(self).await;
+    }
+
+    /// Accepts no more connections and opens none. Requests that are in flight may finish.
+    pub fn drain(&self) {
+        self.draining.set(true);
+        self.drained.notify_waiters();
+    }
+
+    /// Closes the BTP sessions, once the caller yields.
+    pub fn close(&self) {
+        self.drain();
+        for outbox in self.sessions.borrow().values() {
+            outbox.end(End::Leaving);
+        }
+    }
+
+    /// How many connections are open to this worker.
+    pub fn connection_count(&self) -> usize {
+        self.connections.get()
+    }
+
+    fn forward_http(
+        &self,
+        account: AccountId,
+        request: RequestId,
+        packet: Bytes,
+        deadline_ns: u64,
+    ) {
+        // Before the clients are borrowed, because it may let go of some.
+        let directory = self.directory();
+        let clients = &mut *self.http.borrow_mut();
+        if let Some(client) = clients.get(&account) {
+            client.send(request, packet, deadline_ns);
+            return;
+        }
+        let peer = directory.account(account).and_then(|of| of.http.clone());
+        let Some(peer) = peer else {
+            self.inbox.push(Input::Failed {
+                link: LinkId::Http(account),
+                request,
+                failure: LinkFailure::Closed,
+            });
+            return;
+        };
+        let config = &self.config;
+        let tls = config.tls.clone();
+        let client = HttpClient::new(account, peer, tls, config.clock, self.inbox.clone());
+        client.send(request, packet, deadline_ns);
+        clients.insert(account, client);
+    }
+
+    fn forward_session(&self, link: LinkId, request: RequestId, packet: &[u8]) {
+        let sent = self
+            .session(link)
+            .is_some_and(|outbox| outbox.prepare(request, packet));
+        if !sent {
+            self.inbox.push(Input::Failed {
+                link,
+                request,
+                failure: LinkFailure::Closed,
+            });
+        }
+    }
+
+    fn session(&self, link: LinkId) -> Option<Rc<Outbox>> {
+        match link {
+            LinkId::Session { worker, serial } if worker == self.config.id => {
+                self.sessions.borrow().get(&serial).cloned()
+            }
+            LinkId::Session { .. } | LinkId::Local | LinkId::Http(_) | LinkId::Waiting { .. } => {
+                None
+            }
+        }
+    }
+
+    /// The accounts as they are now. Clients of peers that changed are let go; what they have in
+    /// flight goes on.
+    fn directory(&self) -> Ref<'_, Directory> {
+        let mut changes = self.directory_changes.borrow_mut();
+        if changes.has_changed().unwrap_or(false) {
+            let directory = changes.borrow_and_update().clone();
+            self.http.borrow_mut().retain(|id, client| {
+                let account = directory.account(*id);
+                account.and_then(|account| account.http.as_ref()) == Some(client.peer())
+            });
+            *self.directory.borrow_mut() = directory;
+        }
+        Ref::map(self.directory.borrow(), |directory| &**directory)
+    }
+
+    /// Whose token it is; failures are counted.
+    pub(crate) fn authenticate(
+        &self,
+        token: Option<&[u8]>,
+        named: Option<&str>,
+    ) -> Result<AccountId, Reason> {
+        let found = self
+            .directory()
+            .authenticate(token, named, wall().unix_ms());
+        found.inspect_err(|reason| self.config.auth_counters.count(*reason))
+    }
+
+    /// Gives a packet from an HTTP client to the core, and waits for the answer. When this future is
+    /// dropped the packet goes its way all the same, and its answer finds nobody.
+    pub(crate) async fn packet(&self, account: AccountId, packet: BytesMut) -> Bytes {
+        let answer = self.waiting.open();
+        self.inbox.push(Input::Prepare {
+            account,
+            link: LinkId::Waiting {
+                worker: self.config.id,
+            },
+            request: answer.request(),
+            packet,
+        });
+        answer.await
+    }
+
+    pub(crate) fn register_session(&self, outbox: Rc<Outbox>) -> LinkId {
+        let serial = self.serial.get();
+        // After 2^32 sessions the process has lived too long to keep its promise.
+        self.serial
+            .set(serial.checked_add(1).expect("fewer than 2^32 sessions"));
+        self.sessions.borrow_mut().insert(serial, outbox);
+        LinkId::Session {
+            worker: self.config.id,
+            serial,
+        }
+    }
+
+    pub(crate) fn forget_session(&self, link: LinkId) {
+        if let LinkId::Session { serial, .. } = link {
+            self.sessions.borrow_mut().remove(&serial);
+        }
+    }
+
+    /// Room for one more connection.
+    pub(crate) fn permit(self: &Rc<Self>) -> Option<Permit> {
+        let count = self.connections.get();
+        (count < self.config.connections_max).then(|| {
+            self.connections.set(count + 1);
+            Permit(Rc::clone(self))
+        })
+    }
+
+    pub(crate) fn connection_ended(&self) {
+        self.connections.set(self.connections.get() - 1);
+    }
+
+    pub(crate) async fn drained(&self) {
+        // Registered before the flag is looked at, so that no call is missed.
+        let drained = self.drained.notified();
+        if !self.draining.get() {
+            drained.await;
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.config.clock
+    }
+
+    pub(crate) fn btp_settings(&self) -> session::Settings {
+        self.config.btp
+    }
+
+    pub(crate) fn tls(&self) -> &ClientTls {
+        &self.config.tls
+    }
+
+    pub(crate) fn spsp(&self) -> &SpspAnswer {
+        &*self.config.spsp
+    }
+
+    pub(crate) fn directory_changes(&self) -> watch::Receiver<Arc<Directory>> {
+        self.config.directory.clone()
+    }
+}

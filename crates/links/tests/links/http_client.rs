@@ -1,0 +1,223 @@
+use std::time::Duration;
+
+use rialto_connector::{LinkFailure, LinkId, RequestId};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use crate::support::{
+    ALICE, BOB, FULFILL, Node, Options, PREPARE, http_account, read_message, run, stranger,
+};
+
+const HUB: LinkId = LinkId::Http(ALICE);
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n\x0dx";
+
+async fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+/// A node whose packets to alice go to the listener.
+async fn node(listener: &TcpListener) -> Node {
+    Node::new([http_account(
+        ALICE,
+        "http",
+        listener.local_addr().unwrap(),
+        "t",
+    )])
+    .await
+}
+
+#[test]
+fn packets_go_out_and_replies_come_in_by_http1_and_http2() {
+    run(async {
+        for (scheme, connections) in [("http", 3), ("h2c", 1)] {
+            let hub = Node::start(Options::default()).await;
+            let node = Node::new([http_account(ALICE, scheme, hub.address, "b")]).await;
+            node.forward(HUB, 1, PREPARE);
+            let (account, link, request, packet) = hub.prepare().await;
+            assert_eq!((account, &packet[..]), (BOB, PREPARE));
+            hub.answer(link, request, FULFILL);
+            let (from, request, packet) = node.reply().await;
+            assert_eq!((from, request, &packet[..]), (HUB, RequestId(1), FULFILL));
+
+            for request in 2..5 {
+                node.forward(HUB, request, PREPARE);
+            }
+            let waiting = [
+                hub.prepare().await,
+                hub.prepare().await,
+                hub.prepare().await,
+            ];
+            assert_eq!(hub.worker.connection_count(), connections, "{scheme}");
+            for (_, link, request, _) in waiting {
+                hub.answer(link, request, FULFILL);
+            }
+            let mut replies = [
+                node.reply().await.1,
+                node.reply().await.1,
+                node.reply().await.1,
+            ];
+            replies.sort_by_key(|request| request.0);
+            assert_eq!(replies, [2, 3, 4].map(RequestId));
+
+            // Connections are used again.
+            node.forward(HUB, 5, PREPARE);
+            let (_, link, request, _) = hub.prepare().await;
+            assert_eq!(hub.worker.connection_count(), connections);
+            hub.answer(link, request, FULFILL);
+            node.reply().await;
+        }
+    });
+}
+
+#[test]
+fn the_request_is_what_peers_expect() {
+    run(async {
+        let listener = listener().await;
+        let address = listener.local_addr().unwrap();
+        let node = node(&listener).await;
+        node.forward(HUB, 1, PREPARE);
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let request = read_message(&mut stream).await;
+        assert!(request.starts_with("POST /ilp HTTP/1.1\r\n"), "{request}");
+        for header in [
+            "authorization: Bearer t",
+            "content-type: application/octet-stream",
+            "accept: application/octet-stream",
+            "content-length: 8",
+            &format!("host: {address}"),
+        ] {
+            assert!(request.contains(&format!("{header}\r\n")), "{request}");
+        }
+    });
+}
+
+#[test]
+fn answers_that_are_none() {
+    use LinkFailure::{BadReply, ContentType, Http};
+    run(async {
+        let too_large = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: 40001\r\n\r\n{}",
+            "x".repeat(40_001)
+        );
+        for (answer, failure) in [
+            (
+                "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n",
+                Http(401),
+            ),
+            (
+                "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+                Http(404),
+            ),
+            ("HTTP/1.1 503 Later\r\ncontent-length: 0\r\n\r\n", Http(503)),
+            (
+                "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+                Http(302),
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 0\r\n\r\n",
+                ContentType,
+            ),
+            (&too_large, BadReply),
+        ] {
+            let listener = listener().await;
+            let node = node(&listener).await;
+            node.forward(HUB, 1, PREPARE);
+            stranger(&listener, answer).await;
+            assert_eq!(node.failed().await, (HUB, RequestId(1), failure));
+        }
+    });
+}
+
+#[test]
+fn peers_that_cannot_be_reached() {
+    run(async {
+        let closed = listener().await.local_addr().unwrap();
+        let plain = Node::start(Options::default()).await;
+        for (url, failure) in [
+            (format!("http://{closed}/"), LinkFailure::Connect),
+            ("http://no..such/".to_owned(), LinkFailure::Dns),
+            (format!("https://{}/", plain.address), LinkFailure::Tls),
+        ] {
+            let mut account = http_account(ALICE, "http", closed, "t");
+            account.http = Some(rialto_links::HttpPeer::new(&url, "t").unwrap());
+            let node = Node::new([account]).await;
+            node.forward(HUB, 1, PREPARE);
+            assert_eq!(node.failed().await, (HUB, RequestId(1), failure), "{url}");
+            // At once, without another attempt.
+            node.forward(HUB, 2, PREPARE);
+            assert_eq!(node.failed().await, (HUB, RequestId(2), failure), "{url}");
+        }
+        let node = Node::start(Options::default()).await;
+        node.forward(HUB, 1, PREPARE);
+        let failed = (HUB, RequestId(1), LinkFailure::Closed);
+        assert_eq!(node.failed().await, failed, "no settings at all");
+    });
+}
+
+#[test]
+fn a_connection_closed_while_idle_loses_no_packet() {
+    run(async {
+        let listener = listener().await;
+        let node = node(&listener).await;
+        node.forward(HUB, 1, PREPARE);
+        let stream = stranger(&listener, OK).await;
+        node.reply().await;
+        drop(stream);
+        // Before the node had a chance to see it.
+        node.forward(HUB, 2, PREPARE);
+        stranger(&listener, OK).await;
+        assert_eq!(node.reply().await.1, RequestId(2));
+    });
+}
+
+#[test]
+fn a_packet_that_may_have_arrived_is_neither_failed_nor_sent_again() {
+    run(async {
+        let listener = listener().await;
+        let node = node(&listener).await;
+        for (request, answer) in [
+            (1, ""),
+            (3, "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"),
+            (5, "HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"),
+        ] {
+            node.forward(HUB, request, PREPARE);
+            drop(stranger(&listener, answer).await);
+            // The next that is heard is about the next packet.
+            node.forward(HUB, request + 1, b"\x0cnext");
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(read_message(&mut stream).await.ends_with("next"));
+            stream.write_all(OK.as_bytes()).await.unwrap();
+            drop(stream);
+            assert_eq!(node.reply().await.1, RequestId(request + 1));
+        }
+    });
+}
+
+#[test]
+fn a_request_is_given_up_at_its_deadline() {
+    run(async {
+        let listener = listener().await;
+        let node = node(&listener).await;
+        node.forward_for(HUB, 1, PREPARE, Duration::from_millis(50));
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_message(&mut stream).await;
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn new_settings_are_used_at_once() {
+    run(async {
+        let (old, new) = (listener().await, listener().await);
+        let node = node(&old).await;
+        node.forward(HUB, 1, PREPARE);
+        let _stream = stranger(&old, OK).await;
+        node.reply().await;
+        node.set_accounts([http_account(ALICE, "http", new.local_addr().unwrap(), "t")]);
+        node.forward(HUB, 2, PREPARE);
+        stranger(&new, OK).await;
+        assert_eq!(node.reply().await.1, RequestId(2));
+    });
+}

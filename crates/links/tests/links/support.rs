@@ -1,0 +1,299 @@
+//! A node without a core, and strangers that talk to it.
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use rialto_btp::session;
+use rialto_connector::{Action, Input, LinkFailure, LinkId, RequestId};
+use rialto_ledger::AccountId;
+use rialto_links::{
+    Account, AuthCounters, ClientTls, Clock, Directory, HttpPeer, SpspQuery, SpspRefusal, Worker,
+    WorkerConfig, hash_token,
+};
+use rialto_stream::{SharedSecret, spsp};
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::{JoinHandle, LocalSet, spawn_local},
+    time::timeout,
+};
+
+/// No test takes so long, unless it fails.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) const ALICE: AccountId = AccountId(1);
+pub(crate) const BOB: AccountId = AccountId(2);
+
+/// What a Prepare, a Fulfill and a Reject begin with; links look at no more than that.
+pub(crate) const PREPARE: &[u8] = b"\x0cprepare";
+pub(crate) const FULFILL: &[u8] = b"\x0dfulfill";
+
+pub(crate) fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        timeout(PATIENCE, test).await.expect("the test hangs");
+    });
+}
+
+pub(crate) fn account(id: AccountId, name: &str, token: &str) -> Account {
+    Account {
+        id,
+        name: name.to_owned(),
+        tokens: vec![(hash_token(token.as_bytes()), None)],
+        http: None,
+        btp: None,
+    }
+}
+
+/// What differs from test to test.
+pub(crate) struct Options {
+    pub(crate) accounts: Vec<Account>,
+    pub(crate) btp: session::Settings,
+    pub(crate) connections_max: usize,
+    pub(crate) client_tls: ClientTls,
+    pub(crate) server_tls: Option<Arc<ServerConfig>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            accounts: vec![account(ALICE, "alice", "a"), account(BOB, "bob", "b")],
+            btp: session::Settings::default(),
+            connections_max: 1_000,
+            client_tls: ClientTls::new(None).unwrap(),
+            server_tls: None,
+        }
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) address: SocketAddr,
+    pub(crate) directory: watch::Sender<Arc<Directory>>,
+    pub(crate) auth_counters: Arc<AuthCounters>,
+    pub(crate) clock: Clock,
+    pub(crate) serving: JoinHandle<()>,
+    inputs: RefCell<VecDeque<Input>>,
+}
+
+impl Node {
+    pub(crate) async fn new(accounts: impl IntoIterator<Item = Account>) -> Self {
+        Self::start(Options {
+            accounts: accounts.into_iter().collect(),
+            ..Options::default()
+        })
+        .await
+    }
+
+    pub(crate) async fn start(options: Options) -> Self {
+        let clock = Clock::new();
+        let auth_counters = Arc::new(AuthCounters::default());
+        let (directory, receiver) = watch::channel(Arc::new(Directory::new(options.accounts)));
+        let worker = Worker::new(WorkerConfig {
+            id: 7,
+            clock,
+            directory: receiver,
+            auth_counters: Arc::clone(&auth_counters),
+            tls: options.client_tls,
+            btp: options.btp,
+            connections_max: options.connections_max,
+            spsp: Box::new(answer_spsp),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = spawn_local(Rc::clone(&worker).serve(listener, options.server_tls));
+        Self {
+            worker,
+            address,
+            directory,
+            auth_counters,
+            clock,
+            serving,
+            inputs: RefCell::default(),
+        }
+    }
+
+    /// Keeps up BTP connections.
+    pub(crate) fn dial(&self) {
+        spawn_local(Rc::clone(&self.worker).dial());
+    }
+
+    pub(crate) fn set_accounts(&self, accounts: impl IntoIterator<Item = Account>) {
+        self.directory
+            .send_replace(Arc::new(Directory::new(accounts)));
+    }
+
+    pub(crate) async fn input(&self) -> Input {
+        loop {
+            if let Some(input) = self.inputs.borrow_mut().pop_front() {
+                return input;
+            }
+            self.worker.inbox().arrived().await;
+            let mut batch = Vec::new();
+            self.worker.inbox().drain(&mut batch);
+            self.inputs.borrow_mut().extend(batch);
+        }
+    }
+
+    pub(crate) async fn prepare(&self) -> (AccountId, LinkId, RequestId, BytesMut) {
+        match self.input().await {
+            Input::Prepare {
+                account,
+                link,
+                request,
+                packet,
+            } => (account, link, request, packet),
+            other => panic!("not a Prepare: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn reply(&self) -> (LinkId, RequestId, Bytes) {
+        match self.input().await {
+            Input::Reply {
+                link,
+                request,
+                packet,
+            } => (link, request, packet),
+            other => panic!("not a reply: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn failed(&self) -> (LinkId, RequestId, LinkFailure) {
+        match self.input().await {
+            Input::Failed {
+                link,
+                request,
+                failure,
+            } => (link, request, failure),
+            other => panic!("not a failure: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn link_up(&self) -> (LinkId, AccountId) {
+        match self.input().await {
+            Input::LinkUp { link, account } => (link, account),
+            other => panic!("no link: {other:?}"),
+        }
+    }
+
+    pub(crate) async fn link_down(&self) -> LinkId {
+        match self.input().await {
+            Input::LinkDown { link } => link,
+            other => panic!("link is still up: {other:?}"),
+        }
+    }
+
+    pub(crate) fn answer(&self, link: LinkId, request: RequestId, packet: &'static [u8]) {
+        let packet = Bytes::from_static(packet);
+        self.worker.perform(Action::Answer {
+            link,
+            request,
+            packet,
+        });
+    }
+
+    pub(crate) fn forward(&self, link: LinkId, request: u64, packet: &'static [u8]) {
+        self.forward_for(link, request, packet, PATIENCE);
+    }
+
+    pub(crate) fn forward_for(
+        &self,
+        link: LinkId,
+        request: u64,
+        packet: &'static [u8],
+        time: Duration,
+    ) {
+        let time_ns = u64::try_from(time.as_nanos()).unwrap();
+        self.worker.perform(Action::Forward {
+            link,
+            request: RequestId(request),
+            packet: Bytes::from_static(packet),
+            deadline_ns: self.clock.now_ns() + time_ns,
+        });
+    }
+}
+
+/// Carol can be paid, and is the one that the node itself means; dave cannot at the moment.
+fn answer_spsp(query: SpspQuery) -> Result<spsp::Response, SpspRefusal> {
+    match query.account.as_deref() {
+        None | Some("carol") => Ok(spsp::Response {
+            destination_account: "test.carol.x".parse().unwrap(),
+            shared_secret: SharedSecret::from_bytes([1; 32]),
+            receipts_enabled: query.receipt.is_some(),
+            asset: None,
+        }),
+        Some("dave") => Err(SpspRefusal::Unavailable),
+        Some(_) => Err(SpspRefusal::UnknownReceiver),
+    }
+}
+
+/// An account whose packets go to `address` by HTTP.
+pub(crate) fn http_account(
+    id: AccountId,
+    scheme: &str,
+    address: SocketAddr,
+    token: &str,
+) -> Account {
+    let url = format!("{scheme}://{address}/ilp");
+    Account {
+        http: Some(HttpPeer::new(&url, token).unwrap()),
+        ..account(id, "hub", "h")
+    }
+}
+
+/// Sends bytes and reads one HTTP/1.1 response.
+pub(crate) async fn exchange(stream: &mut TcpStream, request: &[u8]) -> String {
+    stream.write_all(request).await.unwrap();
+    read_message(stream).await
+}
+
+/// A head, and the body that its Content-Length announces.
+pub(crate) async fn read_message(stream: &mut TcpStream) -> String {
+    let mut message = Vec::new();
+    while !message.ends_with(b"\r\n\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => message.push(byte),
+            Err(_) => return String::from_utf8(message).unwrap(),
+        }
+    }
+    let head = String::from_utf8(message).unwrap();
+    let length = head
+        .to_ascii_lowercase()
+        .split("content-length: ")
+        .nth(1)
+        .map_or(0, |rest| {
+            rest.split("\r\n").next().unwrap().parse().unwrap()
+        });
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    head + &String::from_utf8_lossy(&body)
+}
+
+/// Somebody who accepts a connection, reads one request, and sends `answer`.
+pub(crate) async fn stranger(listener: &TcpListener, answer: &str) -> TcpStream {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    read_message(&mut stream).await;
+    stream.write_all(answer.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Waits for what a socket's other end will soon have noticed.
+pub(crate) async fn until(what: impl Fn() -> bool) {
+    let since = Instant::now();
+    while !what() {
+        assert!(since.elapsed() < PATIENCE, "it does not happen");
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,444 @@
+//! The whole life of a node: bind, recover, serve, drain.
+
+use std::{
+    fs,
+    io,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process,
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use parking_lot::RwLock;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+use rialto_admin::{Scopes, Token};
+use rialto_connector::{Connector, Effects, Settings};
+use rialto_journal::{FileDisk, Journal, JournalError, Options, Replay};
+use rialto_ledger::{Lsn, Record, TokenHash};
+use rialto_links::{AuthCounters, SpspAnswer, SpspClient, SpspQuery, SpspRefusal, WorkerConfig, hash_token, tls};
+use rialto_stream::spsp;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    config::{self, Config, ConfigError, Durability, Loaded},
+    handle::Handle,
+    log,
+    secrets::{NodeSecret, SecretError, random, read_private},
+    shell::Shell,
+    threads,
+};
+
+/// Where a running node says how it is reached, in its data folder.
+pub const ENDPOINTS_FILE: &str = "endpoints.json";
+
+/// How often a drain looks whether everything was answered.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+
+/// How a running node is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// The node listener.
+    pub node: SocketAddr,
+    /// The admin API.
+    pub admin: SocketAddr,
+    /// The process.
+    pub pid: u32,
+}
+
+/// Why a node does not start, or stopped badly.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A secret cannot be used.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// Another value in the configuration cannot be used.
+    #[error("{key}: {message}")]
+    Value {
+        /// The key to change.
+        key: &'static str,
+        /// What is wrong.
+        message: String,
+    },
+    /// A port cannot be listened on.
+    #[error("{key}: cannot listen on {address}: {source}")]
+    Listen {
+        /// The key to change.
+        key: &'static str,
+        /// The address in it.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The operating system refused something.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The journal failed while the node ran.
+    #[error("the journal failed while the node ran: the log says why")]
+    Failed,
+}
+
+impl RunError {
+    /// The exit code of conventions for services: 78 configuration, 69 unavailable, 1 else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Secret(_) | Self::Value { .. } => 78,
+            Self::Listen { .. } | Self::Journal(JournalError::InUse { .. }) => 69,
+            Self::Journal(
+                JournalError::Version { .. }
+                | JournalError::NotAJournal { .. }
+                | JournalError::Damaged { .. }
+                | JournalError::Replay { .. },
+            ) => 78,
+            Self::Journal(_) | Self::System { .. } | Self::Failed => 1,
+        }
+    }
+}
+
+/// What is read from files beside the configuration.
+struct Files {
+    secret: NodeSecret,
+    tokens: Vec<Token>,
+    tls: Option<tls::Server>,
+    roots: tls::Roots,
+}
+
+/// Says what is wrong with a configuration and the files it names, without opening the store.
+pub fn check(loaded: &Loaded) -> Result<(), RunError> {
+    read_files(&loaded.config)?;
+    log::filter(&loaded.config.log.level)
+        .map_err(|message| RunError::Value { key: "log.level", message })?;
+    Ok(())
+}
+
+/// Runs a node until it is told to stop. `flags` are those that `loaded` was made with, for reloads.
+pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
+    let level = log::start(&loaded.config.log)
+        .map_err(|message| RunError::Value { key: "log.level", message })?;
+    let config = loaded.config;
+    let files = read_files(&config)?;
+
+    // Ports first: a node that cannot serve must not touch the data folder.
+    let node_listener = bind("node.listen", config.node.listen)?;
+    let admin_listener = bind("admin.listen", config.admin.listen)?;
+    let endpoints = Endpoints {
+        node: local_address(&node_listener)?,
+        admin: local_address(&admin_listener)?,
+        pid: process::id(),
+    };
+
+    let workers = config.node.threads.unwrap_or_else(cores);
+    let shell = Arc::new(recover(&config, files.secret, workers)?);
+    let auth = Arc::new(AuthCounters::default());
+    let public_url = public_url(&config, endpoints.node, files.tls.is_some());
+    let handle = Arc::new(Handle {
+        shell: Arc::clone(&shell),
+        spsp: SpspClient::new(files.roots.clone()),
+        auth: Arc::clone(&auth),
+        public_url,
+        started: Instant::now(),
+        config: RwLock::new(config.clone()),
+    });
+
+    let (stop, stopped) = watch::channel(false);
+    let mut io_threads = Vec::new();
+    for id in 0..workers {
+        let listener = node_listener.try_clone().map_err(system("listen on several threads"))?;
+        let worker = WorkerConfig {
+            id,
+            tls: files.tls.clone(),
+            roots: files.roots.clone(),
+            auth: Arc::clone(&auth),
+            spsp: Arc::new(answer_spsp(Arc::clone(&handle))),
+        };
+        let thread = threads::spawn_worker(Arc::clone(&shell), worker, listener, stopped.clone());
+        io_threads.push(thread.map_err(system("start a thread"))?);
+    }
+    let syncer = threads::spawn_syncer(Arc::clone(&shell)).map_err(system("start a thread"))?;
+    let checkpointer =
+        threads::spawn_checkpointer(Arc::clone(&shell)).map_err(system("start a thread"))?;
+
+    let endpoints_file = config.node.data_dir.join(ENDPOINTS_FILE);
+    write_endpoints(&endpoints_file, &endpoints)?;
+    info!(
+        name = config.node.name,
+        address = %config.node.ilp_address,
+        node = %endpoints.node,
+        admin = %endpoints.admin,
+        "ready"
+    );
+
+    // The admin API and the signals share the main thread: neither is on a packet's path.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(system("start the runtime"))?;
+    let served = runtime.block_on(async {
+        let mut terminate = on(SignalKind::terminate())?;
+        let mut interrupt = on(SignalKind::interrupt())?;
+        let mut hang_up = on(SignalKind::hangup())?;
+        let admin = tokio::net::TcpListener::from_std(admin_listener);
+        let admin = admin.map_err(system("listen for the admin API"))?;
+        let mut admin_stop = stopped.clone();
+        let until = async move {
+            let _ = admin_stop.changed().await;
+        };
+        let node: Arc<dyn rialto_admin::Node> = Arc::<Handle>::clone(&handle);
+        let serving = tokio::spawn(rialto_admin::serve(admin, node, files.tokens, until));
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hang_up.recv() => reload(&loaded.path, flags, &handle, &level),
+            }
+        }
+        info!("draining: new packets are refused, those in flight finish");
+        tokio::select! {
+            () = drain(&shell, config.node.max_hold_ms) => {}
+            _ = terminate.recv() => warn!("told twice: stopping at once"),
+            _ = interrupt.recv() => warn!("told twice: stopping at once"),
+        }
+        stop.send_replace(true);
+        let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
+        Ok::<(), RunError>(())
+    });
+    let _ = fs::remove_file(&endpoints_file);
+    served?;
+
+    shell.draining.store(true, Ordering::Relaxed);
+    for thread in io_threads {
+        let _ = thread.join();
+    }
+    checkpointer.thread().unpark();
+    let _ = checkpointer.join();
+    if !shell.has_failed() {
+        threads::checkpoint(&shell);
+    }
+    let closed = shell.journal.close();
+    let _ = syncer.join();
+    if shell.has_failed() {
+        return Err(RunError::Failed);
+    }
+    closed?;
+    info!("stopped");
+    Ok(())
+}
+
+fn read_files(config: &Config) -> Result<Files, RunError> {
+    let node = &config.node;
+    let value = |key: &'static str| move |message: String| RunError::Value { key, message };
+    let secret = NodeSecret::read(&node.secret_file)?;
+    let first = read_private(&config.admin.token_file)?;
+    if first.len() < 16 {
+        let message = format!("{} must hold at least 16 characters", config.admin.token_file.display());
+        return Err(RunError::Value { key: "admin.token_file", message });
+    }
+    let mut tokens = vec![Token {
+        name: "admin.token_file".to_owned(),
+        hash: hash_token(first.as_bytes()),
+        scopes: Scopes::ALL,
+        expires_at_ms: None,
+    }];
+    for token in &config.admin.tokens {
+        let hash = serde_json::from_value::<TokenHash>(token.hash.clone().into());
+        let hash = hash.map_err(|error| value("admin.tokens")(format!("{}: {error}", token.name)))?;
+        let scopes = Scopes::parse(&token.scopes)
+            .map_err(|message| value("admin.tokens")(format!("{}: {message}", token.name)))?;
+        let (name, expires_at_ms) = (token.name.clone(), token.expires_at_ms);
+        tokens.push(Token { name, hash, scopes, expires_at_ms });
+    }
+    let tls = match (&node.tls_cert_file, &node.tls_key_file) {
+        (Some(cert), Some(key)) => {
+            let server = tls::Server::read(cert, key);
+            Some(server.map_err(|error| value("node.tls_cert_file")(error.to_string()))?)
+        }
+        _ => None,
+    };
+    let roots = tls::Roots::read(node.tls_roots_file.as_deref())
+        .map_err(|error| value("node.tls_roots_file")(error.to_string()))?;
+    Ok(Files { secret, tokens, tls, roots })
+}
+
+fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
+    let listen = |source| RunError::Listen { key, address, source };
+    let listener = TcpListener::bind(address).map_err(listen)?;
+    listener.set_nonblocking(true).map_err(listen)?;
+    Ok(listener)
+}
+
+fn local_address(listener: &TcpListener) -> Result<SocketAddr, RunError> {
+    listener.local_addr().map_err(system("read the address of a listener"))
+}
+
+fn cores() -> u16 {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(cores).unwrap_or(u16::MAX)
+}
+
+/// Opens the journal and brings the books to where they were.
+fn recover(config: &Config, secret: NodeSecret, workers: u16) -> Result<Shell, RunError> {
+    fs::create_dir_all(&config.node.data_dir).map_err(system("make the data folder"))?;
+    let rng = ChaCha20Rng::from_seed(random());
+    let mut connector = Connector::new(settings(config), secret.stream(), rng);
+    let disk = Arc::new(FileDisk::new(config.node.data_dir.join("journal")));
+    let options = Options { id: u64::from_le_bytes(random()), ..Options::default() };
+    let (journal, recovered) = Journal::open(disk, options, |replay| {
+        let (lsn, bytes) = match replay {
+            Replay::Checkpoint { at, record } => (at, record),
+            Replay::Record { lsn, payload } => (lsn, payload),
+        };
+        let record = Record::decode(bytes).map_err(Box::<dyn std::error::Error + Send + Sync>::from)?;
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(connector.recover(Lsn(lsn.0), &record)?)
+    })?;
+    if let Some(torn) = &recovered.torn {
+        let path = torn.path.display().to_string();
+        warn!(path, bytes = torn.bytes, reason = torn.reason, "an unfinished end of the journal was dropped");
+    }
+    info!(records = recovered.last.0, "books recovered");
+
+    // Payments that were cut off are ended before anything else happens.
+    let mut out = Effects::default();
+    connector.recovered(&mut out);
+    for record in out.records() {
+        journal.append(record)?;
+    }
+    journal.write()?;
+    journal.sync()?;
+    out.drain().for_each(drop);
+    Ok(Shell::new(connector, journal, secret, workers))
+}
+
+fn settings(config: &Config) -> Settings {
+    let node = &config.node;
+    Settings {
+        min_message_window_ms: node.min_message_window_ms.into(),
+        max_hold_ms: node.max_hold_ms.into(),
+        spread: node.spread.clone(),
+        strict: node.durability == Durability::Strict,
+        unsynced_max: config.limits.unsynced.clone(),
+        ..Settings::new(node.ilp_address.clone())
+    }
+}
+
+fn public_url(config: &Config, address: SocketAddr, tls: bool) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    let configured = config.node.public_url.clone();
+    let url = configured.unwrap_or_else(|| format!("{scheme}://{address}"));
+    url.trim_end_matches('/').to_owned()
+}
+
+/// Answers payers who ask where to pay.
+fn answer_spsp(handle: Arc<Handle>) -> SpspAnswer {
+    Box::new(move |query: SpspQuery| {
+        let default = || handle.config.read().node.default_account.clone();
+        let name = query.account.or_else(default).ok_or(SpspRefusal::Unknown)?;
+        let (found, _) = handle.shell.step(&mut Effects::default(), Some, |core, _, _| {
+            core.spsp(&name, query.receipt.as_ref())
+        });
+        let found = found.ok_or(SpspRefusal::Unknown)?;
+        Ok(spsp::Response {
+            destination_account: found.credentials.destination_account,
+            shared_secret: found.credentials.shared_secret,
+            receipts_enabled: query.receipt.is_some(),
+            asset: Some(found.asset),
+        })
+    })
+}
+
+/// Written under another name first, so that nobody reads half of it.
+fn write_endpoints(path: &Path, endpoints: &Endpoints) -> Result<(), RunError> {
+    let write = || {
+        let temporary: PathBuf = path.with_extension("json.new");
+        fs::write(&temporary, serde_json::to_vec(endpoints).map_err(io::Error::from)?)?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(system("write endpoints.json to the data folder"))
+}
+
+/// Refuses new packets, and waits until those in flight are answered or their time is over.
+async fn drain(shell: &Shell, max_hold_ms: u32) {
+    shell.draining.store(true, Ordering::Relaxed);
+    shell.step(&mut Effects::default(), Some, |core, now, out| core.drain(now, out));
+    let until = Instant::now() + Duration::from_millis(max_hold_ms.into()) + DRAIN_LOOK;
+    while shell.read(Connector::in_flight_count) > 0 && Instant::now() < until {
+        tokio::time::sleep(DRAIN_LOOK).await;
+    }
+}
+
+/// Takes what may change while the node runs; keeps the old settings when the new are bad.
+fn reload(path: &Path, flags: &[(String, String)], handle: &Handle, level: &log::LevelHandle) {
+    let loaded = match config::load(path, flags).map_err(RunError::from).and_then(|loaded| {
+        check(&loaded)?;
+        Ok(loaded)
+    }) {
+        Ok(loaded) => loaded,
+        Err(problem) => {
+            error!(%problem, "the new configuration is bad: the old one stays");
+            return;
+        }
+    };
+    let (old, new) = (handle.config.read().clone(), loaded.config);
+    for (key, changed) in [
+        ("node.ilp_address", old.node.ilp_address != new.node.ilp_address),
+        ("node.listen", old.node.listen != new.node.listen),
+        ("node.public_url", old.node.public_url != new.node.public_url),
+        ("node.data_dir", old.node.data_dir != new.node.data_dir),
+        ("node.secret_file", old.node.secret_file != new.node.secret_file),
+        ("node.threads", old.node.threads != new.node.threads),
+        ("node.tls_cert_file", old.node.tls_cert_file != new.node.tls_cert_file),
+        ("admin.listen", old.admin.listen != new.admin.listen),
+    ] {
+        if changed {
+            warn!(key, "changes only with a restart");
+        }
+    }
+    if let Ok(filter) = log::filter(&new.log.level) {
+        let _ = level.reload(filter);
+    }
+    let settings = settings(&new);
+    handle.shell.step(&mut Effects::default(), Some, |core, _, _| core.reload(settings));
+    *handle.config.write() = new;
+    info!("configuration reloaded");
+}
+
+fn on(kind: SignalKind) -> Result<Signal, RunError> {
+    signal(kind).map_err(system("listen for signals"))
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> RunError {
+    move |source| RunError::System { what, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::{RunError, bind};
+
+    #[test]
+    fn a_taken_port_names_its_key() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = bind("node.listen", address).unwrap_err();
+        assert_eq!(error.exit_code(), 69);
+        assert!(matches!(&error, RunError::Listen { key: "node.listen", .. }));
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
+}

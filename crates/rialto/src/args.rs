@@ -1,0 +1,623 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::output::Output;
+
+/// Interledger in one binary: run a node, operate it, pay with it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rialto",
+    version,
+    propagate_version = false,
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  rialto demo
+  rialto init alice --ilp-address test.alice && rialto run --config alice/rialto.toml
+
+Exit codes: 0 done, 1 failed, 2 usage, 69 unavailable, 70 internal, 75 try again, 78 configuration."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make the configuration and the secrets of a new node
+    #[command(after_help = "\
+Examples:
+  rialto init
+  rialto init /etc/rialto --name hub --ilp-address g.hub")]
+    Init(InitArgs),
+
+    /// Run a node until SIGTERM or Ctrl-C; SIGHUP reloads the configuration
+    #[command(after_help = "\
+Examples:
+  rialto run
+  rialto run --config /etc/rialto/rialto.toml --set log.level=debug")]
+    Run(RunArgs),
+
+    /// Say what is wrong with a configuration, touching nothing
+    #[command(after_help = "\
+Examples:
+  rialto check
+  rialto check --config /etc/rialto/rialto.toml && systemctl reload rialto")]
+    Check(CheckArgs),
+
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+
+    /// Show how a running node is
+    #[command(after_help = "\
+Examples:
+  rialto status
+  rialto status --url http://127.0.0.1:7771 --json")]
+    Status(StatusArgs),
+
+    /// Accounts: everyone this node exchanges packets with
+    #[command(subcommand)]
+    Account(AccountCommand),
+
+    /// Static routes
+    #[command(subcommand)]
+    Route(RouteCommand),
+
+    /// Exchange rates
+    #[command(subcommand)]
+    Rate(RateCommand),
+
+    /// Who owes whom
+    #[command(after_help = "\
+Examples:
+  rialto balance
+  rialto balance bob --json")]
+    Balance(BalanceArgs),
+
+    /// Find out what a payment would deliver, without paying
+    #[command(after_help = "\
+Examples:
+  rialto quote '$bob.example' 12.50
+  rialto quote https://hub.example/bob --deliver 2000000 --from alice")]
+    Quote(QuoteArgs),
+
+    /// Pay a payment pointer
+    #[command(after_help = "\
+Examples:
+  rialto pay '$bob.example' 12.50
+  rialto pay https://hub.example/bob 12.50 --from alice --idempotency-key invoice-7 --json
+
+Ctrl-C stops the payment and says what was delivered until then. The same command with the same
+idempotency key never pays twice: it shows the payment that was made with the key.")]
+    Pay(PayArgs),
+
+    /// Measure the way to another node and back
+    #[command(after_help = "\
+Examples:
+  rialto ping g.hub
+  rialto ping g.hub --from alice --count 5")]
+    Ping(PingArgs),
+
+    /// Print the completions of a shell
+    #[command(after_help = "\
+Examples:
+  rialto completions bash > /etc/bash_completion.d/rialto
+  rialto completions zsh > ~/.zfunc/_rialto")]
+    Completions(CompletionsArgs),
+
+    /// Print the manual page, or write those of all commands to a folder
+    #[command(after_help = "\
+Examples:
+  rialto man | man -l -
+  rialto man /usr/local/share/man/man1")]
+    Man(ManArgs),
+
+    /// Three nodes on this machine, and a payment through them across currencies
+    #[command(after_help = "\
+Examples:
+  rialto demo
+  rialto demo --amount 10000000 --packet-max 1000 --json")]
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Folder to make them in
+    #[arg(default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Name of the node, for people
+    #[arg(long, default_value = "rialto")]
+    pub(crate) name: String,
+    /// ILP address of the node [default: test.NAME]
+    #[arg(long)]
+    pub(crate) ilp_address: Option<String>,
+}
+
+/// Which configuration.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// Configuration file
+    #[arg(long, env = "RIALTO_CONFIG", default_value = "rialto.toml")]
+    pub(crate) config: PathBuf,
+    /// Set a key over file and environment, such as node.listen=127.0.0.1:7770
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) set: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Exit as soon as stdin is closed: a node that must not outlive the process that started it
+    #[arg(long, hide = true)]
+    pub(crate) until_stdin_closes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Print nothing on stderr but errors
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show the values in force
+    #[command(after_help = "\
+Examples:
+  rialto config show
+  rialto config show --origin --config /etc/rialto/rialto.toml")]
+    Show(ConfigShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigShowArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Say where each value comes from
+    #[arg(long)]
+    pub(crate) origin: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which node, and how to print. The token comes from RIALTO_TOKEN or a file, never from a flag.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// Admin API of the node [default: of the node of --config, else http://127.0.0.1:7771]
+    #[arg(long, env = "RIALTO_URL", help_heading = "Node")]
+    pub(crate) url: Option<String>,
+    /// File with the admin token, or - for stdin [default: RIALTO_TOKEN, else that of --config]
+    #[arg(long, value_name = "FILE", help_heading = "Node")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Configuration of the node, when it runs on this machine [default: rialto.toml, if there]
+    #[arg(long, env = "RIALTO_CONFIG", value_name = "FILE", help_heading = "Node")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccountCommand {
+    /// List all accounts
+    #[command(after_help = "\
+Examples:
+  rialto account list
+  rialto account list --json | jq -r '.accounts[].name'")]
+    List(StatusArgs),
+    /// Show everything about an account
+    #[command(after_help = "\
+Examples:
+  rialto account show bob
+  rialto account show bob --json")]
+    Show(NamedArgs),
+    /// Make an account
+    #[command(after_help = "\
+Examples:
+  rialto account create alice --relation local --asset USD/9 --credit 100
+  rialto account create hub --relation parent --asset USD/9 --credit 100 \\
+      --btp-url btp+wss://hub.example/accounts/alice/ilp/btp --btp-token-file hub.token")]
+    Create(AccountCreateArgs),
+    /// Change an account; what is not named stays, `none` clears
+    #[command(after_help = "\
+Examples:
+  rialto account update bob --credit 250 --packet-max none
+  rialto account update bob --paused true")]
+    Update(AccountUpdateArgs),
+    /// Delete an account whose balance is zero, and its routes
+    #[command(after_help = "\
+Examples:
+  rialto account delete bob
+  rialto account delete bob --quiet")]
+    Delete(NamedArgs),
+    /// Make another incoming token and let the older ones expire
+    #[command(after_help = "\
+Examples:
+  rialto account rotate-token bob
+  rialto account rotate-token bob --grace-seconds 3600 > bob.token")]
+    RotateToken(RotateTokenArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NamedArgs {
+    /// Name of the account
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Relation {
+    /// Gives us our address; our default route
+    Parent,
+    /// An equal
+    Peer,
+    /// Gets its address from us
+    Child,
+    /// Has no node of its own: is paid and pays here
+    Local,
+}
+
+impl Relation {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Parent => "parent",
+            Self::Peer => "peer",
+            Self::Child => "child",
+            Self::Local => "local",
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AccountCreateArgs {
+    /// Name of the account: A-Z, a-z, 0-9, _, ~ and -
+    pub(crate) name: String,
+    /// What its holder is to us
+    #[arg(long, value_enum)]
+    pub(crate) relation: Relation,
+    /// What it is counted in: code and scale, such as USD/9
+    #[arg(long)]
+    pub(crate) asset: String,
+    #[command(flatten)]
+    pub(crate) settings: AccountSettingsArgs,
+    /// File with the token its holder presents to us
+    #[arg(long, value_name = "FILE", conflicts_with = "generate_token")]
+    pub(crate) incoming_token_file: Option<PathBuf>,
+    /// Make the token its holder presents to us, and print it
+    #[arg(long)]
+    pub(crate) generate_token: bool,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AccountUpdateArgs {
+    /// Name of the account
+    pub(crate) name: String,
+    /// What its holder is to us
+    #[arg(long, value_enum)]
+    pub(crate) relation: Option<Relation>,
+    #[command(flatten)]
+    pub(crate) settings: AccountSettingsArgs,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+/// What can be said at creation and changed later. Amounts are decimals of the account's asset.
+#[derive(Debug, Args)]
+pub(crate) struct AccountSettingsArgs {
+    /// ILP address, where it is not our own with the name after it
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) ilp_address: Option<String>,
+    /// Most that its holder may owe us
+    #[arg(long, value_name = "AMOUNT", help_heading = "Limits")]
+    pub(crate) credit: Option<String>,
+    /// Largest packet
+    #[arg(long, value_name = "AMOUNT", help_heading = "Limits")]
+    pub(crate) packet_max: Option<String>,
+    /// Packets per minute
+    #[arg(long, value_name = "COUNT", help_heading = "Limits")]
+    pub(crate) packets_per_minute: Option<String>,
+    /// Amount per minute
+    #[arg(long, value_name = "AMOUNT", help_heading = "Limits")]
+    pub(crate) amount_per_minute: Option<String>,
+    /// Packets in flight
+    #[arg(long, value_name = "COUNT", help_heading = "Limits")]
+    pub(crate) in_flight_count_max: Option<String>,
+    /// Amount in flight
+    #[arg(long, value_name = "AMOUNT", help_heading = "Limits")]
+    pub(crate) in_flight_amount_max: Option<String>,
+    /// Amount not yet safe on disk: the most that a power failure can cost
+    #[arg(long, value_name = "AMOUNT", help_heading = "Limits")]
+    pub(crate) unsynced_amount_max: Option<String>,
+    /// Part of each conversion that is kept, such as 0.002
+    #[arg(long, value_name = "PART")]
+    pub(crate) spread: Option<String>,
+    /// Refuse its packets and send it none
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) paused: Option<bool>,
+    /// Reach it by ILP over HTTP at this URL
+    #[arg(long, value_name = "URL", help_heading = "Link")]
+    pub(crate) http_url: Option<String>,
+    /// File with the token to present there
+    #[arg(long, value_name = "FILE", requires = "http_url", help_heading = "Link")]
+    pub(crate) http_token_file: Option<PathBuf>,
+    /// Connect to it by BTP at this URL
+    #[arg(long, value_name = "URL", help_heading = "Link")]
+    pub(crate) btp_url: Option<String>,
+    /// User name to present there
+    #[arg(long, value_name = "NAME", requires = "btp_url", help_heading = "Link")]
+    pub(crate) btp_username: Option<String>,
+    /// File with the token to present there
+    #[arg(long, value_name = "FILE", requires = "btp_url", help_heading = "Link")]
+    pub(crate) btp_token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RotateTokenArgs {
+    /// Name of the account
+    pub(crate) name: String,
+    /// File with the new token, instead of one made by the node
+    #[arg(long, value_name = "FILE")]
+    pub(crate) incoming_token_file: Option<PathBuf>,
+    /// How long the older tokens stay valid
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) grace_seconds: u32,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RouteCommand {
+    /// List all routes, those of accounts too
+    #[command(after_help = "\
+Examples:
+  rialto route list
+  rialto route list --json")]
+    List(StatusArgs),
+    /// Send what begins with a prefix to an account
+    #[command(after_help = "\
+Examples:
+  rialto route set g.bob bob
+  rialto route set default hub")]
+    Set(RouteSetArgs),
+    /// Delete a static route
+    #[command(after_help = "\
+Examples:
+  rialto route delete g.bob
+  rialto route delete default")]
+    Delete(RouteDeleteArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RouteSetArgs {
+    /// ILP address prefix, or `default` for everything
+    pub(crate) prefix: String,
+    /// Name of the account that is the next hop
+    pub(crate) account: String,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RouteDeleteArgs {
+    /// ILP address prefix, or `default` for everything
+    pub(crate) prefix: String,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RateCommand {
+    /// List all rates
+    #[command(after_help = "\
+Examples:
+  rialto rate list
+  rialto rate list --json")]
+    List(StatusArgs),
+    /// Set how much of one asset another is worth
+    #[command(after_help = "\
+Examples:
+  rialto rate set USD EUR 0.92
+  rialto rate set USD EUR 0.92 --spread 0.002 --valid-until 2030-01-01T00:00:00Z")]
+    Set(RateSetArgs),
+    /// Delete a rate
+    #[command(after_help = "\
+Examples:
+  rialto rate delete USD EUR
+  rialto rate delete USD EUR --quiet")]
+    Delete(RateDeleteArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RateSetArgs {
+    /// Asset code that is paid with
+    pub(crate) from: String,
+    /// Asset code that is bought
+    pub(crate) to: String,
+    /// Whole units of TO for one whole unit of FROM
+    pub(crate) rate: String,
+    /// Part that is kept, instead of the default one
+    #[arg(long, value_name = "PART")]
+    pub(crate) spread: Option<String>,
+    /// Convert nothing at this rate from then on (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) valid_until: Option<String>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RateDeleteArgs {
+    /// Asset code that is paid with
+    pub(crate) from: String,
+    /// Asset code that is bought
+    pub(crate) to: String,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BalanceArgs {
+    /// Name of one account
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+/// What would be paid to whom.
+#[derive(Debug, Args)]
+pub(crate) struct TransferArgs {
+    /// Payment pointer ($host/path) or URL of the receiver
+    pub(crate) receiver: String,
+    /// What leaves: a decimal of the paying account's asset, such as 12.50
+    #[arg(required_unless_present = "deliver", conflicts_with = "deliver")]
+    pub(crate) amount: Option<String>,
+    /// What arrives, instead: whole units of the receiver's asset
+    #[arg(long, value_name = "UNITS")]
+    pub(crate) deliver: Option<u64>,
+    /// Local account that pays [default: the only one]
+    #[arg(long, value_name = "ACCOUNT")]
+    pub(crate) from: Option<String>,
+    /// Largest packet to send: a decimal of the paying account's asset
+    #[arg(long, value_name = "AMOUNT")]
+    pub(crate) packet_max: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuoteArgs {
+    #[command(flatten)]
+    pub(crate) transfer: TransferArgs,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PayArgs {
+    #[command(flatten)]
+    pub(crate) transfer: TransferArgs,
+    /// How much worse than at the start the rate may get, such as 0.01
+    #[arg(long, value_name = "PART", conflicts_with = "rate_min")]
+    pub(crate) slippage: Option<String>,
+    /// Least whole units that arrive for one whole unit sent
+    #[arg(long, value_name = "RATE")]
+    pub(crate) rate_min: Option<String>,
+    /// Name of this payment: with the same key it is made once [default: a random one]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PingArgs {
+    /// ILP address of the node
+    pub(crate) destination: String,
+    /// Local account that sends it [default: the only one]
+    #[arg(long, value_name = "ACCOUNT")]
+    pub(crate) from: Option<String>,
+    /// What each ping pays: a decimal of the account's asset
+    #[arg(long, default_value = "0")]
+    pub(crate) amount: String,
+    /// How many
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) count: u32,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    #[arg(value_enum)]
+    pub(crate) shell: Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Folder for the manual pages of all commands
+    pub(crate) dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// What alice pays, in units of 0.000000001 USD
+    #[arg(long, value_name = "UNITS", default_value_t = 1_000_000_000,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) amount: u64,
+    /// Largest packet that alice sends, in the same units
+    #[arg(long, value_name = "UNITS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) packet_max: Option<u64>,
+    /// Leave the nodes up until Ctrl-C, and print where they are
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Delay everything between hub and bob, each way
+    #[arg(long, value_name = "MS", hide = true, default_value_t = 0,
+          value_parser = clap::value_parser!(u64).range(..=10_000))]
+    pub(crate) delay_ms: u64,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| "must be written KEY=VALUE".to_owned())?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command as Definition, CommandFactory};
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_two_examples() {
+        fn check(command: &Definition, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            let mut below = command.get_subcommands().peekable();
+            if below.peek().is_none() {
+                let help = command.get_after_help().unwrap_or_default().to_string();
+                let start = format!("  {}", path.trim());
+                let examples = help.lines().filter(|line| line.starts_with(&start));
+                assert_eq!(examples.count(), 2, "{path}");
+            }
+            below.for_each(|command| check(command, &path));
+        }
+        check(&Cli::command(), "");
+    }
+
+    #[test]
+    fn no_flag_takes_a_secret() {
+        fn check(command: &Definition) {
+            for argument in command.get_arguments() {
+                let id = argument.get_id().as_str();
+                let takes_text = argument.get_action().takes_values();
+                let secret = id.contains("token") || id.contains("secret");
+                assert!(!(secret && takes_text) || id.ends_with("_file"), "{id}");
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+}

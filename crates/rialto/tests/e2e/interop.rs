@@ -1,0 +1,178 @@
+//! Independent implementations from npm, through a real node.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use crate::harness::{CREDIT, Node, Peer, wait_for};
+
+const TOKEN: &str = "token-of-a-javascript-peer";
+
+fn node() -> Node {
+    Node::start("hub", "test.hub", "default_account = \"shop\"\n")
+}
+
+fn child(node: &Node, name: &str, token: &str) {
+    node.account(json!({
+        "name": name, "relation": "child", "asset_code": "USD", "asset_scale": 9,
+        "limits": {"balance_min": CREDIT}, "incoming_token": token,
+    }));
+}
+
+fn btp(node: &Node, name: &str, token: &str) -> String {
+    node.btp_url(name).replace("btp+ws://", &format!("btp+ws://:{token}@"))
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("not a text: {value}"))
+}
+
+#[test]
+fn a_javascript_client_pays_a_javascript_server_through_the_node() {
+    let node = node();
+    child(&node, "payer", "token-of-the-payer");
+    child(&node, "payee", "token-of-the-payee");
+    let server = Peer::start("stream-server.js", &["--btp", &btp(&node, "payee", "token-of-the-payee")]);
+    let account = text(&server.ready["destination_account"]).to_owned();
+    assert!(account.starts_with("test.hub.payee."), "ILDCP gave it its address: {account}");
+    let client = Peer::start("stream-client.js", &[
+        "--btp", &btp(&node, "payer", "token-of-the-payer"),
+        "--destination", &account,
+        "--secret", text(&server.ready["shared_secret"]),
+        "--amount", "1000000",
+    ]);
+    let end = client.end();
+    assert_eq!((text(&end["sent"]), text(&end["delivered"])), ("1000000", "1000000"));
+    assert_eq!(server.stop()["total"], "1000000");
+    assert_eq!((node.balance("payer"), node.balance("payee")), (-1_000_000, 1_000_000));
+    node.assert_books_add_up();
+}
+
+#[test]
+fn a_javascript_client_pays_our_payment_pointer() {
+    let node = node();
+    child(&node, "payer", TOKEN);
+    node.ok("PUT", "/v1/rates", Some(json!({"from": "USD", "to": "EUR", "rate": "0.5"})));
+    node.account(json!({"name": "shop", "relation": "local", "asset_code": "EUR", "asset_scale": 9}));
+    for pointer in [node.pointer("shop"), format!("http://{}/.well-known/pay", node.node)] {
+        let before = node.balance("shop");
+        let url = btp(&node, "payer", TOKEN);
+        let client =
+            Peer::start("stream-client.js", &["--btp", &url, "--spsp", &pointer, "--amount", "1000000"]);
+        let end = client.end();
+        assert_eq!((text(&end["sent"]), text(&end["delivered"])), ("1000000", "500000"));
+        assert_eq!(end["destination_asset"]["code"], "EUR");
+        assert_eq!(node.balance("shop") - before, 500_000);
+    }
+    node.assert_books_add_up();
+}
+
+#[test]
+fn our_sender_pays_a_javascript_receiver() {
+    let node = node();
+    child(&node, "payee", TOKEN);
+    node.account(json!({
+        "name": "wallet", "relation": "local", "asset_code": "USD", "asset_scale": 9,
+        "limits": {"balance_min": CREDIT, "packet_amount_max": "10000"},
+    }));
+    let server = Peer::start("stream-server.js", &["--btp", &btp(&node, "payee", TOKEN), "--spsp-port", "0"]);
+    let payment = node.pay("to-javascript", &json!({
+        "account": "wallet", "receiver": text(&server.ready["spsp_url"]), "amount": "1000000",
+    }));
+    assert_eq!(payment["state"], "completed", "{payment}");
+    assert_eq!(payment["delivered"]["amount"], "1000000");
+    assert_eq!(payment["delivered"]["asset_code"], "USD");
+    assert_eq!(server.stop()["total"], "1000000");
+    assert_eq!(node.balance("payee"), 1_000_000);
+    node.assert_books_add_up();
+}
+
+#[test]
+fn we_dial_a_javascript_btp_server() {
+    let node = node();
+    // It listens first, and is ready once we have dialled and answered its ILDCP request.
+    let mut server = Peer::start_until(
+        "listening",
+        "stream-server.js",
+        &["--btp-listen", "0", "--btp-token", TOKEN, "--spsp-port", "0"],
+    );
+    let listening = server.ready.clone();
+    node.account(json!({
+        "name": "payee", "relation": "child", "asset_code": "USD", "asset_scale": 9,
+        "btp": {"url": text(&listening["btp_url"]), "token": TOKEN},
+    }));
+    node.account(json!({
+        "name": "wallet", "relation": "local", "asset_code": "USD", "asset_scale": 9,
+        "limits": {"balance_min": CREDIT},
+    }));
+    let ready = server.next("ready");
+    let payment = node.pay("to-a-server", &json!({
+        "account": "wallet", "receiver": text(&ready["spsp_url"]), "amount": "5000",
+    }));
+    assert_eq!(payment["state"], "completed", "{payment}");
+    assert_eq!(server.stop()["total"], "5000");
+}
+
+fn exchange_over_http(more: &[&str]) {
+    let node = node();
+    let url = node.ilp_url("peer");
+    let mut arguments = vec![
+        "--url", &url, "--token", TOKEN, "--listen-port", "0", "--listen-token", "token-of-the-node",
+        "--count", "20", "--concurrency", "4", "--amount", "7", "--destination", "test.hub.peer.x",
+        "--wait-received", "20", "--wait-stdin",
+    ];
+    arguments.extend(more);
+    let mut peer = Peer::start("http-peer.js", &arguments);
+    node.account(json!({
+        "name": "peer", "relation": "child", "asset_code": "USD", "asset_scale": 9,
+        "limits": {"balance_min": CREDIT}, "incoming_token": TOKEN,
+        "http": {"url": text(&peer.ready["listen_url"]), "token": "token-of-the-node"},
+    }));
+    // Its packets to itself go out over HTTP and come back over HTTP: both directions in one.
+    peer.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    let end = peer.end();
+    assert_eq!((&end["fulfilled"], &end["received"]), (&json!(20), &json!(20)), "{end}");
+    assert_eq!(node.balance("peer"), 0, "what it paid is what it got");
+    let account = node.ok("GET", "/v1/accounts/peer", None);
+    assert_eq!(account["in_flight"]["count"], 0);
+}
+
+#[test]
+fn packets_go_both_ways_over_http_1() {
+    exchange_over_http(&[]);
+}
+
+#[test]
+fn packets_go_both_ways_over_http_2() {
+    exchange_over_http(&["--http2"]);
+}
+
+#[test]
+fn a_javascript_peer_over_btp_gets_each_kind_of_answer() {
+    let node = node();
+    child(&node, "near", "token-of-the-near-one");
+    child(&node, "far", "token-of-the-far-one");
+    let far = Peer::start("btp-peer.js", &["--btp", &btp(&node, "far", "token-of-the-far-one")]);
+    for (last, kind, code) in [
+        ("x", "fulfill", ""),
+        ("reject-T04", "reject", "T04"),
+        ("wrong", "reject", "F05"),
+        ("garbage", "reject", "T01"),
+    ] {
+        let near = Peer::start("btp-peer.js", &[
+            "--btp", &btp(&node, "near", "token-of-the-near-one"),
+            "--count", "1", "--amount", "5", "--destination", &format!("test.hub.far.{last}"),
+        ]);
+        let mut near = near;
+        let reply = near.next("reply");
+        assert_eq!(reply["type"], kind, "{last}: {reply}");
+        if !code.is_empty() {
+            assert_eq!(reply["code"], code, "{last}: {reply}");
+        }
+        near.end();
+    }
+    assert_eq!(node.balance("far"), 5);
+    let free = || node.ok("GET", "/v1/accounts/near", None)["in_flight"]["count"] == 0;
+    wait_for("all holds to be freed", || free().then_some(()));
+    far.stop();
+}
