@@ -9,7 +9,7 @@ use axum::{
 };
 use rialto_btp::BtpUri;
 use rialto_connector::{AccountStats, Connector, Reason};
-use rialto_ledger::{AccountSettings, BtpLink, HttpLink, IncomingToken, Relation, TokenHash};
+use rialto_ledger::{AccountSettings, BtpLink, HttpLink, Relation, TokenHash};
 use rialto_packet::{Address, money::Asset};
 use serde_json::Value;
 
@@ -113,7 +113,7 @@ pub(crate) async fn create(
     State(api): State<Api>,
     extract::Json(request): extract::Json<AccountCreate>,
 ) -> Result<(StatusCode, Json<Account>), Problem> {
-    let (tokens, generated) = new_tokens(&request, &api.node)?;
+    let (token, generated) = first_token(&request, &api.node)?;
     let asset = Asset::new(&request.asset_code, request.asset_scale)
         .map_err(|error| Problem::invalid("asset_code", error.to_string()))?;
     let (http, btp) = (request.http, request.btp);
@@ -124,7 +124,7 @@ pub(crate) async fn create(
         ilp_address: read_address(request.ilp_address.as_deref())?,
         limits: request.limits.into(),
         spread: request.spread,
-        incoming_tokens: tokens,
+        incoming_tokens: token.map(incoming_token).into_iter().collect(),
         http: http.map(|link| http_link(link, None, &api.node)).transpose()?,
         btp: btp.map(|link| btp_link(link, None, &api.node)).transpose()?,
         paused: request.paused,
@@ -238,7 +238,7 @@ pub(crate) async fn create_token(
         if settings.relation == Relation::Local {
             return Err(no_tokens("token"));
         }
-        rotate(&mut settings.incoming_tokens, hash, now.wall.unix_ms(), grace_ms);
+        rotate(&mut settings, hash, now.wall.unix_ms(), grace_ms);
         connector.account_update(settings, out)?;
         Ok(())
     });
@@ -251,25 +251,28 @@ pub(crate) async fn create_token(
 }
 
 /// Ends the present tokens after the grace and puts the new one last.
-fn rotate(tokens: &mut Vec<IncomingToken>, new: TokenHash, now_ms: i64, grace_ms: i64) {
+fn rotate(settings: &mut AccountSettings, new: TokenHash, now_ms: i64, grace_ms: i64) {
     let end_ms = now_ms.saturating_add(grace_ms);
+    let tokens = &mut settings.incoming_tokens;
     for token in tokens.iter_mut() {
         token.expires_at_ms = Some(token.expires_at_ms.map_or(end_ms, |at| at.min(end_ms)));
     }
     tokens.retain(|token| {
         token.hash != new && token.expires_at_ms.is_none_or(|at| at > now_ms)
     });
-    tokens.push(IncomingToken {
-        hash: new,
-        expires_at_ms: None,
-    });
+    tokens.push(incoming_token(new));
 }
 
-/// The tokens that a new account starts with, and the text of the one that the node makes.
-fn new_tokens(
+/// A token without an end. The books' type for it has no public name, only a public JSON form.
+fn incoming_token<T: serde::de::DeserializeOwned>(hash: TokenHash) -> T {
+    serde_json::from_value(serde_json::json!({ "hash": hash })).expect("a hash is all it needs")
+}
+
+/// The token that a new account starts with, and its text if the node makes it.
+fn first_token(
     request: &AccountCreate,
     node: &Handle,
-) -> Result<(Vec<IncomingToken>, Option<String>), Problem> {
+) -> Result<(Option<TokenHash>, Option<String>), Problem> {
     let field = "incoming_token";
     if request.incoming_token.is_some() && request.generate_token {
         let detail = "is given and is to be made: choose one";
@@ -279,16 +282,12 @@ fn new_tokens(
         .generate_token
         .then(|| generate_token("peer", node.0.random()));
     let Some(text) = request.incoming_token.as_ref().or(generated.as_ref()) else {
-        return Ok((Vec::new(), None));
+        return Ok((None, None));
     };
     if request.relation == shapes::AccountRelation::Local {
         return Err(no_tokens(field));
     }
-    let token = IncomingToken {
-        hash: check_token(field, text)?,
-        expires_at_ms: None,
-    };
-    Ok((vec![token], generated))
+    Ok((Some(check_token(field, text)?), generated))
 }
 
 fn no_tokens(field: &str) -> Problem {

@@ -8,7 +8,6 @@ use axum::{
 use rialto_connector::{Connector, LinkId};
 use rialto_ledger::AccountId;
 use serde::Deserialize;
-use utoipa::IntoParams;
 
 use crate::{
     Api, NodeStatus, Problem,
@@ -60,12 +59,12 @@ pub(crate) async fn livez() -> &'static str {
     "ok\n"
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ReadyQuery {
     /// Say how each check went.
-    #[param(required = false, allow_empty_value)]
+    #[param(required = false)]
     verbose: Option<String>,
 }
 

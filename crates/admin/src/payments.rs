@@ -25,7 +25,6 @@ use tokio::{
     sync::{broadcast, broadcast::error::RecvError, oneshot},
     time::timeout,
 };
-use utoipa::IntoParams;
 
 use crate::{
     Api, Problem, ResolvedReceiver,
@@ -54,7 +53,7 @@ const QUOTE_PACKET_TIMEOUT_MS: i64 = 10_000;
 /// How long an outcome that the core owes us is waited for: longer than the core takes to give up.
 const OUTCOME_TIMEOUT: Duration = Duration::from_secs(60);
 
-#[derive(Debug, Default, Deserialize, IntoParams)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct WaitQuery {
@@ -75,7 +74,7 @@ impl WaitQuery {
     }
 }
 
-#[derive(Debug, Default, Deserialize, IntoParams)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct PaymentsQuery {

@@ -178,7 +178,9 @@ impl Connector {
             let message = format!("the balance is {balance} {code}: settle it first");
             return Err(CommandError::conflict("balance", message));
         }
-        if !account.is_idle() || self.local.is_sending(id) {
+        let mut payments = self.ledger.payments().values();
+        let is_paying = payments.any(|payment| payment.account == id && payment.end.is_none());
+        if !account.is_idle() || is_paying || self.local.is_sending(id) {
             let message = "packets are in flight: pause the account and try again";
             return Err(CommandError::conflict("in_flight", message));
         }
@@ -188,6 +190,7 @@ impl Connector {
         self.record(&Record::AccountDeleted { id }, out);
         self.local.forget(id);
         self.stats.forget(id);
+        self.pending.forget_link(LinkId::Http(id));
         self.accounts_changed(out);
         Ok(())
     }
@@ -425,6 +428,9 @@ impl Connector {
         if payment.end.is_some() {
             return Err(CommandError::conflict("id", "the payment has ended"));
         }
+        if self.local.is_running(id) {
+            return Err(CommandError::conflict("id", "the payment runs already"));
+        }
         Ok(payment)
     }
 
@@ -491,9 +497,12 @@ impl Connector {
 
     fn check_address(&self, id: AccountId, settings: &AccountSettings) -> Result<(), CommandError> {
         let derived = match settings.relation {
-            Relation::Child | Relation::Local => self.settings.address.child(&settings.name).ok(),
+            Relation::Child | Relation::Local => Some(self.settings.address.child(&settings.name)),
             Relation::Parent | Relation::Peer => None,
         };
+        let derived = derived.transpose().map_err(|error| {
+            CommandError::invalid("name", format!("after our own address: {error}"))
+        })?;
         let Some(address) = settings.ilp_address.clone().or(derived) else {
             return Ok(());
         };

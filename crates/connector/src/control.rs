@@ -9,7 +9,7 @@ use rialto_packet::{
 
 use crate::{
     Connector,
-    forward::{Source, limit_refusal},
+    forward::{Back, Source, deadline, limit_refusal},
     io::{Durable, Effects, Now},
     refusal::{Reason, Refusal},
 };
@@ -38,10 +38,12 @@ impl Connector {
         let not_for_you =
             Refusal::from(Reason::AddressInvalid).with_code(ErrorCode::F00_BAD_REQUEST);
         match packet.destination().as_str() {
+            ildcp::DESTINATION | "peer.route.control" | "peer.route.update"
+                if packet.condition() != PEER_CONDITION =>
+            {
+                Err(Reason::PacketMalformed.into())
+            }
             ildcp::DESTINATION => {
-                if packet.condition() != PEER_CONDITION {
-                    return Err(Reason::PacketMalformed.into());
-                }
                 if packet.amount() > 0 {
                     return Err(not_for_you);
                 }
@@ -53,6 +55,7 @@ impl Connector {
                 let packet = fulfill
                     .encode()
                     .expect("an address and an asset are not too much data");
+                self.stats.of(from.account).fulfills_out += 1;
                 self.answer(
                     Durable::Nothing,
                     from.link,
@@ -91,7 +94,7 @@ impl Connector {
             return Err(Reason::RouteNone.into());
         }
         if packet.condition() == PING_CONDITION {
-            return self.answer_ping(from, &packet, out);
+            return self.answer_ping(now, from, &packet, out);
         }
         if packet.data().starts_with(ECHO_PREFIX) {
             return self.echo(now, from, &packet, out);
@@ -102,6 +105,7 @@ impl Connector {
     /// Takes the amount and proves that we were reached.
     fn answer_ping(
         &mut self,
+        now: Now,
         from: Source,
         packet: &Prepare<BytesMut>,
         out: &mut Effects,
@@ -112,6 +116,7 @@ impl Connector {
             .hold(from.account, amount, AccountId::NODE, 0)
             .map_err(|limit| limit_refusal(limit, amount))?;
         let lsn = self.commit(hold, out);
+        let answer_by_ns = deadline(now, packet.expires_at());
         let fulfill = FulfillBuilder {
             fulfillment: PING_FULFILLMENT,
             data: packet.data(),
@@ -119,8 +124,12 @@ impl Connector {
         let packet = fulfill
             .encode()
             .expect("data that came in a packet fits one");
+        let stats = self.stats.of(from.account);
+        stats.fulfills_out += 1;
+        stats.amount_in += u128::from(amount);
+        let after = self.safe(lsn, answer_by_ns);
         self.answer(
-            Durable::Written(lsn),
+            after,
             from.link,
             from.request,
             packet.into(),
@@ -144,8 +153,9 @@ impl Connector {
         }
         let source = reader.var_octets().map_err(|_| malformed())?;
         let source = Addr::from_bytes(source).map_err(|_| malformed())?;
-        if source == self.settings.address.as_ref() {
-            return Err(malformed()); // it would echo for ever
+        // To ourselves it would echo for ever; services of neighbours are for neighbours.
+        if source == self.settings.address.as_ref() || source.starts_with("peer") {
+            return Err(malformed());
         }
         let mut data = [0; ECHO_PREFIX.len() + 1];
         data[..ECHO_PREFIX.len()].copy_from_slice(ECHO_PREFIX);
@@ -161,6 +171,6 @@ impl Connector {
             .encode()
             .expect("17 bytes of data are not too much");
         let response = Prepare::parse(BytesMut::from(&response[..]))?;
-        self.prepare_route(now, from, response, out)
+        self.prepare_route(now, from, Back::IsEcho, response, out)
     }
 }

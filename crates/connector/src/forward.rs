@@ -20,6 +20,15 @@ pub(crate) struct Source {
     pub(crate) request: RequestId,
 }
 
+/// What it means when a route leads back to the account that a packet came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Back {
+    /// Two nodes would pass a packet to and fro.
+    IsLoop,
+    /// The response to an echo is a new packet, and nobody echoes a response.
+    IsEcho,
+}
+
 /// Kept between the end of a strict Fulfill's wait and the moment its answer is of no use.
 const STRICT_MARGIN_NS: u64 = 200_000_000;
 
@@ -67,7 +76,7 @@ impl Connector {
             .map_err(|limit| limit_refusal(limit, amount))?;
 
         // Refused from here on, it did not use up the amount of this minute.
-        self.prepare_route(now, from, packet, out)
+        self.prepare_route(now, from, Back::IsLoop, packet, out)
             .inspect_err(|_| self.ledger.give_back(from.account, amount))
     }
 
@@ -76,6 +85,7 @@ impl Connector {
         &mut self,
         now: Now,
         from: Source,
+        back: Back,
         mut packet: Prepare<BytesMut>,
         out: &mut Effects,
     ) -> Result<(), Refusal> {
@@ -94,7 +104,7 @@ impl Connector {
             Hop::Node => return self.handle_own(now, from, packet, out),
             Hop::Account(payee) => payee,
         };
-        self.prepare_hop(from, payee)?;
+        self.prepare_hop(from, back, payee)?;
 
         // 6. Convert, rounding down.
         let amount = packet.amount();
@@ -152,10 +162,11 @@ impl Connector {
         let Some(account) = self.ledger.account(id) else {
             return Err(Reason::AccountPaused.into()); // deleted since it authenticated
         };
-        if account.settings.paused {
+        let paused = account.settings.paused;
+        self.stats.of(id).prepares_in += 1;
+        if paused {
             return Err(Reason::AccountPaused.into());
         }
-        self.stats.of(id).prepares_in += 1;
         if let Some(reason) = self.closed {
             return Err(reason.into());
         }
@@ -180,14 +191,14 @@ impl Connector {
 
     /// The next hop may be sent to. Two applications of one child, or of one local account, may pay
     /// each other; a packet that goes back to a peer or parent is a loop.
-    fn prepare_hop(&self, from: Source, payee: AccountId) -> Result<(), Refusal> {
+    fn prepare_hop(&self, from: Source, back: Back, payee: AccountId) -> Result<(), Refusal> {
         let account = self.ledger.account(payee).ok_or(Reason::RouteNone)?;
         if account.settings.paused {
             return Err(Reason::AccountPaused.into());
         }
-        let back = payee == from.account;
+        let is_loop = back == Back::IsLoop && payee == from.account;
         match account.settings.relation {
-            Relation::Parent | Relation::Peer if back => Err(Reason::RouteLoop.into()),
+            Relation::Parent | Relation::Peer if is_loop => Err(Reason::RouteLoop.into()),
             Relation::Parent | Relation::Peer | Relation::Child | Relation::Local => Ok(()),
         }
     }
@@ -238,8 +249,8 @@ impl Connector {
     ) {
         let reply = Reply::parse(packet);
         let Some(entry) = self.pending.close(link, request) else {
-            if let Ok(Reply::Fulfill(_)) = reply {
-                self.fulfill_late(link, request, out);
+            if let Ok(Reply::Fulfill(fulfill)) = reply {
+                self.fulfill_late(link, request, &fulfill, out);
             }
             return;
         };
@@ -252,7 +263,7 @@ impl Connector {
 
     /// A Fulfill: paid if it proves what was asked for, in time. From here nothing stops it.
     fn fulfill(&mut self, now: Now, entry: Entry, fulfill: Fulfill<Bytes>, out: &mut Effects) {
-        if digest(&SHA256, &fulfill.fulfillment()).as_ref() != entry.condition {
+        if !proves(&fulfill, entry.condition) {
             self.give_up(entry, Reason::ConditionMismatch, out);
             return;
         }
@@ -278,16 +289,20 @@ impl Connector {
             stats.amount_out += u128::from(amount_out);
         }
 
-        let after = if self.settings.strict {
-            let no_later_than_ns = entry.answer_by_ns.saturating_sub(STRICT_MARGIN_NS);
-            Durable::Synced {
-                lsn,
-                no_later_than_ns,
-            }
-        } else {
-            Durable::Written(lsn)
-        };
+        let after = self.safe(lsn, entry.answer_by_ns);
         self.answer(after, entry.link, entry.request, fulfill.into_inner(), out);
+    }
+
+    /// What a Fulfill waits for that is of use until `answer_by_ns`.
+    pub(crate) fn safe(&self, lsn: Lsn, answer_by_ns: u64) -> Durable {
+        if !self.settings.strict {
+            return Durable::Written(lsn);
+        }
+        let no_later_than_ns = answer_by_ns.saturating_sub(STRICT_MARGIN_NS);
+        Durable::Synced {
+            lsn,
+            no_later_than_ns,
+        }
     }
 
     /// Moves what was promised, and gives the number of the record that says so.
@@ -337,24 +352,38 @@ impl Connector {
     }
 
     /// A Fulfill for a packet that was given up: neither paid nor forgotten.
-    fn fulfill_late(&mut self, link: LinkId, request: RequestId, out: &mut Effects) {
-        if let Some((account, amount)) = self.pending.take_given_up(link, request) {
-            self.count_late(account, amount, out);
+    fn fulfill_late(
+        &mut self,
+        link: LinkId,
+        request: RequestId,
+        fulfill: &Fulfill<Bytes>,
+        out: &mut Effects,
+    ) {
+        let Some(given_up) = self.pending.take_given_up(link, request) else {
+            return;
+        };
+        if proves(fulfill, given_up.condition) {
+            self.count_late(given_up.payee, given_up.amount_out, out);
         }
     }
 
     fn count_late(&mut self, account: AccountId, amount: u64, out: &mut Effects) {
-        let stats = self.stats.of(account);
-        stats.late_fulfills += 1;
-        stats.late_amount += u128::from(amount);
+        if self.ledger.account(account).is_some() {
+            let stats = self.stats.of(account);
+            stats.late_fulfills += 1;
+            stats.late_amount += u128::from(amount);
+        }
         out.now(Action::Report(Event::LateFulfill { account, amount }));
     }
 
     /// Answers a Prepare with our own Reject, and counts it.
     fn refuse(&mut self, from: Source, refusal: Refusal, out: &mut Effects) {
-        let stats = self.stats.of(from.account);
-        stats.rejects_out += 1;
-        stats.refused[refusal.reason as usize] += 1;
+        // An account that was deleted while its client was connected has no counters any more.
+        if self.ledger.account(from.account).is_some() {
+            let stats = self.stats.of(from.account);
+            stats.rejects_out += 1;
+            stats.refused[refusal.reason as usize] += 1;
+        }
         let (account, reason) = (from.account, refusal.reason);
         out.now(Action::Report(Event::Refused { account, reason }));
         let reject = refusal.reject(self.settings.address.as_ref());
@@ -393,9 +422,14 @@ impl Connector {
     }
 }
 
+/// Whether the fulfillment is what the condition asked for (RFC 27, section on conditions).
+fn proves(fulfill: &Fulfill<Bytes>, condition: [u8; 32]) -> bool {
+    digest(&SHA256, &fulfill.fulfillment()).as_ref() == condition
+}
+
 /// An expiry as a moment of the monotonic clock, so that a stepping wall clock neither kills nor
 /// revives packets.
-fn deadline(now: Now, expires_at: Timestamp) -> u64 {
+pub(crate) fn deadline(now: Now, expires_at: Timestamp) -> u64 {
     let ms = u64::try_from(expires_at.ms_since(now.wall)).unwrap_or(0);
     now.mono_ns.saturating_add(ms.saturating_mul(1_000_000))
 }

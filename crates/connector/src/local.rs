@@ -4,7 +4,10 @@
 //! packet, and what comes back reaches them as an answer. Because they live in the core, a packet's
 //! commit and the payment's progress are in one batch of records.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::{Bytes, BytesMut};
@@ -72,6 +75,8 @@ pub(crate) struct Local {
     running: BTreeMap<Purpose, Running>,
     /// Those that may have something to send.
     ready: BTreeSet<Purpose>,
+    /// The one that had the last turn.
+    turn: Option<Purpose>,
     sent: FxHashMap<RequestId, Sent>,
     last_request: u64,
     /// Numbers quotes and pings; they are not in the journal.
@@ -85,6 +90,7 @@ impl Local {
             receivers: FxHashMap::default(),
             running: BTreeMap::new(),
             ready: BTreeSet::new(),
+            turn: None,
             sent: FxHashMap::default(),
             last_request: 0,
             last_number: 0,
@@ -110,6 +116,22 @@ impl Local {
     /// Whether one of the account's payments or quotes runs.
     pub(crate) fn is_sending(&self, id: AccountId) -> bool {
         self.running.values().any(|running| running.account == id)
+    }
+
+    /// Whether a payment has started and not ended.
+    pub(crate) fn is_running(&self, id: PaymentId) -> bool {
+        self.running.contains_key(&Purpose::Payment(id))
+    }
+
+    /// Whose turn it is to send: those that are ready take turns, so that a payment that always has
+    /// something to send does not starve the others.
+    fn next_ready(&mut self) -> Option<Purpose> {
+        let after = self.turn.and_then(|turn| {
+            let later = (Bound::Excluded(turn), Bound::Unbounded);
+            self.ready.range(later).next()
+        });
+        self.turn = after.or_else(|| self.ready.first()).copied();
+        self.turn
     }
 
     fn remember(&mut self, sent: Sent) -> RequestId {
@@ -298,12 +320,12 @@ impl Connector {
                     touched.insert(purpose);
                 }
             }
-            let Some(purpose) = self.local.ready.first().copied() else {
-                break;
-            };
             if budget == 0 {
                 break;
             }
+            let Some(purpose) = self.local.next_ready() else {
+                break;
+            };
             budget -= 1;
             touched.insert(purpose);
             let Some(running) = self.local.running.get_mut(&purpose) else {

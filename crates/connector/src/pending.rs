@@ -33,6 +33,17 @@ pub(crate) struct Entry {
     pub(crate) answer_by_ns: u64,
 }
 
+/// What is remembered of a packet whose time was over.
+#[derive(Debug)]
+pub(crate) struct GivenUp {
+    /// Who could have been paid.
+    pub(crate) payee: AccountId,
+    /// In their units.
+    pub(crate) amount_out: u64,
+    /// SHA-256 that the fulfillment must have: only then did they lose it.
+    pub(crate) condition: [u8; 32],
+}
+
 type Key = (LinkId, RequestId);
 
 /// All packets in flight, by outgoing link and request.
@@ -42,7 +53,7 @@ pub(crate) struct Pending {
     /// Deadlines, earliest first; those of answered packets stay until they outnumber the rest.
     deadlines: BinaryHeap<Reverse<(u64, RequestKey)>>,
     next_requests: FxHashMap<LinkId, u32>,
-    given_up: FxHashMap<Key, (AccountId, u64)>,
+    given_up: FxHashMap<Key, GivenUp>,
     given_up_order: VecDeque<Key>,
 }
 
@@ -105,7 +116,12 @@ impl Pending {
         while self.next_deadline()? <= now_ns {
             let Reverse((_, RequestKey(key))) = self.deadlines.pop()?;
             if let Some(entry) = self.entries.remove(&key) {
-                self.give_up(key, entry.hold.payee(), entry.hold.amount_out());
+                let given_up = GivenUp {
+                    payee: entry.hold.payee(),
+                    amount_out: entry.hold.amount_out(),
+                    condition: entry.condition,
+                };
+                self.give_up(key, given_up);
                 return Some(entry);
             }
         }
@@ -113,26 +129,22 @@ impl Pending {
     }
 
     /// Whom a late Fulfill would have paid, and how much. Told once.
-    pub(crate) fn take_given_up(
-        &mut self,
-        link: LinkId,
-        request: RequestId,
-    ) -> Option<(AccountId, u64)> {
+    pub(crate) fn take_given_up(&mut self, link: LinkId, request: RequestId) -> Option<GivenUp> {
         self.given_up.remove(&(link, request))
     }
 
-    /// A closed session's numbers are not needed any more: no session has its name again.
+    /// Numbers of a link that is gone are not needed any more: none has its name again.
     pub(crate) fn forget_link(&mut self, link: LinkId) {
         self.next_requests.remove(&link);
     }
 
-    fn give_up(&mut self, key: Key, payee: AccountId, amount: u64) {
+    fn give_up(&mut self, key: Key, given_up: GivenUp) {
         if self.given_up_order.len() >= GIVEN_UP_MAX
             && let Some(oldest) = self.given_up_order.pop_front()
         {
             self.given_up.remove(&oldest);
         }
-        self.given_up.insert(key, (payee, amount));
+        self.given_up.insert(key, given_up);
         self.given_up_order.push_back(key);
     }
 }

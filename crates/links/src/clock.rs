@@ -35,7 +35,7 @@ impl Clock {
     }
 
     /// For timers.
-    pub(crate) fn instant(&self, ns: u64) -> tokio::time::Instant {
+    pub fn instant(&self, ns: u64) -> tokio::time::Instant {
         (self.started + Duration::from_nanos(ns)).into()
     }
 }

@@ -425,9 +425,8 @@ impl Connection {
                     }
                 });
                 poll_fn(|cx| {
-                    if let Poll::Ready(outcome) = exchange.as_mut().poll(cx) {
-                        return Poll::Ready(outcome);
-                    }
+                    // First, so that a connection that was closed meanwhile is seen before the
+                    // packet is written to it.
                     if !*ended && driver.as_mut().poll(cx).is_ready() {
                         *ended = true;
                     }

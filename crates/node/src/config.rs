@@ -164,7 +164,10 @@ impl Default for AdminConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Auto }
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Auto,
+        }
     }
 }
 
@@ -301,12 +304,19 @@ fn load_with(
     environment: impl Iterator<Item = (String, String)>,
     flags: &[(String, String)],
 ) -> Result<Loaded, ConfigError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     let in_file = |error: toml::de::Error| {
         let (line, column) = position(&text, error.span().map_or(0, |span| span.start));
         let message = with_nearest_key(error.message());
-        ConfigError::File { path: path.to_owned(), line, column, message }
+        ConfigError::File {
+            path: path.to_owned(),
+            line,
+            column,
+            message,
+        }
     };
     let mut table: toml::Table = toml::from_str(&text).map_err(in_file)?;
 
@@ -347,13 +357,21 @@ fn load_with(
     let mut config: Config = table.try_into().map_err(in_file)?;
     check(path, &config)?;
     resolve_paths(path, &mut config);
-    Ok(Loaded { config, path: path.to_owned(), origins })
+    Ok(Loaded {
+        config,
+        path: path.to_owned(),
+        origins,
+    })
 }
 
 /// What serde cannot see.
 fn check(path: &Path, config: &Config) -> Result<(), ConfigError> {
     let wrong = |key, message: &str| {
-        Err(ConfigError::Value { path: path.to_owned(), key, message: message.to_owned() })
+        Err(ConfigError::Value {
+            path: path.to_owned(),
+            key,
+            message: message.to_owned(),
+        })
     };
     let node = &config.node;
     if node.ilp_address.as_ref().starts_with("peer") {
@@ -366,10 +384,16 @@ fn check(path: &Path, config: &Config) -> Result<(), ConfigError> {
         return wrong("node.spread", "must be less than 1");
     }
     if node.max_hold_ms <= node.min_message_window_ms {
-        return wrong("node.max_hold_ms", "must be longer than node.min_message_window_ms");
+        return wrong(
+            "node.max_hold_ms",
+            "must be longer than node.min_message_window_ms",
+        );
     }
     if node.tls_cert_file.is_some() != node.tls_key_file.is_some() {
-        return wrong("node.tls_cert_file", "needs node.tls_key_file beside it, and the other way round");
+        return wrong(
+            "node.tls_cert_file",
+            "needs node.tls_key_file beside it, and the other way round",
+        );
     }
     if node.listen.port() != 0 && node.listen == config.admin.listen {
         return wrong("admin.listen", "is the same as node.listen");
@@ -377,7 +401,10 @@ fn check(path: &Path, config: &Config) -> Result<(), ConfigError> {
     if let Some(url) = &node.public_url
         && !(url.starts_with("https://") || url.starts_with("http://"))
     {
-        return wrong("node.public_url", "must begin with https:// (or http:// for development)");
+        return wrong(
+            "node.public_url",
+            "must begin with https:// (or http:// for development)",
+        );
     }
     Ok(())
 }
@@ -385,10 +412,18 @@ fn check(path: &Path, config: &Config) -> Result<(), ConfigError> {
 fn resolve_paths(path: &Path, config: &mut Config) {
     let folder = path.parent().unwrap_or(Path::new(""));
     let node = &mut config.node;
-    for file in [&mut node.data_dir, &mut node.secret_file, &mut config.admin.token_file] {
+    for file in [
+        &mut node.data_dir,
+        &mut node.secret_file,
+        &mut config.admin.token_file,
+    ] {
         *file = folder.join(&*file);
     }
-    let optional = [&mut node.tls_cert_file, &mut node.tls_key_file, &mut node.tls_roots_file];
+    let optional = [
+        &mut node.tls_cert_file,
+        &mut node.tls_key_file,
+        &mut node.tls_roots_file,
+    ];
     for file in optional.into_iter().flatten() {
         *file = folder.join(&*file);
     }
@@ -403,8 +438,12 @@ fn environment_key(name: &str) -> Option<String> {
 /// Sets `section.key` to `value`, read as TOML where it is some and as text where it is not.
 fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
     let (section, key) = key.split_once('.').ok_or("a key is written section.key")?;
-    let entry = table.entry(section).or_insert_with(|| toml::Table::new().into());
-    let section = entry.as_table_mut().ok_or(format!("{section} is not a section"))?;
+    let entry = table
+        .entry(section)
+        .or_insert_with(|| toml::Table::new().into());
+    let section = entry
+        .as_table_mut()
+        .ok_or(format!("{section} is not a section"))?;
     let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"));
     let parsed = parsed.ok().and_then(|mut table| table.remove("value"));
     section.insert(key.to_owned(), parsed.unwrap_or_else(|| value.into()));
@@ -418,7 +457,11 @@ fn note_origins(
     origins: &mut BTreeMap<String, (String, Origin)>,
 ) {
     for (key, value) in table {
-        let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        let key = if prefix.is_empty() {
+            key.clone()
+        } else {
+            format!("{prefix}.{key}")
+        };
         match value {
             toml::Value::Table(inner) => note_origins(inner, &key, origin, origins),
             toml::Value::String(text) => {
@@ -435,7 +478,11 @@ fn note_origins(
 fn position(text: &str, byte: usize) -> (usize, usize) {
     let before = &text[..text.floor_char_boundary(byte)];
     let line = 1 + before.matches('\n').count();
-    let column = 1 + before.chars().rev().take_while(|character| *character != '\n').count();
+    let column = 1 + before
+        .chars()
+        .rev()
+        .take_while(|character| *character != '\n')
+        .count();
     (line, column)
 }
 
@@ -480,12 +527,19 @@ where
 {
     let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
     let parse = |(asset, units): (String, String)| {
-        let parsed_asset = asset.parse().map_err(|error| format!("'{asset}': {error}"))?;
-        let parsed_units =
-            units.parse().map_err(|_| format!("'{units}' is not a whole number of units"))?;
+        let parsed_asset = asset
+            .parse()
+            .map_err(|error| format!("'{asset}': {error}"))?;
+        let parsed_units = units
+            .parse()
+            .map_err(|_| format!("'{units}' is not a whole number of units"))?;
         Ok((parsed_asset, parsed_units))
     };
-    texts.into_iter().map(parse).collect::<Result<_, String>>().map_err(serde::de::Error::custom)
+    texts
+        .into_iter()
+        .map(parse)
+        .collect::<Result<_, String>>()
+        .map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]
@@ -498,10 +552,16 @@ mod tests {
         let name = format!("rialto-config-{}-{number}.toml", std::process::id());
         let path = env::temp_dir().join(name);
         fs::write(&path, text).unwrap();
-        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let environment = environment
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         let loaded = load_with(&path, environment, &[]);
         fs::remove_file(&path).unwrap();
-        loaded.map_err(|error| error.to_string().replace(&path.display().to_string(), "FILE"))
+        loaded.map_err(|error| {
+            error
+                .to_string()
+                .replace(&path.display().to_string(), "FILE")
+        })
     }
 
     const MINIMAL: &str = "[node]\nilp_address = \"test.alice\"\n";
@@ -511,17 +571,26 @@ mod tests {
         let loaded = load_text(MINIMAL, &[]).unwrap();
         assert_eq!(loaded.config.node.listen.port(), 7770);
         assert_eq!(loaded.config.admin.listen.port(), 7771);
-        assert_eq!(loaded.origins["node.listen"], ("127.0.0.1:7770".to_owned(), Origin::Default));
+        assert_eq!(
+            loaded.origins["node.listen"],
+            ("127.0.0.1:7770".to_owned(), Origin::Default)
+        );
     }
 
     #[test]
     fn the_environment_goes_over_the_file() {
         let text = format!("{MINIMAL}listen = \"127.0.0.1:1\"\n");
-        let variables = [("RIALTO_NODE__LISTEN", "127.0.0.1:2"), ("RIALTO_TOKEN", "x")];
+        let variables = [
+            ("RIALTO_NODE__LISTEN", "127.0.0.1:2"),
+            ("RIALTO_TOKEN", "x"),
+        ];
         let loaded = load_text(&text, &variables).unwrap();
         assert_eq!(loaded.config.node.listen.port(), 2);
         let origin = Origin::Environment("RIALTO_NODE__LISTEN".to_owned());
-        assert_eq!(loaded.origins["node.listen"], ("127.0.0.1:2".to_owned(), origin));
+        assert_eq!(
+            loaded.origins["node.listen"],
+            ("127.0.0.1:2".to_owned(), origin)
+        );
         let loaded = load_text("[node]\n", &[("RIALTO_NODE__ILP_ADDRESS", "test.a")]).unwrap();
         assert_eq!(loaded.config.node.ilp_address.as_str(), "test.a");
         let loaded = load_text(MINIMAL, &[("RIALTO_NODE__THREADS", "3")]).unwrap();
@@ -531,19 +600,40 @@ mod tests {
     #[test]
     fn mistakes_name_file_line_column_and_key() {
         for (text, expected) in [
-            ("[node]\nilp_address = \"test.a\"\nlisen = \"x\"\n", "FILE:3:1: unknown key `lisen`, did you mean `listen`?"),
-            ("[node]\nilp_address = \"nowhere\"\n", "FILE:2:15: 'nowhere': must begin with one of"),
-            ("[node]\nilp_address = \"test.a\"\nthreads = \"two\"\n", "FILE:3:11: invalid type"),
+            (
+                "[node]\nilp_address = \"test.a\"\nlisen = \"x\"\n",
+                "FILE:3:1: unknown key `lisen`, did you mean `listen`?",
+            ),
+            (
+                "[node]\nilp_address = \"nowhere\"\n",
+                "FILE:2:15: 'nowhere': must begin with one of",
+            ),
+            (
+                "[node]\nilp_address = \"test.a\"\nthreads = \"two\"\n",
+                "FILE:3:11: invalid type",
+            ),
             ("[node\n", "FILE:1:6: "),
             ("[node]\nname = \"x\"\n", "missing field `ilp_address`"),
-            ("[node]\nilp_address = \"test.a\"\nspread = \"1\"\n", "FILE: node.spread: must be less than 1"),
-            ("[node]\nilp_address = \"test.a\"\ntls_cert_file = \"a\"\n", "FILE: node.tls_cert_file: needs"),
-            ("[node]\nilp_address = \"test.a\"\n[limits.unsynced]\n\"USD\" = \"1\"\n", "asset must be written CODE/SCALE"),
+            (
+                "[node]\nilp_address = \"test.a\"\nspread = \"1\"\n",
+                "FILE: node.spread: must be less than 1",
+            ),
+            (
+                "[node]\nilp_address = \"test.a\"\ntls_cert_file = \"a\"\n",
+                "FILE: node.tls_cert_file: needs",
+            ),
+            (
+                "[node]\nilp_address = \"test.a\"\n[limits.unsynced]\n\"USD\" = \"1\"\n",
+                "asset must be written CODE/SCALE",
+            ),
         ] {
             let error = load_text(text, &[]).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
         let error = load_text(MINIMAL, &[("RIALTO_NODE__LISTEN", "here")]).unwrap_err();
-        assert!(error.starts_with("environment RIALTO_NODE__LISTEN: "), "{error}");
+        assert!(
+            error.starts_with("environment RIALTO_NODE__LISTEN: "),
+            "{error}"
+        );
     }
 }

@@ -24,13 +24,19 @@ impl Gate {
         match effect.after {
             Durable::Nothing | Durable::Written(_) => Some(effect.action),
             Durable::Synced { lsn, .. } if lsn <= synced => Some(effect.action),
-            Durable::Synced { no_later_than_ns, .. } if no_later_than_ns <= now_ns => {
+            Durable::Synced {
+                no_later_than_ns, ..
+            } if no_later_than_ns <= now_ns => {
                 self.released_early += 1;
                 Some(effect.action)
             }
-            Durable::Synced { lsn, no_later_than_ns } => {
+            Durable::Synced {
+                lsn,
+                no_later_than_ns,
+            } => {
                 self.arrivals += 1;
-                self.waiting.insert((lsn, self.arrivals), (no_later_than_ns, effect.action));
+                self.waiting
+                    .insert((lsn, self.arrivals), (no_later_than_ns, effect.action));
                 None
             }
         }
@@ -46,9 +52,17 @@ impl Gate {
     /// What has to leave although its record is not on disk.
     pub(crate) fn overdue(&mut self, now_ns: u64) -> Vec<Action> {
         let overdue = |(until_ns, _): &(u64, Action)| *until_ns <= now_ns;
-        let keys: Vec<_> = self.waiting.iter().filter(|(_, w)| overdue(w)).map(|(k, _)| *k).collect();
+        let keys: Vec<_> = self
+            .waiting
+            .iter()
+            .filter(|(_, w)| overdue(w))
+            .map(|(k, _)| *k)
+            .collect();
         self.released_early += keys.len() as u64;
-        keys.iter().filter_map(|key| self.waiting.remove(key)).map(|(_, action)| action).collect()
+        keys.iter()
+            .filter_map(|key| self.waiting.remove(key))
+            .map(|(_, action)| action)
+            .collect()
     }
 
     /// When [`Self::overdue`] has something to say.
@@ -65,12 +79,19 @@ mod tests {
     use super::Gate;
 
     fn effect(after: Durable, worker: u16) -> Effect {
-        Effect { after, action: Action::Disconnect { link: LinkId::Waiting { worker } } }
+        Effect {
+            after,
+            action: Action::Disconnect {
+                link: LinkId::Waiting { worker },
+            },
+        }
     }
 
     fn workers(actions: Vec<Action>) -> Vec<u16> {
         let worker = |action| match action {
-            Action::Disconnect { link: LinkId::Waiting { worker } } => worker,
+            Action::Disconnect {
+                link: LinkId::Waiting { worker },
+            } => worker,
             _ => unreachable!("the tests make no other"),
         };
         actions.into_iter().map(worker).collect()
@@ -79,9 +100,15 @@ mod tests {
     #[test]
     fn an_action_leaves_when_its_record_is_safe_or_its_time_is_over() {
         let mut gate = Gate::default();
-        let until = |lsn, no_later_than_ns| Durable::Synced { lsn: Lsn(lsn), no_later_than_ns };
+        let until = |lsn, no_later_than_ns| Durable::Synced {
+            lsn: Lsn(lsn),
+            no_later_than_ns,
+        };
         assert!(gate.pass(effect(Durable::Nothing, 0), Lsn(0), 0).is_some());
-        assert!(gate.pass(effect(Durable::Written(Lsn(9)), 0), Lsn(0), 0).is_some());
+        assert!(
+            gate.pass(effect(Durable::Written(Lsn(9)), 0), Lsn(0), 0)
+                .is_some()
+        );
         assert!(gate.pass(effect(until(5, 100), 0), Lsn(5), 0).is_some());
         assert!(gate.pass(effect(until(6, 100), 1), Lsn(5), 0).is_none());
         assert!(gate.pass(effect(until(6, 100), 2), Lsn(5), 0).is_none());

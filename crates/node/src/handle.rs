@@ -11,7 +11,10 @@ use rialto_admin::{
 };
 use rialto_connector::{Connector, Effects, Event};
 use rialto_ledger::SealedSecret;
-use rialto_links::{AuthCounters, SpspClient};
+use rialto_links::{
+    AuthCounters, ClientTls,
+    spsp_client::{self, Permissions, QueryError},
+};
 use rialto_stream::pointer;
 use tokio::sync::broadcast;
 
@@ -22,7 +25,7 @@ pub(crate) struct Handle {
     pub(crate) shell: Arc<Shell>,
     /// Replaced by a reload.
     pub(crate) config: RwLock<Config>,
-    pub(crate) spsp: SpspClient,
+    pub(crate) tls: ClientTls,
     pub(crate) auth: Arc<AuthCounters>,
     /// Where the node listener is reached, without a slash at the end.
     pub(crate) public_url: String,
@@ -39,7 +42,9 @@ impl Node for Handle {
         let ((), lsn) = self.shell.step(&mut Effects::default(), Some, command);
         Box::pin(async move {
             let mut synced = self.shell.synced.subscribe();
-            let safe = synced.wait_for(|synced| *synced >= lsn || self.shell.has_failed()).await;
+            let safe = synced
+                .wait_for(|synced| *synced >= lsn || self.shell.has_failed())
+                .await;
             match safe {
                 Ok(synced) if *synced >= lsn => Ok(()),
                 Ok(_) | Err(_) => Err(Unavailable("the journal failed: see the log".to_owned())),
@@ -61,12 +66,17 @@ impl Node for Handle {
     ) -> BoxFuture<'a, Result<ResolvedReceiver, ResolveError>> {
         Box::pin(async move {
             let insecure = self.config.read().node.allow_insecure_receivers;
-            let answer = self.spsp.query(receiver, insecure).await.map_err(|error| ResolveError {
-                code: error.code(),
+            let permissions = Permissions {
+                insecure,
+                other_hosts: false,
+            };
+            let answer = spsp_client::query(receiver, permissions, &self.tls).await;
+            let answer = answer.map_err(|error| ResolveError {
+                code: resolve_code(&error),
                 message: error.to_string(),
             })?;
             Ok(ResolvedReceiver {
-                url: answer.url,
+                url: answer.final_url,
                 destination: answer.response.destination_account,
                 shared_secret: answer.response.shared_secret,
                 asset: answer.response.asset,
@@ -97,5 +107,17 @@ impl Node for Handle {
 
     fn random(&self) -> [u8; 32] {
         secrets::random()
+    }
+}
+
+/// A word for programs.
+fn resolve_code(error: &QueryError) -> &'static str {
+    match error {
+        QueryError::Pointer { .. } => "receiver_invalid",
+        QueryError::Unreachable { .. } => "receiver_unreachable",
+        QueryError::Timeout(_) => "receiver_timeout",
+        QueryError::Status { .. } => "receiver_status",
+        QueryError::Redirect { .. } => "receiver_redirect",
+        QueryError::NotSpsp { .. } => "receiver_not_spsp",
     }
 }

@@ -3,7 +3,6 @@
 //! [`run`] is the whole life of a node: bind, recover, serve, drain. [`config`] is what an operator
 //! writes; [`check`] says what is wrong with it without touching anything.
 
-mod clock;
 pub mod config;
 mod gate;
 mod handle;

@@ -1,8 +1,7 @@
 //! The whole life of a node: bind, recover, serve, drain.
 
 use std::{
-    fs,
-    io,
+    fs, io,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process,
@@ -15,11 +14,15 @@ use parking_lot::RwLock;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use rialto_admin::{Scopes, Token};
+use rialto_btp::session;
 use rialto_connector::{Connector, Effects, Settings};
 use rialto_journal::{FileDisk, Journal, JournalError, Options, Replay};
 use rialto_ledger::{Lsn, Record, TokenHash};
-use rialto_links::{AuthCounters, SpspAnswer, SpspClient, SpspQuery, SpspRefusal, WorkerConfig, hash_token, tls};
+use rialto_links::{
+    AuthCounters, ClientTls, SpspAnswer, SpspQuery, SpspRefusal, WorkerConfig, hash_token, tls,
+};
 use rialto_stream::spsp;
+use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::{
@@ -39,6 +42,9 @@ use crate::{
 
 /// Where a running node says how it is reached, in its data folder.
 pub const ENDPOINTS_FILE: &str = "endpoints.json";
+
+/// Connections open to one I/O thread at a time.
+const CONNECTIONS_MAX: usize = 16_384;
 
 /// How often a drain looks whether everything was answered.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
@@ -118,22 +124,26 @@ impl RunError {
 struct Files {
     secret: NodeSecret,
     tokens: Vec<Token>,
-    tls: Option<tls::Server>,
-    roots: tls::Roots,
+    server_tls: Option<Arc<ServerConfig>>,
+    client_tls: ClientTls,
 }
 
 /// Says what is wrong with a configuration and the files it names, without opening the store.
 pub fn check(loaded: &Loaded) -> Result<(), RunError> {
     read_files(&loaded.config)?;
-    log::filter(&loaded.config.log.level)
-        .map_err(|message| RunError::Value { key: "log.level", message })?;
+    log::filter(&loaded.config.log.level).map_err(|message| RunError::Value {
+        key: "log.level",
+        message,
+    })?;
     Ok(())
 }
 
 /// Runs a node until it is told to stop. `flags` are those that `loaded` was made with, for reloads.
 pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
-    let level = log::start(&loaded.config.log)
-        .map_err(|message| RunError::Value { key: "log.level", message })?;
+    let level = log::start(&loaded.config.log).map_err(|message| RunError::Value {
+        key: "log.level",
+        message,
+    })?;
     let config = loaded.config;
     let files = read_files(&config)?;
 
@@ -149,10 +159,10 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
     let workers = config.node.threads.unwrap_or_else(cores);
     let shell = Arc::new(recover(&config, files.secret, workers)?);
     let auth = Arc::new(AuthCounters::default());
-    let public_url = public_url(&config, endpoints.node, files.tls.is_some());
+    let public_url = public_url(&config, endpoints.node, files.server_tls.is_some());
     let handle = Arc::new(Handle {
         shell: Arc::clone(&shell),
-        spsp: SpspClient::new(files.roots.clone()),
+        tls: files.client_tls.clone(),
         auth: Arc::clone(&auth),
         public_url,
         started: Instant::now(),
@@ -162,15 +172,22 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
     let (stop, stopped) = watch::channel(false);
     let mut io_threads = Vec::new();
     for id in 0..workers {
-        let listener = node_listener.try_clone().map_err(system("listen on several threads"))?;
-        let worker = WorkerConfig {
+        let listener = node_listener
+            .try_clone()
+            .map_err(system("listen on several threads"))?;
+        let (handle, client_tls) = (Arc::clone(&handle), files.client_tls.clone());
+        let worker = move || WorkerConfig {
             id,
-            tls: files.tls.clone(),
-            roots: files.roots.clone(),
-            auth: Arc::clone(&auth),
-            spsp: Arc::new(answer_spsp(Arc::clone(&handle))),
+            clock: handle.shell.clock,
+            directory: handle.shell.directory.subscribe(),
+            auth_counters: Arc::clone(&handle.auth),
+            tls: client_tls,
+            btp: session::Settings::default(),
+            connections_max: CONNECTIONS_MAX,
+            spsp: answer_spsp(handle),
         };
-        let thread = threads::spawn_worker(Arc::clone(&shell), worker, listener, stopped.clone());
+        let (shell, tls) = (Arc::clone(&shell), files.server_tls.clone());
+        let thread = threads::spawn_worker(shell, id, worker, listener, tls, stopped.clone());
         io_threads.push(thread.map_err(system("start a thread"))?);
     }
     let syncer = threads::spawn_syncer(Arc::clone(&shell)).map_err(system("start a thread"))?;
@@ -188,7 +205,9 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
     );
 
     // The admin API and the signals share the main thread: neither is on a packet's path.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(system("start the runtime"))?;
     let served = runtime.block_on(async {
         let mut terminate = on(SignalKind::terminate())?;
@@ -237,7 +256,7 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
         return Err(RunError::Failed);
     }
     closed?;
-    info!("stopped");
+    info!(released_before_sync = shell.released_early(), "stopped");
     Ok(())
 }
 
@@ -247,8 +266,14 @@ fn read_files(config: &Config) -> Result<Files, RunError> {
     let secret = NodeSecret::read(&node.secret_file)?;
     let first = read_private(&config.admin.token_file)?;
     if first.len() < 16 {
-        let message = format!("{} must hold at least 16 characters", config.admin.token_file.display());
-        return Err(RunError::Value { key: "admin.token_file", message });
+        let message = format!(
+            "{} must hold at least 16 characters",
+            config.admin.token_file.display()
+        );
+        return Err(RunError::Value {
+            key: "admin.token_file",
+            message,
+        });
     }
     let mut tokens = vec![Token {
         name: "admin.token_file".to_owned(),
@@ -258,33 +283,50 @@ fn read_files(config: &Config) -> Result<Files, RunError> {
     }];
     for token in &config.admin.tokens {
         let hash = serde_json::from_value::<TokenHash>(token.hash.clone().into());
-        let hash = hash.map_err(|error| value("admin.tokens")(format!("{}: {error}", token.name)))?;
+        let hash =
+            hash.map_err(|error| value("admin.tokens")(format!("{}: {error}", token.name)))?;
         let scopes = Scopes::parse(&token.scopes)
             .map_err(|message| value("admin.tokens")(format!("{}: {message}", token.name)))?;
         let (name, expires_at_ms) = (token.name.clone(), token.expires_at_ms);
-        tokens.push(Token { name, hash, scopes, expires_at_ms });
+        tokens.push(Token {
+            name,
+            hash,
+            scopes,
+            expires_at_ms,
+        });
     }
-    let tls = match (&node.tls_cert_file, &node.tls_key_file) {
+    let server_tls = match (&node.tls_cert_file, &node.tls_key_file) {
         (Some(cert), Some(key)) => {
-            let server = tls::Server::read(cert, key);
+            let server = tls::server_config(cert, key);
             Some(server.map_err(|error| value("node.tls_cert_file")(error.to_string()))?)
         }
         _ => None,
     };
-    let roots = tls::Roots::read(node.tls_roots_file.as_deref())
+    let client_tls = ClientTls::new(node.tls_roots_file.as_deref())
         .map_err(|error| value("node.tls_roots_file")(error.to_string()))?;
-    Ok(Files { secret, tokens, tls, roots })
+    Ok(Files {
+        secret,
+        tokens,
+        server_tls,
+        client_tls,
+    })
 }
 
 fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    let listen = |source| RunError::Listen { key, address, source };
+    let listen = |source| RunError::Listen {
+        key,
+        address,
+        source,
+    };
     let listener = TcpListener::bind(address).map_err(listen)?;
     listener.set_nonblocking(true).map_err(listen)?;
     Ok(listener)
 }
 
 fn local_address(listener: &TcpListener) -> Result<SocketAddr, RunError> {
-    listener.local_addr().map_err(system("read the address of a listener"))
+    listener
+        .local_addr()
+        .map_err(system("read the address of a listener"))
 }
 
 fn cores() -> u16 {
@@ -298,18 +340,27 @@ fn recover(config: &Config, secret: NodeSecret, workers: u16) -> Result<Shell, R
     let rng = ChaCha20Rng::from_seed(random());
     let mut connector = Connector::new(settings(config), secret.stream(), rng);
     let disk = Arc::new(FileDisk::new(config.node.data_dir.join("journal")));
-    let options = Options { id: u64::from_le_bytes(random()), ..Options::default() };
+    let options = Options {
+        id: u64::from_le_bytes(random()),
+        ..Options::default()
+    };
     let (journal, recovered) = Journal::open(disk, options, |replay| {
         let (lsn, bytes) = match replay {
             Replay::Checkpoint { at, record } => (at, record),
             Replay::Record { lsn, payload } => (lsn, payload),
         };
-        let record = Record::decode(bytes).map_err(Box::<dyn std::error::Error + Send + Sync>::from)?;
+        let record =
+            Record::decode(bytes).map_err(Box::<dyn std::error::Error + Send + Sync>::from)?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(connector.recover(Lsn(lsn.0), &record)?)
     })?;
     if let Some(torn) = &recovered.torn {
         let path = torn.path.display().to_string();
-        warn!(path, bytes = torn.bytes, reason = torn.reason, "an unfinished end of the journal was dropped");
+        warn!(
+            path,
+            bytes = torn.bytes,
+            reason = torn.reason,
+            "an unfinished end of the journal was dropped"
+        );
     }
     info!(records = recovered.last.0, "books recovered");
 
@@ -345,14 +396,19 @@ fn public_url(config: &Config, address: SocketAddr, tls: bool) -> String {
 }
 
 /// Answers payers who ask where to pay.
-fn answer_spsp(handle: Arc<Handle>) -> SpspAnswer {
+fn answer_spsp(handle: Arc<Handle>) -> Box<SpspAnswer> {
     Box::new(move |query: SpspQuery| {
         let default = || handle.config.read().node.default_account.clone();
-        let name = query.account.or_else(default).ok_or(SpspRefusal::Unknown)?;
-        let (found, _) = handle.shell.step(&mut Effects::default(), Some, |core, _, _| {
-            core.spsp(&name, query.receipt.as_ref())
-        });
-        let found = found.ok_or(SpspRefusal::Unknown)?;
+        let name = query
+            .account
+            .or_else(default)
+            .ok_or(SpspRefusal::UnknownReceiver)?;
+        let (found, _) = handle
+            .shell
+            .step(&mut Effects::default(), Some, |core, _, _| {
+                core.spsp(&name, query.receipt.as_ref())
+            });
+        let found = found.ok_or(SpspRefusal::UnknownReceiver)?;
         Ok(spsp::Response {
             destination_account: found.credentials.destination_account,
             shared_secret: found.credentials.shared_secret,
@@ -366,7 +422,10 @@ fn answer_spsp(handle: Arc<Handle>) -> SpspAnswer {
 fn write_endpoints(path: &Path, endpoints: &Endpoints) -> Result<(), RunError> {
     let write = || {
         let temporary: PathBuf = path.with_extension("json.new");
-        fs::write(&temporary, serde_json::to_vec(endpoints).map_err(io::Error::from)?)?;
+        fs::write(
+            &temporary,
+            serde_json::to_vec(endpoints).map_err(io::Error::from)?,
+        )?;
         fs::rename(&temporary, path)
     };
     write().map_err(system("write endpoints.json to the data folder"))
@@ -375,7 +434,9 @@ fn write_endpoints(path: &Path, endpoints: &Endpoints) -> Result<(), RunError> {
 /// Refuses new packets, and waits until those in flight are answered or their time is over.
 async fn drain(shell: &Shell, max_hold_ms: u32) {
     shell.draining.store(true, Ordering::Relaxed);
-    shell.step(&mut Effects::default(), Some, |core, now, out| core.drain(now, out));
+    shell.step(&mut Effects::default(), Some, |core, now, out| {
+        core.drain(now, out)
+    });
     let until = Instant::now() + Duration::from_millis(max_hold_ms.into()) + DRAIN_LOOK;
     while shell.read(Connector::in_flight_count) > 0 && Instant::now() < until {
         tokio::time::sleep(DRAIN_LOOK).await;
@@ -384,10 +445,12 @@ async fn drain(shell: &Shell, max_hold_ms: u32) {
 
 /// Takes what may change while the node runs; keeps the old settings when the new are bad.
 fn reload(path: &Path, flags: &[(String, String)], handle: &Handle, level: &log::LevelHandle) {
-    let loaded = match config::load(path, flags).map_err(RunError::from).and_then(|loaded| {
-        check(&loaded)?;
-        Ok(loaded)
-    }) {
+    let loaded = match config::load(path, flags)
+        .map_err(RunError::from)
+        .and_then(|loaded| {
+            check(&loaded)?;
+            Ok(loaded)
+        }) {
         Ok(loaded) => loaded,
         Err(problem) => {
             error!(%problem, "the new configuration is bad: the old one stays");
@@ -396,13 +459,25 @@ fn reload(path: &Path, flags: &[(String, String)], handle: &Handle, level: &log:
     };
     let (old, new) = (handle.config.read().clone(), loaded.config);
     for (key, changed) in [
-        ("node.ilp_address", old.node.ilp_address != new.node.ilp_address),
+        (
+            "node.ilp_address",
+            old.node.ilp_address != new.node.ilp_address,
+        ),
         ("node.listen", old.node.listen != new.node.listen),
-        ("node.public_url", old.node.public_url != new.node.public_url),
+        (
+            "node.public_url",
+            old.node.public_url != new.node.public_url,
+        ),
         ("node.data_dir", old.node.data_dir != new.node.data_dir),
-        ("node.secret_file", old.node.secret_file != new.node.secret_file),
+        (
+            "node.secret_file",
+            old.node.secret_file != new.node.secret_file,
+        ),
         ("node.threads", old.node.threads != new.node.threads),
-        ("node.tls_cert_file", old.node.tls_cert_file != new.node.tls_cert_file),
+        (
+            "node.tls_cert_file",
+            old.node.tls_cert_file != new.node.tls_cert_file,
+        ),
         ("admin.listen", old.admin.listen != new.admin.listen),
     ] {
         if changed {
@@ -413,7 +488,11 @@ fn reload(path: &Path, flags: &[(String, String)], handle: &Handle, level: &log:
         let _ = level.reload(filter);
     }
     let settings = settings(&new);
-    handle.shell.step(&mut Effects::default(), Some, |core, _, _| core.reload(settings));
+    handle
+        .shell
+        .step(&mut Effects::default(), Some, |core, _, _| {
+            core.reload(settings)
+        });
     *handle.config.write() = new;
     info!("configuration reloaded");
 }
@@ -438,7 +517,13 @@ mod tests {
         let address = taken.local_addr().unwrap();
         let error = bind("node.listen", address).unwrap_err();
         assert_eq!(error.exit_code(), 69);
-        assert!(matches!(&error, RunError::Listen { key: "node.listen", .. }));
+        assert!(matches!(
+            &error,
+            RunError::Listen {
+                key: "node.listen",
+                ..
+            }
+        ));
         assert!(error.to_string().contains(&address.to_string()), "{error}");
     }
 }

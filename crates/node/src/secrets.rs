@@ -1,6 +1,10 @@
 //! The node's secret: what it is derived into, and how other secrets are kept.
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::{Path, PathBuf}};
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
@@ -45,10 +49,16 @@ pub enum SecretError {
 
 /// Reads a file that only its owner may read, without the white space around its text.
 pub fn read_private(path: &Path) -> Result<Zeroizing<String>, SecretError> {
-    let read = |source| SecretError::Read { path: path.to_owned(), source };
+    let read = |source| SecretError::Read {
+        path: path.to_owned(),
+        source,
+    };
     let mode = fs::metadata(path).map_err(read)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(SecretError::Readable { path: path.to_owned(), mode });
+        return Err(SecretError::Readable {
+            path: path.to_owned(),
+            mode,
+        });
     }
     let text = Zeroizing::new(fs::read_to_string(path).map_err(read)?);
     Ok(Zeroizing::new(text.trim().to_owned()))
@@ -71,17 +81,26 @@ impl NodeSecret {
     /// Reads the secret file: 32 bytes in base64, readable by its owner only.
     pub fn read(path: &Path) -> Result<Self, SecretError> {
         let text = read_private(path)?;
-        let content = |message| SecretError::Content { path: path.to_owned(), message };
-        let bytes = BASE64_STANDARD.decode(&*text).map_err(|_| content("is not base64"))?;
-        let root: [u8; 32] =
-            bytes.try_into().map_err(|_| content("must hold 32 bytes in base64"))?;
+        let content = |message| SecretError::Content {
+            path: path.to_owned(),
+            message,
+        };
+        let bytes = BASE64_STANDARD
+            .decode(&*text)
+            .map_err(|_| content("is not base64"))?;
+        let root: [u8; 32] = bytes
+            .try_into()
+            .map_err(|_| content("must hold 32 bytes in base64"))?;
         Ok(Self::new(root))
     }
 
     fn new(root: [u8; 32]) -> Self {
         let key = UnboundKey::new(&AES_256_GCM, &derive(&root, "rialto sealing"));
         let sealing = LessSafeKey::new(key.expect("the key has 32 bytes"));
-        Self { root: Zeroizing::new(root), sealing }
+        Self {
+            root: Zeroizing::new(root),
+            sealing,
+        }
     }
 
     /// What STREAM credentials are derived from.
@@ -94,7 +113,11 @@ impl NodeSecret {
         let nonce: [u8; NONCE_LEN] = random();
         let mut sealed = secret.as_bytes().to_vec();
         self.sealing
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut sealed)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::empty(),
+                &mut sealed,
+            )
             .expect("tokens are far shorter than the cipher's limit");
         sealed.splice(0..0, nonce);
         SealedSecret(BASE64_STANDARD.encode(sealed))
@@ -102,9 +125,12 @@ impl NodeSecret {
 
     /// Decrypts what [`Self::seal`] made.
     pub fn open(&self, sealed: &SealedSecret) -> Result<Zeroizing<String>, SecretError> {
-        let mut bytes = BASE64_STANDARD.decode(&sealed.0).map_err(|_| SecretError::Sealed)?;
-        let (nonce, sealed) =
-            bytes.split_first_chunk_mut::<NONCE_LEN>().ok_or(SecretError::Sealed)?;
+        let mut bytes = BASE64_STANDARD
+            .decode(&sealed.0)
+            .map_err(|_| SecretError::Sealed)?;
+        let (nonce, sealed) = bytes
+            .split_first_chunk_mut::<NONCE_LEN>()
+            .ok_or(SecretError::Sealed)?;
         let opened = self
             .sealing
             .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::empty(), sealed)
@@ -117,7 +143,9 @@ impl NodeSecret {
 fn derive(root: &[u8; 32], purpose: &str) -> [u8; 32] {
     let key = hmac::Key::new(hmac::HMAC_SHA256, root);
     let tag = hmac::sign(&key, purpose.as_bytes());
-    tag.as_ref().try_into().expect("HMAC-SHA-256 gives 32 bytes")
+    tag.as_ref()
+        .try_into()
+        .expect("HMAC-SHA-256 gives 32 bytes")
 }
 
 #[cfg(test)]

@@ -11,16 +11,16 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use rialto_btp::BtpUri;
 use rialto_connector::{Action, Connector, Effect, Effects, Event, Input, LinkId, Now, Reason};
 use rialto_journal::{Journal, JournalError};
 use rialto_ledger::Lsn;
-use rialto_links::{Account, Directory, HttpPeer};
+use rialto_links::{Account, Clock, Directory, HttpPeer};
 use tokio::sync::{Notify, broadcast, watch};
 use tracing::{debug, error, warn};
 
-use crate::{clock::Clock, gate::Gate, secrets::NodeSecret};
+use crate::{gate::Gate, secrets::NodeSecret};
 
 /// Events that a slow reader may fall behind before it misses some.
 const EVENTS_MAX: usize = 4_096;
@@ -51,9 +51,8 @@ pub(crate) struct Shell {
     pub(crate) journal: Journal,
     gate: Mutex<Gate>,
     pub(crate) mailboxes: Vec<Mailbox>,
-    pub(crate) directory: Arc<ArcSwap<Directory>>,
-    /// Tells that `directory` was replaced.
-    pub(crate) directory_changed: watch::Sender<()>,
+    /// Replaced whenever accounts change.
+    pub(crate) directory: watch::Sender<Arc<Directory>>,
     pub(crate) events: broadcast::Sender<Event>,
     /// The last record that is on disk.
     pub(crate) synced: watch::Sender<Lsn>,
@@ -75,13 +74,12 @@ impl Shell {
     ) -> Self {
         let synced = Lsn(journal.synced().0);
         let shell = Self {
-            clock: Clock::start(),
+            clock: Clock::new(),
             core: Mutex::new(connector),
             journal,
             gate: Mutex::default(),
             mailboxes: (0..workers).map(|_| Mailbox::default()).collect(),
-            directory: Arc::default(),
-            directory_changed: watch::Sender::new(()),
+            directory: watch::Sender::new(Arc::default()),
             events: broadcast::Sender::new(EVENTS_MAX),
             synced: watch::Sender::new(synced),
             secret,
@@ -191,7 +189,7 @@ impl Shell {
     /// What can wait for the disk no longer leaves.
     pub(crate) fn release_overdue(&self) {
         let mut gate = self.gate.lock();
-        let ready = gate.overdue(self.clock.mono_ns());
+        let ready = gate.overdue(self.clock.now_ns());
         let next = gate.next_overdue();
         drop(gate);
         self.set_timer(next);
@@ -227,10 +225,17 @@ impl Shell {
     fn report(&self, event: Event) {
         match &event {
             Event::Refused { account, reason } => {
-                debug!(account = account.0, reason = reason.row().word, "packet refused");
+                debug!(
+                    account = account.0,
+                    reason = reason.row().word,
+                    "packet refused"
+                );
             }
             Event::LateFulfill { account, amount } => {
-                warn!(account = account.0, amount, "a fulfill came too late: the next hop lost it");
+                warn!(
+                    account = account.0,
+                    amount, "a fulfill came too late: the next hop lost it"
+                );
             }
             Event::AccountsChanged => self.publish_directory(),
             Event::PaymentEnded { .. } | Event::QuoteDone { .. } | Event::PingDone { .. } => {
@@ -244,7 +249,9 @@ impl Shell {
     fn publish_directory(&self) {
         let accounts = self.read(|connector| {
             let accounts = connector.ledger().accounts();
-            accounts.map(|account| (account.id, account.settings.clone())).collect::<Vec<_>>()
+            accounts
+                .map(|account| (account.id, account.settings.clone()))
+                .collect::<Vec<_>>()
         });
         let directory = accounts.into_iter().map(|(id, settings)| {
             let name = settings.name;
@@ -252,23 +259,40 @@ impl Shell {
                 error!(account = name, %error, "the account's link cannot be used");
             };
             let http = settings.http.and_then(|http| {
-                let token = self.secret.open(&http.token).inspect_err(|e| unusable(e)).ok()?;
-                HttpPeer::new(&http.url, &token).inspect_err(|e| unusable(e)).ok()
+                let token = self
+                    .secret
+                    .open(&http.token)
+                    .inspect_err(|e| unusable(e))
+                    .ok()?;
+                HttpPeer::new(&http.url, &token)
+                    .inspect_err(|e| unusable(e))
+                    .ok()
             });
             let btp = settings.btp.and_then(|btp| {
-                let token = self.secret.open(&btp.token).inspect_err(|e| unusable(e)).ok()?;
-                let mut uri: rialto_btp::BtpUri =
-                    btp.url.parse().inspect_err(|e| unusable(e)).ok()?;
-                uri.username = btp.username.clone();
+                let token = self
+                    .secret
+                    .open(&btp.token)
+                    .inspect_err(|e| unusable(e))
+                    .ok()?;
+                let mut uri: BtpUri = btp.url.parse().inspect_err(|e| unusable(e)).ok()?;
+                uri.username = btp.username.unwrap_or_default();
                 uri.token = token.to_string();
                 Some(uri)
             });
             let tokens = settings.incoming_tokens.iter();
-            let tokens = tokens.map(|token| (token.hash, token.expires_at_ms)).collect();
-            Account { id, name: name.clone(), tokens, http, btp }
+            let tokens = tokens
+                .map(|token| (token.hash, token.expires_at_ms))
+                .collect();
+            Account {
+                id,
+                name: name.clone(),
+                tokens,
+                http,
+                btp,
+            }
         });
-        self.directory.store(Arc::new(Directory::new(directory)));
-        self.directory_changed.send_replace(());
+        self.directory
+            .send_replace(Arc::new(Directory::new(directory)));
     }
 
     /// The timer fires at `at_ns` or before.

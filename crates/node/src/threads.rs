@@ -11,10 +11,11 @@ use std::{
 use rialto_connector::{Action, Effects, Input, LinkId};
 use rialto_ledger::Lsn;
 use rialto_links::{Worker, WorkerConfig};
+use rustls::ServerConfig;
 use tokio::{
     sync::watch,
     task::{LocalSet, spawn_local},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::{error, info};
 
@@ -27,17 +28,21 @@ const CHECKPOINT_RECORDS: u64 = 1_000_000;
 const CHECKPOINT_LOOK: Duration = Duration::from_secs(1);
 
 /// How long the end of an I/O thread waits for bytes that are on their way out.
-const FLUSH_MAX: Duration = Duration::from_secs(2);
+const FLUSH_MAX: Duration = Duration::from_millis(500);
+
+/// How often it looks whether they are out.
+const FLUSH_LOOK: Duration = Duration::from_millis(5);
 
 /// One I/O thread: its connections, and the batches that they make.
 pub(crate) async fn run_worker(
     shell: Arc<Shell>,
     config: WorkerConfig,
     listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     mut stop: watch::Receiver<bool>,
 ) {
     let id = config.id;
-    let worker = Worker::new(config, Arc::clone(&shell.directory));
+    let worker = Worker::new(config);
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -45,21 +50,25 @@ pub(crate) async fn run_worker(
             return;
         }
     };
-    let serving = spawn_local(Rc::clone(&worker).serve(listener));
+    let serving = spawn_local(Rc::clone(&worker).serve(listener, tls));
     // One thread keeps the connections that we dial, and the time.
     let first = (id == 0).then(|| {
-        let dialling = Rc::clone(&worker).dial(shell.directory_changed.subscribe());
-        (spawn_local(dialling), spawn_local(run_timer(Arc::clone(&shell))))
+        let dialling = spawn_local(Rc::clone(&worker).dial());
+        (dialling, spawn_local(run_timer(Arc::clone(&shell))))
     });
 
     let mailbox = &shell.mailboxes[usize::from(id)];
     let (mut inputs, mut actions, mut out) = (Vec::new(), Vec::new(), Effects::default());
     let mine = |action: Action| match &action {
-        Action::Forward { link, .. } | Action::Answer { link, .. } | Action::Disconnect { link } => {
+        Action::Forward { link, .. }
+        | Action::Answer { link, .. }
+        | Action::Disconnect { link } => {
             match link {
                 LinkId::Http(_) => {}
                 LinkId::Session { worker, .. } | LinkId::Waiting { worker } if *worker == id => {}
-                LinkId::Session { .. } | LinkId::Waiting { .. } | LinkId::Local => return Some(action),
+                LinkId::Session { .. } | LinkId::Waiting { .. } | LinkId::Local => {
+                    return Some(action);
+                }
             }
             worker.perform(action);
             None
@@ -77,7 +86,9 @@ pub(crate) async fn run_worker(
         worker.inbox().drain(&mut inputs);
         if !inputs.is_empty() {
             shell.step(&mut out, mine, |core, now, out| {
-                inputs.drain(..).for_each(|input| core.handle(now, input, out));
+                inputs
+                    .drain(..)
+                    .for_each(|input| core.handle(now, input, out));
             });
         }
     }
@@ -86,7 +97,13 @@ pub(crate) async fn run_worker(
         dialling.abort();
         timer.abort();
     }
-    let _ = tokio::time::timeout(FLUSH_MAX, worker.close()).await;
+    worker.close();
+    let flushed = async {
+        while worker.connection_count() > 0 {
+            sleep(FLUSH_LOOK).await;
+        }
+    };
+    let _ = tokio::time::timeout(FLUSH_MAX, flushed).await;
 }
 
 /// Gives the core its timeouts, and lets out what has waited for the disk long enough.
@@ -105,7 +122,9 @@ async fn run_timer(shell: Arc<Shell>) {
         }
         shell.reset_timer();
         shell.release_overdue();
-        shell.step(&mut out, Some, |core, now, out| core.handle(now, Input::Timeout, out));
+        shell.step(&mut out, Some, |core, now, out| {
+            core.handle(now, Input::Timeout, out)
+        });
         // A sender that always has more to send must not keep the thread from its sockets.
         tokio::task::yield_now().await;
     }
@@ -114,42 +133,50 @@ async fn run_timer(shell: Arc<Shell>) {
 /// Starts an I/O thread.
 pub(crate) fn spawn_worker(
     shell: Arc<Shell>,
-    config: WorkerConfig,
+    id: u16,
+    config: impl FnOnce() -> WorkerConfig + Send + 'static,
     listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     stop: watch::Receiver<bool>,
 ) -> std::io::Result<thread::JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let name = format!("io-{}", config.id);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let name = format!("io-{id}");
     thread::Builder::new().name(name).spawn(move || {
-        LocalSet::new().block_on(&runtime, run_worker(shell, config, listener, stop));
+        LocalSet::new().block_on(&runtime, run_worker(shell, config(), listener, tls, stop));
     })
 }
 
 /// Starts the thread that syncs the journal, as fast as the disk allows.
 pub(crate) fn spawn_syncer(shell: Arc<Shell>) -> std::io::Result<thread::JoinHandle<()>> {
-    thread::Builder::new().name("sync".to_owned()).spawn(move || {
-        let ended = shell.journal.run_syncer(|synced| {
-            shell.release_synced();
-            shell.synced.send_replace(Lsn(synced.0));
-        });
-        if let Err(failure) = ended {
-            shell.fail(&failure);
-        }
-    })
+    thread::Builder::new()
+        .name("sync".to_owned())
+        .spawn(move || {
+            let ended = shell.journal.run_syncer(|synced| {
+                shell.release_synced();
+                shell.synced.send_replace(Lsn(synced.0));
+            });
+            if let Err(failure) = ended {
+                shell.fail(&failure);
+            }
+        })
 }
 
 /// Starts the thread that writes checkpoints.
 pub(crate) fn spawn_checkpointer(shell: Arc<Shell>) -> std::io::Result<thread::JoinHandle<()>> {
-    thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
-        let mut last = shell.journal.written();
-        while !shell.draining.load(Ordering::Relaxed) && !shell.has_failed() {
-            thread::park_timeout(CHECKPOINT_LOOK);
-            if shell.journal.written().0 - last.0 >= CHECKPOINT_RECORDS {
-                last = shell.journal.written();
-                checkpoint(&shell);
+    thread::Builder::new()
+        .name("checkpoint".to_owned())
+        .spawn(move || {
+            let mut last = shell.journal.written();
+            while !shell.draining.load(Ordering::Relaxed) && !shell.has_failed() {
+                thread::park_timeout(CHECKPOINT_LOOK);
+                if shell.journal.written().0 - last.0 >= CHECKPOINT_RECORDS {
+                    last = shell.journal.written();
+                    checkpoint(&shell);
+                }
             }
-        }
-    })
+        })
 }
 
 /// Writes down the books as they are. Packets wait only while they are copied.

@@ -25,10 +25,10 @@ const FILES: [(&str, &str); 2] = [
 
 fn files() -> Vec<(String, Vec<u8>)> {
     let bytes = |hex: &str| {
-        let digits: Vec<u32> = hex.chars().filter_map(|digit| digit.to_digit(16)).collect();
-        digits
-            .chunks(2)
-            .map(|pair| (pair[0] << 4 | pair[1]) as u8)
+        let digits: String = hex.split(' ').collect();
+        (0..digits.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
             .collect()
     };
     FILES

@@ -165,7 +165,8 @@ fn a_connection_closed_while_idle_loses_no_packet() {
         let stream = stranger(&listener, OK).await;
         node.reply().await;
         drop(stream);
-        // Before the node had a chance to see it.
+        // The runtime has seen it, but the connection's task not yet.
+        tokio::task::yield_now().await;
         node.forward(HUB, 2, PREPARE);
         stranger(&listener, OK).await;
         assert_eq!(node.reply().await.1, RequestId(2));

@@ -1,0 +1,333 @@
+//! `account` and `balance`.
+
+use rialto_packet::money::Asset;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    args::{
+        AccountCommand, AccountCreateArgs, AccountSettingsArgs, AccountUpdateArgs, BalanceArgs,
+        NamedArgs, NodeArgs, RotateTokenArgs,
+    },
+    client::{Client, encoded},
+    connect::connect,
+    failure::{Exit, Failure},
+    output,
+    secret::Token,
+};
+
+/// What clears a setting.
+const NONE: &str = "none";
+
+pub(crate) async fn account(command: &AccountCommand) -> Result<(), Failure> {
+    match command {
+        AccountCommand::List(args) => list(&args.node).await,
+        AccountCommand::Show(args) => show(args).await,
+        AccountCommand::Create(args) => create(args).await,
+        AccountCommand::Update(args) => update(args).await,
+        AccountCommand::Delete(args) => delete(args).await,
+        AccountCommand::RotateToken(args) => rotate_token(args).await,
+    }
+}
+
+async fn list(args: &NodeArgs) -> Result<(), Failure> {
+    let accounts = all(&connect(args)?).await?;
+    if args.output.json {
+        return output::json(&json!({"accounts": accounts}));
+    }
+    let row = |account: &Value| {
+        let asset = format!("{}/{}", text(&account["asset_code"]), text(&account["asset_scale"]));
+        vec![
+            text(&account["name"]),
+            text(&account["relation"]),
+            asset,
+            text(&account["link"]),
+            text(&account["ilp_address"]),
+            text(&account["words"]),
+        ]
+    };
+    let header = ["NAME", "RELATION", "ASSET", "LINK", "ADDRESS", "BALANCE"];
+    output::table(&header, accounts.iter().map(row).collect())
+}
+
+async fn show(args: &NamedArgs) -> Result<(), Failure> {
+    let account: Value = connect(&args.node)?.get(&path(&args.name)).await?;
+    if args.node.output.json {
+        return output::json(&account);
+    }
+    output::fields(&account)
+}
+
+async fn create(args: &AccountCreateArgs) -> Result<(), Failure> {
+    let asset: Asset = args
+        .asset
+        .parse()
+        .map_err(|error| Failure::usage(format!("--asset '{}': {error}", args.asset)))?;
+    let mut body = settings(&args.settings, &asset)?;
+    body.insert("name".to_owned(), json!(args.name));
+    body.insert("relation".to_owned(), json!(args.relation.as_str()));
+    body.insert("asset_code".to_owned(), json!(asset.code()));
+    body.insert("asset_scale".to_owned(), json!(asset.scale()));
+    if let Some(file) = &args.incoming_token_file {
+        body.insert("incoming_token".to_owned(), json!(Token::read(file)?.reveal()));
+    }
+    if args.generate_token {
+        body.insert("generate_token".to_owned(), json!(true));
+    }
+    let account: Value = connect(&args.node)?.post("/v1/accounts", &body.into()).await?;
+    args.node.output.done(&account, &format!("account {} created", args.name))?;
+    print_token(&args.node, &account)
+}
+
+async fn update(args: &AccountUpdateArgs) -> Result<(), Failure> {
+    let client = connect(&args.node)?;
+    let account: Value = client.get(&path(&args.name)).await?;
+    let mut body = settings(&args.settings, &asset_of(&account)?)?;
+    if let Some(relation) = args.relation {
+        body.insert("relation".to_owned(), json!(relation.as_str()));
+    }
+    if body.is_empty() {
+        return Err(Failure::usage("nothing to change: name at least one setting"));
+    }
+    let account = client.patch(&path(&args.name), &body.into()).await?;
+    args.node.output.done(&account, &format!("account {} changed", args.name))
+}
+
+async fn delete(args: &NamedArgs) -> Result<(), Failure> {
+    connect(&args.node)?.delete(&path(&args.name)).await?;
+    let deleted = json!({"deleted": args.name});
+    args.node.output.done(&deleted, &format!("account {} deleted", args.name))
+}
+
+async fn rotate_token(args: &RotateTokenArgs) -> Result<(), Failure> {
+    let mut body = json!({"grace_seconds": args.grace_seconds});
+    if let Some(file) = &args.incoming_token_file {
+        body["token"] = json!(Token::read(file)?.reveal());
+    }
+    let path = format!("{}/tokens", path(&args.name));
+    let created: Value = connect(&args.node)?.post(&path, &body).await?;
+    let text = format!("account {} has a new token, {}", args.name, text(&created["id"]));
+    args.node.output.done(&created, &text)?;
+    print_token(&args.node, &created)
+}
+
+pub(crate) async fn balance(args: &BalanceArgs) -> Result<(), Failure> {
+    let client = connect(&args.node)?;
+    let mut all: Value = client.get("/v1/balances").await?;
+    if let Some(name) = &args.name {
+        let mut balances = all["balances"].take();
+        let named = balances.as_array_mut().into_iter().flatten();
+        let Some(balance) = named.into_iter().find(|balance| balance["account"] == **name) else {
+            return Err(Failure::failed(format!("there is no account '{name}'")));
+        };
+        return if args.node.output.json {
+            output::json(balance)
+        } else {
+            output::line(&text(&balance["words"]))
+        };
+    }
+    if args.node.output.json {
+        return output::json(&all);
+    }
+    for balance in all["balances"].as_array().into_iter().flatten() {
+        output::line(&text(&balance["words"]))?;
+    }
+    for position in all["positions"].as_array().into_iter().flatten() {
+        let asset = asset_of(position)?;
+        let amount = units_of(&position["amount"])?;
+        let amount = asset.decimal(amount);
+        output::line(&format!("exchange position {amount} {}", asset.code()))?;
+    }
+    Ok(())
+}
+
+/// All accounts of the node.
+pub(crate) async fn all(client: &Client) -> Result<Vec<Value>, Failure> {
+    client.list("/v1/accounts", "accounts").await
+}
+
+/// Where an account stands in the API.
+pub(crate) fn path(name: &str) -> String {
+    format!("/v1/accounts/{}", encoded(name))
+}
+
+/// The asset that an object of the API counts in.
+pub(crate) fn asset_of(object: &Value) -> Result<Asset, Failure> {
+    let code = object["asset_code"].as_str();
+    let scale = object["asset_scale"].as_u64().and_then(|scale| u8::try_from(scale).ok());
+    let asset = code.zip(scale).and_then(|(code, scale)| Asset::new(code, scale).ok());
+    asset.ok_or_else(|| unreadable("asset"))
+}
+
+/// A number of units as the API writes it.
+pub(crate) fn units_of(value: &Value) -> Result<i128, Failure> {
+    let units = value.as_str().and_then(|text| text.parse().ok());
+    units.ok_or_else(|| unreadable("amount"))
+}
+
+/// A decimal of an asset as whole units.
+pub(crate) fn units(what: &str, asset: &Asset, decimal: &str) -> Result<u64, Failure> {
+    asset.units(decimal).ok_or_else(|| {
+        let (code, scale) = (asset.code(), asset.scale());
+        Failure::usage(format!(
+            "{what} '{decimal}' is no amount of {code}: a decimal such as 12 with at most {scale} digits after the point, up to {}",
+            asset.decimal(u64::MAX.into())
+        ))
+    })
+}
+
+/// A value as people read it.
+pub(crate) fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+fn unreadable(what: &str) -> Failure {
+    Failure::new(Exit::Internal, format!("the node's answer has no readable {what}"))
+}
+
+/// A token that was just made is shown this once, also to people.
+fn print_token(args: &NodeArgs, answer: &Value) -> Result<(), Failure> {
+    match answer["incoming_token"].as_str() {
+        Some(token) if !args.output.json => output::line(token),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What was said on the command line, as the API takes it; null clears.
+fn settings(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Value>, Failure> {
+    let mut body = Map::new();
+    let texts = [("ilp_address", &args.ilp_address), ("spread", &args.spread)];
+    for (field, value) in texts {
+        if let Some(value) = value {
+            body.insert(field.to_owned(), or_null(value, || json!(value)));
+        }
+    }
+    if let Some(paused) = args.paused {
+        body.insert("paused".to_owned(), json!(paused));
+    }
+
+    let mut limits = Map::new();
+    if let Some(credit) = &args.credit {
+        let units = i128::from(if credit == NONE { 0 } else { units("--credit", asset, credit)? });
+        limits.insert("balance_min".to_owned(), json!((-units).to_string()));
+    }
+    for (field, flag, value) in [
+        ("packet_amount_max", "--packet-max", &args.packet_max),
+        ("amount_per_minute", "--amount-per-minute", &args.amount_per_minute),
+        ("in_flight_amount_max", "--in-flight-amount-max", &args.in_flight_amount_max),
+        ("unsynced_amount_max", "--unsynced-amount-max", &args.unsynced_amount_max),
+    ] {
+        if let Some(value) = value {
+            let limit = if value == NONE {
+                Value::Null
+            } else {
+                json!(units(flag, asset, value)?.to_string())
+            };
+            limits.insert(field.to_owned(), limit);
+        }
+    }
+    for (field, flag, value) in [
+        ("packets_per_minute", "--packets-per-minute", &args.packets_per_minute),
+        ("in_flight_count_max", "--in-flight-count-max", &args.in_flight_count_max),
+    ] {
+        if let Some(value) = value {
+            let limit = if value == NONE {
+                Value::Null
+            } else {
+                let count: u32 = value.parse().map_err(|_| {
+                    Failure::usage(format!("{flag} '{value}' is not a count, nor 'none'"))
+                })?;
+                json!(count)
+            };
+            limits.insert(field.to_owned(), limit);
+        }
+    }
+    if !limits.is_empty() {
+        body.insert("limits".to_owned(), limits.into());
+    }
+
+    if let Some(url) = &args.http_url {
+        let link = link("--http-url", url, None, args.http_token_file.as_deref())?;
+        body.insert("http".to_owned(), link);
+    }
+    if let Some(url) = &args.btp_url {
+        let username = args.btp_username.as_deref();
+        let link = link("--btp-url", url, username, args.btp_token_file.as_deref())?;
+        body.insert("btp".to_owned(), link);
+    }
+    Ok(body)
+}
+
+fn link(
+    flag: &str,
+    url: &str,
+    username: Option<&str>,
+    token_file: Option<&std::path::Path>,
+) -> Result<Value, Failure> {
+    if url == NONE {
+        return Ok(Value::Null);
+    }
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.contains('@') {
+        let message = format!("{flag} must not carry a token: put that into a file");
+        return Err(Failure::usage(message));
+    }
+    let mut link = json!({"url": url});
+    if let Some(username) = username {
+        link["username"] = json!(username);
+    }
+    if let Some(file) = token_file {
+        link["token"] = json!(Token::read(file)?.reveal());
+    }
+    Ok(link)
+}
+
+fn or_null(text: &str, value: impl FnOnce() -> Value) -> Value {
+    if text == NONE { Value::Null } else { value() }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn body(flags: &str) -> Result<Value, String> {
+        let line = format!("rialto account update bob {flags}");
+        let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+        let Command::Account(AccountCommand::Update(args)) = cli.command else { unreachable!() };
+        let asset = "USD/9".parse().unwrap();
+        settings(&args.settings, &asset).map(Value::from).map_err(|failure| failure.message)
+    }
+
+    #[test]
+    fn settings_are_sent_in_units_and_only_when_named() {
+        let sent = |flags| body(flags).unwrap();
+        assert_eq!(sent("--paused true"), json!({"paused": true}));
+        assert_eq!(sent("--credit 12.5"), json!({"limits": {"balance_min": "-12500000000"}}));
+        assert_eq!(sent("--credit none"), json!({"limits": {"balance_min": "0"}}));
+        assert_eq!(
+            sent("--packet-max none --packets-per-minute 60 --spread none"),
+            json!({"limits": {"packet_amount_max": null, "packets_per_minute": 60}, "spread": null})
+        );
+        assert_eq!(sent("--http-url none --btp-url ws://h/x"),
+            json!({"http": null, "btp": {"url": "ws://h/x"}}));
+    }
+
+    #[test]
+    fn mistakes_name_their_flag() {
+        for (flags, start) in [
+            ("--credit 1.0000000001", "--credit '1.0000000001' is no amount of USD"),
+            ("--in-flight-count-max many", "--in-flight-count-max 'many' is not a count"),
+            ("--btp-url btp+ws://:secret@host/", "--btp-url must not carry a token"),
+        ] {
+            let message = body(flags).unwrap_err();
+            assert!(message.starts_with(start), "{message}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `route` and `rate`.
+
+use serde_json::{Value, json};
+
+use crate::{
+    accounts::text,
+    args::{NodeArgs, RateCommand, RateDeleteArgs, RateSetArgs, RouteCommand, RouteDeleteArgs, RouteSetArgs},
+    client::encoded,
+    connect::connect,
+    failure::Failure,
+    output,
+};
+
+/// How the empty prefix is written on a command line. No ILP address can begin with it.
+const DEFAULT: &str = "default";
+
+pub(crate) async fn route(command: &RouteCommand) -> Result<(), Failure> {
+    match command {
+        RouteCommand::List(args) => route_list(&args.node).await,
+        RouteCommand::Set(args) => route_set(args).await,
+        RouteCommand::Delete(args) => route_delete(args).await,
+    }
+}
+
+pub(crate) async fn rate(command: &RateCommand) -> Result<(), Failure> {
+    match command {
+        RateCommand::List(args) => rate_list(&args.node).await,
+        RateCommand::Set(args) => rate_set(args).await,
+        RateCommand::Delete(args) => rate_delete(args).await,
+    }
+}
+
+async fn route_list(args: &NodeArgs) -> Result<(), Failure> {
+    let routes: Value = connect(args)?.get("/v1/routes").await?;
+    if args.output.json {
+        return output::json(&routes);
+    }
+    let row = |route: &Value| {
+        let prefix = match route["prefix"].as_str() {
+            Some("") => DEFAULT.to_owned(),
+            Some(_) | None => text(&route["prefix"]),
+        };
+        vec![prefix, text(&route["account"]), text(&route["source"])]
+    };
+    let rows = rows(&routes["routes"], row);
+    output::table(&["PREFIX", "ACCOUNT", "SOURCE"], rows)
+}
+
+async fn route_set(args: &RouteSetArgs) -> Result<(), Failure> {
+    let body = json!({"prefix": prefix(&args.prefix), "account": args.account});
+    let route = connect(&args.node)?.put("/v1/routes", &body).await?;
+    let note = format!("{} goes to {}", args.prefix, args.account);
+    args.node.output.done(&route, &note)
+}
+
+async fn route_delete(args: &RouteDeleteArgs) -> Result<(), Failure> {
+    let path = format!("/v1/routes?prefix={}", encoded(prefix(&args.prefix)));
+    connect(&args.node)?.delete(&path).await?;
+    let deleted = json!({"deleted": prefix(&args.prefix)});
+    args.node.output.done(&deleted, &format!("route {} deleted", args.prefix))
+}
+
+async fn rate_list(args: &NodeArgs) -> Result<(), Failure> {
+    let rates: Value = connect(args)?.get("/v1/rates").await?;
+    if args.output.json {
+        return output::json(&rates);
+    }
+    let row = |rate: &Value| {
+        let spread = match &rate["spread"] {
+            Value::Null => text(&rates["default_spread"]),
+            spread => text(spread),
+        };
+        vec![text(&rate["from"]), text(&rate["to"]), text(&rate["rate"]), spread, text(&rate["valid_until"])]
+    };
+    let rows = rows(&rates["rates"], row);
+    output::table(&["FROM", "TO", "RATE", "SPREAD", "VALID UNTIL"], rows)
+}
+
+async fn rate_set(args: &RateSetArgs) -> Result<(), Failure> {
+    let body = json!({
+        "from": args.from,
+        "to": args.to,
+        "rate": args.rate,
+        "spread": args.spread,
+        "valid_until": args.valid_until,
+    });
+    let rate = connect(&args.node)?.put("/v1/rates", &body).await?;
+    let note = format!("1 {} is worth {} {}", args.from, args.rate, args.to);
+    args.node.output.done(&rate, &note)
+}
+
+async fn rate_delete(args: &RateDeleteArgs) -> Result<(), Failure> {
+    let (from, to) = (&args.from, &args.to);
+    let path = format!("/v1/rates?from={}&to={}", encoded(from), encoded(to));
+    connect(&args.node)?.delete(&path).await?;
+    let deleted = json!({"deleted": {"from": from, "to": to}});
+    args.node.output.done(&deleted, &format!("rate {from}/{to} deleted"))
+}
+
+fn prefix(argument: &str) -> &str {
+    if argument == DEFAULT { "" } else { argument }
+}
+
+fn rows(list: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
+    list.as_array().into_iter().flatten().map(row).collect()
+}
