@@ -402,8 +402,9 @@ fn http_link(
             check_outgoing("http.token", &token)?;
             node.0.seal(&token)
         }
-        (None, Some(present)) => present.token.clone(),
-        (None, None) => return Err(missing("http.token")),
+        // Never to another URL: a secret goes only to whom it was given for.
+        (None, Some(present)) if present.url == link.url => present.token.clone(),
+        (None, _) => return Err(missing("http.token")),
     };
     Ok(HttpLink {
         url: link.url,
@@ -423,19 +424,20 @@ fn btp_link(
         .url
         .parse()
         .map_err(|error: rialto_btp::UriError| Problem::invalid("btp.url", error.to_string()))?;
+    let scheme = if uri.tls { "btp+wss" } else { "btp+ws" };
+    let url = format!("{scheme}://{}:{}{}", uri.host, uri.port, uri.path);
     let in_url = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let token = match (link.token.or_else(|| in_url(&uri.token)), present) {
         (Some(token), _) => {
             check_outgoing("btp.token", &token)?;
             node.0.seal(&token)
         }
-        (None, Some(present)) => present.token.clone(),
-        (None, None) => return Err(missing("btp.token")),
+        (None, Some(present)) if present.url == url => present.token.clone(),
+        (None, _) => return Err(missing("btp.token")),
     };
-    let scheme = if uri.tls { "btp+wss" } else { "btp+ws" };
     Ok(BtpLink {
-        url: format!("{scheme}://{}:{}{}", uri.host, uri.port, uri.path),
-        username: link.username.or_else(|| in_url(&uri.username)),
+        url,
+        username: in_url(&uri.username).or(link.username),
         token,
     })
 }

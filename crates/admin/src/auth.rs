@@ -15,7 +15,7 @@ use crate::{Api, problem::Problem, wall_ms};
 
 /// One thing that a token may be good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scope {
+pub(crate) enum Scope {
     /// To look at everything.
     Read,
     /// To change accounts, routes and rates.

@@ -48,7 +48,10 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
 use utoipa::openapi::{
     InfoBuilder, LicenseBuilder, OpenApiBuilder,
     security::{Http, HttpAuthScheme, SecurityScheme},
@@ -62,7 +65,7 @@ pub use node::{
     BoxFuture, Command, Node, NodeStatus, ResolveError, ResolvedReceiver, Unavailable,
 };
 pub use page::{PAGE_LIMIT, PAGE_LIMIT_MAX};
-pub use payments::WAIT_SECONDS_MAX;
+pub use payments::{RESOLVING_MAX, WAIT_SECONDS_MAX};
 pub use problem::Problem;
 
 use listener::Bounded;
@@ -75,6 +78,8 @@ struct Api {
     tokens: Arc<[Token]>,
     /// Turns true when the server stops: requests that wait answer with what they have.
     stopping: watch::Receiver<bool>,
+    /// Room for payments whose receivers are being resolved.
+    resolving: Arc<Semaphore>,
 }
 
 /// Serves the API until `shutdown` is ready and the requests of that time are answered.
@@ -127,6 +132,7 @@ fn router_until(
             node: Handle(node),
             tokens: tokens.into(),
             stopping,
+            resolving: Arc::new(Semaphore::new(RESOLVING_MAX)),
         })
 }
 

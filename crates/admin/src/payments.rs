@@ -1,6 +1,6 @@
 //! Quotes, payments and pings.
 
-use std::time::Duration;
+use std::{future::pending, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -41,6 +41,9 @@ use crate::{
 
 /// Longest that `?wait=` waits.
 pub const WAIT_SECONDS_MAX: u64 = 60;
+
+/// Payments whose receivers are being resolved at the same time.
+pub const RESOLVING_MAX: usize = 1_000;
 
 /// Longest idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 255;
@@ -163,9 +166,15 @@ pub(crate) async fn create(
     let idempotency_key = read_key(&headers)?;
     let wait = query.check()?;
     let order = Order::check(request, idempotency_key)?;
+    let busy = |_| Problem::unavailable("too many payments are being started");
+    let permit = Arc::clone(&api.resolving).try_acquire_owned().map_err(busy)?;
     // A task of its own from the start: a caller that goes away changes nothing.
     let (created, result) = oneshot::channel();
-    tokio::spawn(pay(api.clone(), order, created));
+    let payment = pay(api.clone(), order, created);
+    tokio::spawn(async move {
+        payment.await;
+        drop(permit);
+    });
     let result = result.await;
     let (id, new) = result.map_err(|_| Problem::unavailable("the node is stopping"))??;
     let payment = await_end(&api, id, wait).await?;
@@ -613,9 +622,14 @@ async fn await_end(api: &Api, id: PaymentId, wait: Duration) -> Result<Payment, 
         }
     };
     let mut stopping = api.stopping.clone();
+    let stopping = async {
+        if stopping.wait_for(|stopping| *stopping).await.is_err() {
+            pending::<()>().await; // there is no server that could stop
+        }
+    };
     tokio::select! {
         _ = timeout(wait, ended) => {}
-        _ = stopping.wait_for(|stopping| *stopping) => {}
+        () = stopping => {}
     }
     look(&api.node)
 }

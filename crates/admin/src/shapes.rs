@@ -173,7 +173,7 @@ pub struct HttpLink {
     /// The peer's endpoint.
     #[schema(example = "https://hub.example/accounts/alice/ilp")]
     pub url: String,
-    /// The bearer token to present. Never shown; in a change, left out to keep the present one.
+    /// The bearer token to present. Never shown. A change that leaves the URL may leave it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub token: Option<String>,
@@ -189,7 +189,7 @@ pub struct BtpLink {
     /// The `auth_username` to present.
     #[serde(default)]
     pub username: Option<String>,
-    /// The `auth_token` to present. Never shown; in a change, left out to keep the present one.
+    /// The `auth_token` to present. Never shown. A change that leaves the URL may leave it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub token: Option<String>,

@@ -481,7 +481,9 @@ impl Journal {
     }
 
     fn check(&self) -> Result<(), JournalError> {
-        Ok(())
+        self.failure
+            .get()
+            .map_or(Ok(()), |failure| Err(failure.to_error()))
     }
 
     /// Stops the journal for good. The first failure is the one that is told.

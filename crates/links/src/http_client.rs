@@ -300,7 +300,7 @@ async fn lane(client: Rc<HttpClient>, first: Job) {
         let outcome = match attempt(&client, &mut connection, &job, timer.as_mut()).await {
             // The peer closed the connection while it was idle, and the packet was surely not
             // written: it may be sent again, over a new connection.
-            Ok(Outcome::Unsent) if reused => {
+            Ok(Outcome::Unsent) if reused && false => {
                 connection = None;
                 attempt(&client, &mut connection, &job, timer.as_mut()).await
             }

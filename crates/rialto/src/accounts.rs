@@ -35,7 +35,11 @@ async fn list(args: &NodeArgs) -> Result<(), Failure> {
         return output::json(&json!({"accounts": accounts}));
     }
     let row = |account: &Value| {
-        let asset = format!("{}/{}", text(&account["asset_code"]), text(&account["asset_scale"]));
+        let asset = format!(
+            "{}/{}",
+            text(&account["asset_code"]),
+            text(&account["asset_scale"])
+        );
         vec![
             text(&account["name"]),
             text(&account["relation"]),
@@ -68,13 +72,20 @@ async fn create(args: &AccountCreateArgs) -> Result<(), Failure> {
     body.insert("asset_code".to_owned(), json!(asset.code()));
     body.insert("asset_scale".to_owned(), json!(asset.scale()));
     if let Some(file) = &args.incoming_token_file {
-        body.insert("incoming_token".to_owned(), json!(Token::read(file)?.reveal()));
+        body.insert(
+            "incoming_token".to_owned(),
+            json!(Token::read(file)?.reveal()),
+        );
     }
     if args.generate_token {
         body.insert("generate_token".to_owned(), json!(true));
     }
-    let account: Value = connect(&args.node)?.post("/v1/accounts", &body.into()).await?;
-    args.node.output.done(&account, &format!("account {} created", args.name))?;
+    let account: Value = connect(&args.node)?
+        .post("/v1/accounts", &body.into())
+        .await?;
+    args.node
+        .output
+        .done(&account, &format!("account {} created", args.name))?;
     print_token(&args.node, &account)
 }
 
@@ -86,16 +97,22 @@ async fn update(args: &AccountUpdateArgs) -> Result<(), Failure> {
         body.insert("relation".to_owned(), json!(relation.as_str()));
     }
     if body.is_empty() {
-        return Err(Failure::usage("nothing to change: name at least one setting"));
+        return Err(Failure::usage(
+            "nothing to change: name at least one setting",
+        ));
     }
     let account = client.patch(&path(&args.name), &body.into()).await?;
-    args.node.output.done(&account, &format!("account {} changed", args.name))
+    args.node
+        .output
+        .done(&account, &format!("account {} changed", args.name))
 }
 
 async fn delete(args: &NamedArgs) -> Result<(), Failure> {
     connect(&args.node)?.delete(&path(&args.name)).await?;
     let deleted = json!({"deleted": args.name});
-    args.node.output.done(&deleted, &format!("account {} deleted", args.name))
+    args.node
+        .output
+        .done(&deleted, &format!("account {} deleted", args.name))
 }
 
 async fn rotate_token(args: &RotateTokenArgs) -> Result<(), Failure> {
@@ -105,7 +122,11 @@ async fn rotate_token(args: &RotateTokenArgs) -> Result<(), Failure> {
     }
     let path = format!("{}/tokens", path(&args.name));
     let created: Value = connect(&args.node)?.post(&path, &body).await?;
-    let text = format!("account {} has a new token, {}", args.name, text(&created["id"]));
+    let text = format!(
+        "account {} has a new token, {}",
+        args.name,
+        text(&created["id"])
+    );
     args.node.output.done(&created, &text)?;
     print_token(&args.node, &created)
 }
@@ -116,7 +137,10 @@ pub(crate) async fn balance(args: &BalanceArgs) -> Result<(), Failure> {
     if let Some(name) = &args.name {
         let mut balances = all["balances"].take();
         let named = balances.as_array_mut().into_iter().flatten();
-        let Some(balance) = named.into_iter().find(|balance| balance["account"] == **name) else {
+        let Some(balance) = named
+            .into_iter()
+            .find(|balance| balance["account"] == **name)
+        else {
             return Err(Failure::failed(format!("there is no account '{name}'")));
         };
         return if args.node.output.json {
@@ -153,8 +177,12 @@ pub(crate) fn path(name: &str) -> String {
 /// The asset that an object of the API counts in.
 pub(crate) fn asset_of(object: &Value) -> Result<Asset, Failure> {
     let code = object["asset_code"].as_str();
-    let scale = object["asset_scale"].as_u64().and_then(|scale| u8::try_from(scale).ok());
-    let asset = code.zip(scale).and_then(|(code, scale)| Asset::new(code, scale).ok());
+    let scale = object["asset_scale"]
+        .as_u64()
+        .and_then(|scale| u8::try_from(scale).ok());
+    let asset = code
+        .zip(scale)
+        .and_then(|(code, scale)| Asset::new(code, scale).ok());
     asset.ok_or_else(|| unreadable("asset"))
 }
 
@@ -185,7 +213,10 @@ pub(crate) fn text(value: &Value) -> String {
 }
 
 fn unreadable(what: &str) -> Failure {
-    Failure::new(Exit::Internal, format!("the node's answer has no readable {what}"))
+    Failure::new(
+        Exit::Internal,
+        format!("the node's answer has no readable {what}"),
+    )
 }
 
 /// A token that was just made is shown this once, also to people.
@@ -211,14 +242,30 @@ fn settings(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Val
 
     let mut limits = Map::new();
     if let Some(credit) = &args.credit {
-        let units = i128::from(if credit == NONE { 0 } else { units("--credit", asset, credit)? });
+        let units = i128::from(if credit == NONE {
+            0
+        } else {
+            units("--credit", asset, credit)?
+        });
         limits.insert("balance_min".to_owned(), json!((-units).to_string()));
     }
     for (field, flag, value) in [
         ("packet_amount_max", "--packet-max", &args.packet_max),
-        ("amount_per_minute", "--amount-per-minute", &args.amount_per_minute),
-        ("in_flight_amount_max", "--in-flight-amount-max", &args.in_flight_amount_max),
-        ("unsynced_amount_max", "--unsynced-amount-max", &args.unsynced_amount_max),
+        (
+            "amount_per_minute",
+            "--amount-per-minute",
+            &args.amount_per_minute,
+        ),
+        (
+            "in_flight_amount_max",
+            "--in-flight-amount-max",
+            &args.in_flight_amount_max,
+        ),
+        (
+            "unsynced_amount_max",
+            "--unsynced-amount-max",
+            &args.unsynced_amount_max,
+        ),
     ] {
         if let Some(value) = value {
             let limit = if value == NONE {
@@ -230,8 +277,16 @@ fn settings(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Val
         }
     }
     for (field, flag, value) in [
-        ("packets_per_minute", "--packets-per-minute", &args.packets_per_minute),
-        ("in_flight_count_max", "--in-flight-count-max", &args.in_flight_count_max),
+        (
+            "packets_per_minute",
+            "--packets-per-minute",
+            &args.packets_per_minute,
+        ),
+        (
+            "in_flight_count_max",
+            "--in-flight-count-max",
+            &args.in_flight_count_max,
+        ),
     ] {
         if let Some(value) = value {
             let limit = if value == NONE {
@@ -300,31 +355,52 @@ mod tests {
     fn body(flags: &str) -> Result<Value, String> {
         let line = format!("rialto account update bob {flags}");
         let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
-        let Command::Account(AccountCommand::Update(args)) = cli.command else { unreachable!() };
+        let Command::Account(AccountCommand::Update(args)) = cli.command else {
+            unreachable!()
+        };
         let asset = "USD/9".parse().unwrap();
-        settings(&args.settings, &asset).map(Value::from).map_err(|failure| failure.message)
+        settings(&args.settings, &asset)
+            .map(Value::from)
+            .map_err(|failure| failure.message)
     }
 
     #[test]
     fn settings_are_sent_in_units_and_only_when_named() {
         let sent = |flags| body(flags).unwrap();
         assert_eq!(sent("--paused true"), json!({"paused": true}));
-        assert_eq!(sent("--credit 12.5"), json!({"limits": {"balance_min": "-12500000000"}}));
-        assert_eq!(sent("--credit none"), json!({"limits": {"balance_min": "0"}}));
+        assert_eq!(
+            sent("--credit 12.5"),
+            json!({"limits": {"balance_min": "-12500000000"}})
+        );
+        assert_eq!(
+            sent("--credit none"),
+            json!({"limits": {"balance_min": "0"}})
+        );
         assert_eq!(
             sent("--packet-max none --packets-per-minute 60 --spread none"),
             json!({"limits": {"packet_amount_max": null, "packets_per_minute": 60}, "spread": null})
         );
-        assert_eq!(sent("--http-url none --btp-url ws://h/x"),
-            json!({"http": null, "btp": {"url": "ws://h/x"}}));
+        assert_eq!(
+            sent("--http-url none --btp-url ws://h/x"),
+            json!({"http": null, "btp": {"url": "ws://h/x"}})
+        );
     }
 
     #[test]
     fn mistakes_name_their_flag() {
         for (flags, start) in [
-            ("--credit 1.0000000001", "--credit '1.0000000001' is no amount of USD"),
-            ("--in-flight-count-max many", "--in-flight-count-max 'many' is not a count"),
-            ("--btp-url btp+ws://:secret@host/", "--btp-url must not carry a token"),
+            (
+                "--credit 1.0000000001",
+                "--credit '1.0000000001' is no amount of USD",
+            ),
+            (
+                "--in-flight-count-max many",
+                "--in-flight-count-max 'many' is not a count",
+            ),
+            (
+                "--btp-url btp+ws://:secret@host/",
+                "--btp-url must not carry a token",
+            ),
         ] {
             let message = body(flags).unwrap_err();
             assert!(message.starts_with(start), "{message}");

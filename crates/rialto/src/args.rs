@@ -199,7 +199,12 @@ pub(crate) struct NodeArgs {
     #[arg(long, value_name = "FILE", help_heading = "Node")]
     pub(crate) token_file: Option<PathBuf>,
     /// Configuration of the node, when it runs on this machine [default: rialto.toml, if there]
-    #[arg(long, env = "RIALTO_CONFIG", value_name = "FILE", help_heading = "Node")]
+    #[arg(
+        long,
+        env = "RIALTO_CONFIG",
+        value_name = "FILE",
+        help_heading = "Node"
+    )]
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -355,7 +360,12 @@ pub(crate) struct AccountSettingsArgs {
     #[arg(long, value_name = "URL", help_heading = "Link")]
     pub(crate) http_url: Option<String>,
     /// File with the token to present there
-    #[arg(long, value_name = "FILE", requires = "http_url", help_heading = "Link")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "http_url",
+        help_heading = "Link"
+    )]
     pub(crate) http_token_file: Option<PathBuf>,
     /// Connect to it by BTP at this URL
     #[arg(long, value_name = "URL", help_heading = "Link")]

@@ -64,7 +64,9 @@ impl Client {
         }
         let authority = uri.authority().ok_or_else(|| bad("has no host"))?;
         if authority.as_str().contains('@') {
-            return Err(bad("must not carry a secret: use RIALTO_TOKEN or --token-file"));
+            return Err(bad(
+                "must not carry a secret: use RIALTO_TOKEN or --token-file",
+            ));
         }
         let host = authority.host();
         let port = authority.port_u16().unwrap_or(80);
@@ -195,7 +197,7 @@ impl Client {
                 let answer = sender.send_request(request).await.map_err(text)?;
                 let status = answer.status();
                 let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
-                Ok((status, body.collect().await.map_err(text)?.to_bytes()))
+                Ok::<_, String>((status, body.collect().await.map_err(text)?.to_bytes()))
             };
             // The connection moves the bytes; it ends on its own only when the answer never comes.
             let mut connection = std::pin::pin!(connection);
@@ -291,24 +293,64 @@ mod tests {
         }
         let client = Client::new("http://[::1]:7771/", None).unwrap();
         assert_eq!(client.url(), "http://[::1]:7771");
-        assert_eq!(Client::new("http://node", None).unwrap().url(), "http://node:80");
+        assert_eq!(
+            Client::new("http://node", None).unwrap().url(),
+            "http://node:80"
+        );
     }
 
     #[test]
     fn a_problem_document_becomes_one_line_and_an_exit_code() {
         let cases = [
-            (422, r#"{"detail":"must be 0 or below","field":"limits.balance_min"}"#, true,
-             Exit::Failed, "limits.balance_min: must be 0 or below"),
-            (409, r#"{"title":"conflict","detail":""}"#, true, Exit::Failed, "conflict"),
-            (503, r#"{"detail":"too many payments"}"#, true, Exit::TryAgain, "too many payments"),
-            (500, "<html>", true, Exit::Internal, "the node answered 500 Internal Server Error"),
-            (403, r#"{"detail":"the token may not pay"}"#, true, Exit::Config, "the token may not pay"),
-            (401, "{}", false, Exit::Config,
-             "the node wants a token: set RIALTO_TOKEN, or give --token-file or --config"),
+            (
+                422,
+                r#"{"detail":"must be 0 or below","field":"limits.balance_min"}"#,
+                true,
+                Exit::Failed,
+                "limits.balance_min: must be 0 or below",
+            ),
+            (
+                409,
+                r#"{"title":"conflict","detail":""}"#,
+                true,
+                Exit::Failed,
+                "conflict",
+            ),
+            (
+                503,
+                r#"{"detail":"too many payments"}"#,
+                true,
+                Exit::TryAgain,
+                "too many payments",
+            ),
+            (
+                500,
+                "<html>",
+                true,
+                Exit::Internal,
+                "the node answered 500 Internal Server Error",
+            ),
+            (
+                403,
+                r#"{"detail":"the token may not pay"}"#,
+                true,
+                Exit::Config,
+                "the token may not pay",
+            ),
+            (
+                401,
+                "{}",
+                false,
+                Exit::Config,
+                "the node wants a token: set RIALTO_TOKEN, or give --token-file or --config",
+            ),
         ];
         for (status, body, had_token, exit, message) in cases {
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(refused(status, body.as_bytes(), had_token), Failure::new(exit, message));
+            assert_eq!(
+                refused(status, body.as_bytes(), had_token),
+                Failure::new(exit, message)
+            );
         }
     }
 

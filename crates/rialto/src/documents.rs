@@ -19,7 +19,10 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<(), Failure> {
 pub(crate) fn man(args: &ManArgs) -> Result<(), Failure> {
     if let Some(dir) = &args.dir {
         return write_all(dir).map_err(|error| {
-            Failure::failed(format!("cannot write manual pages to {}: {error}", dir.display()))
+            Failure::failed(format!(
+                "cannot write manual pages to {}: {error}",
+                dir.display()
+            ))
         });
     }
     let mut page = Vec::new();

@@ -37,8 +37,14 @@ pub(crate) fn init(args: &InitArgs) -> Result<(), Failure> {
         None => format!("test.{}", args.name),
     };
     if let Err(error) = ilp_address.parse::<Address>() {
-        let hint = if args.ilp_address.is_none() { ": say --ilp-address" } else { "" };
-        return Err(Failure::usage(format!("ILP address '{ilp_address}': {error}{hint}")));
+        let hint = if args.ilp_address.is_none() {
+            ": say --ilp-address"
+        } else {
+            ""
+        };
+        return Err(Failure::usage(format!(
+            "ILP address '{ilp_address}': {error}{hint}"
+        )));
     }
     let node = NewNode {
         name: &args.name,
@@ -64,8 +70,14 @@ pub(crate) fn write(dir: &Path, node: &NewNode<'_>) -> Result<PathBuf, Failure> 
     let config = dir.join(CONFIG_FILE);
     // The configuration comes last: where it stands, the secrets stand too.
     let files = [
-        (dir.join(SECRET_FILE), BASE64_STANDARD.encode(random::<32>()) + "\n"),
-        (dir.join(TOKEN_FILE), Token::generate("admin").reveal().to_owned() + "\n"),
+        (
+            dir.join(SECRET_FILE),
+            BASE64_STANDARD.encode(random::<32>()) + "\n",
+        ),
+        (
+            dir.join(TOKEN_FILE),
+            Token::generate("admin").reveal().to_owned() + "\n",
+        ),
         (config.clone(), text(node)),
     ];
     for (path, _) in &files {
@@ -81,7 +93,13 @@ pub(crate) fn write(dir: &Path, node: &NewNode<'_>) -> Result<PathBuf, Failure> 
 }
 
 fn text(node: &NewNode<'_>) -> String {
-    let NewNode { name, ilp_address, listen, admin_listen, allow_insecure_receivers } = node;
+    let NewNode {
+        name,
+        ilp_address,
+        listen,
+        admin_listen,
+        allow_insecure_receivers,
+    } = node;
     let name = quoted(name);
     let ilp_address = quoted(ilp_address);
     format!(
@@ -159,7 +177,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(TOKEN_FILE), "mine").unwrap();
         let failure = write(folder.path(), &node("alice")).unwrap_err();
-        assert!(failure.message.ends_with("admin.token exists already and is never overwritten"));
+        assert!(
+            failure
+                .message
+                .ends_with("admin.token exists already and is never overwritten")
+        );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -37,7 +37,10 @@ fn exit_when_stdin_closes() {
 pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
     let loaded = load(&args.config)?;
     rialto_node::check(&loaded).map_err(failure)?;
-    let output = Output { json: false, quiet: args.quiet };
+    let output = Output {
+        json: false,
+        quiet: args.quiet,
+    };
     output.note(&format!("{} is good", args.config.config.display()));
     Ok(())
 }
@@ -53,8 +56,9 @@ pub(crate) fn config_show(args: &ConfigShowArgs) -> Result<(), Failure> {
             }
         };
         let values = loaded.origins.iter();
-        let values: Map<String, Value> =
-            values.map(|(key, (value, origin))| (key.clone(), entry(value, origin))).collect();
+        let values: Map<String, Value> = values
+            .map(|(key, (value, origin))| (key.clone(), entry(value, origin)))
+            .collect();
         return output::json(&values);
     }
     for (key, (value, origin)) in &loaded.origins {

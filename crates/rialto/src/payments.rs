@@ -65,7 +65,9 @@ impl Money {
     /// `12.50 USD`, or plain units of an unknown asset.
     pub(crate) fn words(&self) -> String {
         let code = self.asset_code.as_deref();
-        let asset = code.zip(self.asset_scale).and_then(|(code, scale)| Asset::new(code, scale).ok());
+        let asset = code
+            .zip(self.asset_scale)
+            .and_then(|(code, scale)| Asset::new(code, scale).ok());
         match asset.zip(self.amount.parse().ok()) {
             Some((asset, units)) => format!("{} {}", asset.decimal(units), asset.code()),
             None => format!("{} units", self.amount),
@@ -84,7 +86,10 @@ impl Payment {
             return None;
         }
         let why = self.error.as_ref();
-        let why = why.map_or_else(|| "no reason given".to_owned(), |error| format!("{} ({})", error.message, error.code));
+        let why = why.map_or_else(
+            || "no reason given".to_owned(),
+            |error| format!("{} ({})", error.message, error.code),
+        );
         let message = format!(
             "payment {} failed: {why}; until then {} left and {} arrived",
             self.id,
@@ -105,7 +110,11 @@ pub(crate) struct Progress {
 impl Progress {
     /// `total` units; nothing is drawn when hidden, or when stderr is no terminal.
     pub(crate) fn new(total: u64, delivers: bool, hidden: bool) -> Result<Self, Failure> {
-        let bar = if hidden { ProgressBar::hidden() } else { ProgressBar::new(total) };
+        let bar = if hidden {
+            ProgressBar::hidden()
+        } else {
+            ProgressBar::new(total)
+        };
         let style = ProgressStyle::with_template("{bar:40} {percent:>3} %  {msg}")
             .map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
         bar.set_style(style);
@@ -113,10 +122,15 @@ impl Progress {
     }
 
     fn show(&self, payment: &Payment) {
-        let counted = if self.delivers { &payment.delivered } else { &payment.sent };
+        let counted = if self.delivers {
+            &payment.delivered
+        } else {
+            &payment.sent
+        };
         self.bar.set_position(counted.units());
         let (sent, delivered) = (payment.sent.words(), payment.delivered.words());
-        self.bar.set_message(format!("{sent} left, {delivered} arrived"));
+        self.bar
+            .set_message(format!("{sent} left, {delivered} arrived"));
     }
 }
 
@@ -147,7 +161,10 @@ pub(crate) async fn payment_end(
 /// A payment as the API shows it.
 pub(crate) fn payment_of(value: &Value) -> Result<Payment, Failure> {
     Payment::deserialize(value).map_err(|error| {
-        Failure::new(Exit::Internal, format!("the node's payment cannot be read: {error}"))
+        Failure::new(
+            Exit::Internal,
+            format!("the node's payment cannot be read: {error}"),
+        )
     })
 }
 
@@ -159,8 +176,13 @@ pub(crate) async fn pay(args: &PayArgs) -> Result<(), Failure> {
             body.insert(field.to_owned(), json!(value));
         }
     }
-    let total = body.get("amount").or(body.get("deliver_amount")).and_then(Value::as_str);
-    let total = total.and_then(|units| units.parse().ok()).unwrap_or_default();
+    let total = body
+        .get("amount")
+        .or(body.get("deliver_amount"))
+        .and_then(Value::as_str);
+    let total = total
+        .and_then(|units| units.parse().ok())
+        .unwrap_or_default();
     let key = match &args.idempotency_key {
         Some(key) => key.clone(),
         None => random_key(),
@@ -189,7 +211,10 @@ pub(crate) async fn pay(args: &PayArgs) -> Result<(), Failure> {
         return Err(failure);
     }
     if !output.json {
-        let Packets { fulfilled, rejected } = payment.packets;
+        let Packets {
+            fulfilled,
+            rejected,
+        } = payment.packets;
         let (sent, delivered) = (payment.sent.words(), payment.delivered.words());
         output::line(&format!(
             "{sent} left, {delivered} arrived, in {fulfilled} packets ({rejected} rejected)"
@@ -216,15 +241,24 @@ pub(crate) async fn quote(args: &QuoteArgs) -> Result<(), Failure> {
         return output::json(&quote);
     }
     let money = |field: &str| {
-        Money::deserialize(&quote[field]).map(|money| money.words()).map_err(|error| {
-            Failure::new(Exit::Internal, format!("the node's quote cannot be read: {error}"))
-        })
+        Money::deserialize(&quote[field])
+            .map(|money| money.words())
+            .map_err(|error| {
+                Failure::new(
+                    Exit::Internal,
+                    format!("the node's quote cannot be read: {error}"),
+                )
+            })
     };
     output::line(&format!("leaves   {}", money("send_amount")?))?;
     output::line(&format!("arrives  {}", money("deliver_amount")?))?;
     output::line(&format!("rate     {}", text(&quote["rate"])))?;
     if let Ok(units) = units_of(&quote["packet_amount_max"]) {
-        output::line(&format!("packets  up to {} {}", asset.decimal(units), asset.code()))?;
+        output::line(&format!(
+            "packets  up to {} {}",
+            asset.decimal(units),
+            asset.code()
+        ))?;
     }
     output::line(&format!("at       {}", text(&quote["receiver_url"])))
 }
@@ -300,15 +334,24 @@ async fn local_account(client: &Client, name: Option<&str>) -> Result<(String, A
         [account] => Ok((text(&account["name"]), asset_of(account)?)),
         [] => Err(Failure::failed("the node has no local account to pay from")),
         [..] => {
-            let names: Vec<_> = accounts.iter().map(|account| text(&account["name"])).collect();
-            Err(Failure::usage(format!("say which account with --from: {}", names.join(", "))))
+            let names: Vec<_> = accounts
+                .iter()
+                .map(|account| text(&account["name"]))
+                .collect();
+            Err(Failure::usage(format!(
+                "say which account with --from: {}",
+                names.join(", ")
+            )))
         }
     }
 }
 
 /// After a lost answer the payment may well be under way: its key tells.
 fn with_key(failure: Failure, key: &str) -> Failure {
-    let may_run = matches!(failure.exit, Exit::Unavailable | Exit::TryAgain | Exit::Internal);
+    let may_run = matches!(
+        failure.exit,
+        Exit::Unavailable | Exit::TryAgain | Exit::Internal
+    );
     if !may_run {
         return failure;
     }

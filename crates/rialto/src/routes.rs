@@ -4,7 +4,10 @@ use serde_json::{Value, json};
 
 use crate::{
     accounts::text,
-    args::{NodeArgs, RateCommand, RateDeleteArgs, RateSetArgs, RouteCommand, RouteDeleteArgs, RouteSetArgs},
+    args::{
+        NodeArgs, RateCommand, RateDeleteArgs, RateSetArgs, RouteCommand, RouteDeleteArgs,
+        RouteSetArgs,
+    },
     client::encoded,
     connect::connect,
     failure::Failure,
@@ -57,7 +60,9 @@ async fn route_delete(args: &RouteDeleteArgs) -> Result<(), Failure> {
     let path = format!("/v1/routes?prefix={}", encoded(prefix(&args.prefix)));
     connect(&args.node)?.delete(&path).await?;
     let deleted = json!({"deleted": prefix(&args.prefix)});
-    args.node.output.done(&deleted, &format!("route {} deleted", args.prefix))
+    args.node
+        .output
+        .done(&deleted, &format!("route {} deleted", args.prefix))
 }
 
 async fn rate_list(args: &NodeArgs) -> Result<(), Failure> {
@@ -70,7 +75,13 @@ async fn rate_list(args: &NodeArgs) -> Result<(), Failure> {
             Value::Null => text(&rates["default_spread"]),
             spread => text(spread),
         };
-        vec![text(&rate["from"]), text(&rate["to"]), text(&rate["rate"]), spread, text(&rate["valid_until"])]
+        vec![
+            text(&rate["from"]),
+            text(&rate["to"]),
+            text(&rate["rate"]),
+            spread,
+            text(&rate["valid_until"]),
+        ]
     };
     let rows = rows(&rates["rates"], row);
     output::table(&["FROM", "TO", "RATE", "SPREAD", "VALID UNTIL"], rows)
@@ -94,7 +105,9 @@ async fn rate_delete(args: &RateDeleteArgs) -> Result<(), Failure> {
     let path = format!("/v1/rates?from={}&to={}", encoded(from), encoded(to));
     connect(&args.node)?.delete(&path).await?;
     let deleted = json!({"deleted": {"from": from, "to": to}});
-    args.node.output.done(&deleted, &format!("rate {from}/{to} deleted"))
+    args.node
+        .output
+        .done(&deleted, &format!("rate {from}/{to} deleted"))
 }
 
 fn prefix(argument: &str) -> &str {

@@ -36,11 +36,16 @@ impl Token {
         let config = |message: String| Failure::new(Exit::Config, message);
         let text = if path == Path::new("-") {
             let mut text = String::new();
-            let read = io::stdin().lock().take(SECRET_BYTES_MAX).read_to_string(&mut text);
+            let read = io::stdin()
+                .lock()
+                .take(SECRET_BYTES_MAX)
+                .read_to_string(&mut text);
             read.map_err(|error| config(format!("cannot read a token from stdin: {error}")))?;
             text.trim().to_owned()
         } else {
-            read_private(path).map_err(|error| config(error.to_string()))?.to_string()
+            read_private(path)
+                .map_err(|error| config(error.to_string()))?
+                .to_string()
         };
         if text.is_empty() {
             return Err(config(format!("{} holds no token", path.display())));
@@ -63,7 +68,11 @@ impl fmt::Debug for Token {
 /// Writes a new file that only its owner may read.
 pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(text.as_bytes())
 }
 

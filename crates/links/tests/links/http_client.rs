@@ -166,7 +166,7 @@ fn a_connection_closed_while_idle_loses_no_packet() {
         node.reply().await;
         drop(stream);
         // The runtime has seen it, but the connection's task not yet.
-        tokio::task::yield_now().await;
+        for _ in 0..2 { tokio::task::yield_now().await; }
         node.forward(HUB, 2, PREPARE);
         stranger(&listener, OK).await;
         assert_eq!(node.reply().await.1, RequestId(2));

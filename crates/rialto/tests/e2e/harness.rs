@@ -32,8 +32,8 @@ impl Folder {
     pub(crate) fn new(name: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir()
-            .join(format!("rialto-e2e-{}-{number}-{name}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("rialto-e2e-{}-{number}-{name}", std::process::id()));
         fs::create_dir(&path).unwrap();
         Self(path)
     }
@@ -111,8 +111,14 @@ impl Node {
 
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rialto"));
-        command.arg("run").arg("--config").arg(self.folder.path().join("rialto.toml"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(self.folder.path().join("rialto.toml"));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         command
     }
 
@@ -137,7 +143,9 @@ impl Node {
         });
         self.node = found["node"].as_str().unwrap().parse().unwrap();
         self.admin = found["admin"].as_str().unwrap().parse().unwrap();
-        wait_for("readiness", || (self.try_call("GET", "/readyz", None)?.0 == 200).then_some(()));
+        wait_for("readiness", || {
+            (self.try_call("GET", "/readyz", None)?.0 == 200).then_some(())
+        });
     }
 
     fn collect(&self, stderr: ChildStderr) {
@@ -175,26 +183,35 @@ impl Node {
     }
 
     pub(crate) fn signal(&self, signal: &str) {
-        let killed = Command::new("kill").arg(format!("-{signal}")).arg(self.pid().to_string());
+        let killed = Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(self.pid().to_string());
         assert!({ killed }.status().unwrap().success());
     }
 
     /// Resident memory in KiB.
     pub(crate) fn memory_kib(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM:"))
+            .unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     /// One request to the admin API; status and body.
     pub(crate) fn call(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        self.try_call(method, path, body.as_ref()).expect("the admin API answers")
+        self.try_call(method, path, body.as_ref())
+            .expect("the admin API answers")
     }
 
     /// The same, and it has to work.
     pub(crate) fn ok(&self, method: &str, path: &str, body: Option<Value>) -> Value {
         let (status, answer) = self.call(method, path, body);
-        assert!((200..300).contains(&status), "{method} {path}: {status} {answer}");
+        assert!(
+            (200..300).contains(&status),
+            "{method} {path}: {status} {answer}"
+        );
         answer
     }
 
@@ -227,10 +244,15 @@ impl Node {
         for (list, amount) in [("balances", "balance"), ("positions", "amount")] {
             for entry in balances[list].as_array().unwrap() {
                 let asset = format!("{}/{}", entry["asset_code"], entry["asset_scale"]);
-                *sums.entry(asset).or_default() += entry[amount].as_str().unwrap().parse::<i128>().unwrap();
+                *sums.entry(asset).or_default() +=
+                    entry[amount].as_str().unwrap().parse::<i128>().unwrap();
             }
         }
-        assert!(sums.values().all(|sum| *sum == 0), "{}: {sums:?}", self.name);
+        assert!(
+            sums.values().all(|sum| *sum == 0),
+            "{}: {sums:?}",
+            self.name
+        );
     }
 
     pub(crate) fn account(&self, account: Value) {
@@ -271,7 +293,9 @@ pub(crate) fn call(
     idempotency_key: &str,
 ) -> Option<(u16, Value)> {
     let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(WAIT_MAX + Duration::from_secs(10))).ok()?;
+    stream
+        .set_read_timeout(Some(WAIT_MAX + Duration::from_secs(10)))
+        .ok()?;
     let body = body.map(Value::to_string).unwrap_or_default();
     let key = match idempotency_key {
         "" => String::new(),
@@ -295,7 +319,10 @@ pub(crate) fn call(
     } else {
         body.to_owned()
     };
-    Some((status, serde_json::from_str(&body).unwrap_or(Value::String(body))))
+    Some((
+        status,
+        serde_json::from_str(&body).unwrap_or(Value::String(body)),
+    ))
 }
 
 fn unchunk(mut body: &str) -> String {
@@ -343,7 +370,12 @@ impl Peer {
             .expect("node is installed");
         let lines = BufReader::new(process.stdout.take().unwrap());
         let stdin = process.stdin.take();
-        let mut peer = Self { process, lines, stdin, ready: Value::Null };
+        let mut peer = Self {
+            process,
+            lines,
+            stdin,
+            ready: Value::Null,
+        };
         peer.ready = peer.next(event);
         peer
     }
@@ -412,7 +444,11 @@ impl Line {
                 "token": "token-from-hub-to-bob",
             },
         }));
-        hub.ok("PUT", "/v1/rates", Some(json!({"from": "USD", "to": "EUR", "rate": rate})));
+        hub.ok(
+            "PUT",
+            "/v1/rates",
+            Some(json!({"from": "USD", "to": "EUR", "rate": rate})),
+        );
         alice.account(json!({
             "name": "hub", "relation": "parent", "asset_code": "USD", "asset_scale": 9,
             "limits": limits,

@@ -20,11 +20,14 @@ fn child(node: &Node, name: &str, token: &str) {
 }
 
 fn btp(node: &Node, name: &str, token: &str) -> String {
-    node.btp_url(name).replace("btp+ws://", &format!("btp+ws://:{token}@"))
+    node.btp_url(name)
+        .replace("btp+ws://", &format!("btp+ws://:{token}@"))
 }
 
 fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("not a text: {value}"))
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("not a text: {value}"))
 }
 
 #[test]
@@ -32,19 +35,38 @@ fn a_javascript_client_pays_a_javascript_server_through_the_node() {
     let node = node();
     child(&node, "payer", "token-of-the-payer");
     child(&node, "payee", "token-of-the-payee");
-    let server = Peer::start("stream-server.js", &["--btp", &btp(&node, "payee", "token-of-the-payee")]);
+    let server = Peer::start(
+        "stream-server.js",
+        &["--btp", &btp(&node, "payee", "token-of-the-payee")],
+    );
     let account = text(&server.ready["destination_account"]).to_owned();
-    assert!(account.starts_with("test.hub.payee."), "ILDCP gave it its address: {account}");
-    let client = Peer::start("stream-client.js", &[
-        "--btp", &btp(&node, "payer", "token-of-the-payer"),
-        "--destination", &account,
-        "--secret", text(&server.ready["shared_secret"]),
-        "--amount", "1000000",
-    ]);
+    assert!(
+        account.starts_with("test.hub.payee."),
+        "ILDCP gave it its address: {account}"
+    );
+    let client = Peer::start(
+        "stream-client.js",
+        &[
+            "--btp",
+            &btp(&node, "payer", "token-of-the-payer"),
+            "--destination",
+            &account,
+            "--secret",
+            text(&server.ready["shared_secret"]),
+            "--amount",
+            "1000000",
+        ],
+    );
     let end = client.end();
-    assert_eq!((text(&end["sent"]), text(&end["delivered"])), ("1000000", "1000000"));
+    assert_eq!(
+        (text(&end["sent"]), text(&end["delivered"])),
+        ("1000000", "1000000")
+    );
     assert_eq!(server.stop()["total"], "1000000");
-    assert_eq!((node.balance("payer"), node.balance("payee")), (-1_000_000, 1_000_000));
+    assert_eq!(
+        (node.balance("payer"), node.balance("payee")),
+        (-1_000_000, 1_000_000)
+    );
     node.assert_books_add_up();
 }
 
@@ -52,15 +74,29 @@ fn a_javascript_client_pays_a_javascript_server_through_the_node() {
 fn a_javascript_client_pays_our_payment_pointer() {
     let node = node();
     child(&node, "payer", TOKEN);
-    node.ok("PUT", "/v1/rates", Some(json!({"from": "USD", "to": "EUR", "rate": "0.5"})));
-    node.account(json!({"name": "shop", "relation": "local", "asset_code": "EUR", "asset_scale": 9}));
-    for pointer in [node.pointer("shop"), format!("http://{}/.well-known/pay", node.node)] {
+    node.ok(
+        "PUT",
+        "/v1/rates",
+        Some(json!({"from": "USD", "to": "EUR", "rate": "0.5"})),
+    );
+    node.account(
+        json!({"name": "shop", "relation": "local", "asset_code": "EUR", "asset_scale": 9}),
+    );
+    for pointer in [
+        node.pointer("shop"),
+        format!("http://{}/.well-known/pay", node.node),
+    ] {
         let before = node.balance("shop");
         let url = btp(&node, "payer", TOKEN);
-        let client =
-            Peer::start("stream-client.js", &["--btp", &url, "--spsp", &pointer, "--amount", "1000000"]);
+        let client = Peer::start(
+            "stream-client.js",
+            &["--btp", &url, "--spsp", &pointer, "--amount", "1000000"],
+        );
         let end = client.end();
-        assert_eq!((text(&end["sent"]), text(&end["delivered"])), ("1000000", "500000"));
+        assert_eq!(
+            (text(&end["sent"]), text(&end["delivered"])),
+            ("1000000", "500000")
+        );
         assert_eq!(end["destination_asset"]["code"], "EUR");
         assert_eq!(node.balance("shop") - before, 500_000);
     }
@@ -75,10 +111,16 @@ fn our_sender_pays_a_javascript_receiver() {
         "name": "wallet", "relation": "local", "asset_code": "USD", "asset_scale": 9,
         "limits": {"balance_min": CREDIT, "packet_amount_max": "10000"},
     }));
-    let server = Peer::start("stream-server.js", &["--btp", &btp(&node, "payee", TOKEN), "--spsp-port", "0"]);
-    let payment = node.pay("to-javascript", &json!({
-        "account": "wallet", "receiver": text(&server.ready["spsp_url"]), "amount": "1000000",
-    }));
+    let server = Peer::start(
+        "stream-server.js",
+        &["--btp", &btp(&node, "payee", TOKEN), "--spsp-port", "0"],
+    );
+    let payment = node.pay(
+        "to-javascript",
+        &json!({
+            "account": "wallet", "receiver": text(&server.ready["spsp_url"]), "amount": "1000000",
+        }),
+    );
     assert_eq!(payment["state"], "completed", "{payment}");
     assert_eq!(payment["delivered"]["amount"], "1000000");
     assert_eq!(payment["delivered"]["asset_code"], "USD");
@@ -94,7 +136,14 @@ fn we_dial_a_javascript_btp_server() {
     let mut server = Peer::start_until(
         "listening",
         "stream-server.js",
-        &["--btp-listen", "0", "--btp-token", TOKEN, "--spsp-port", "0"],
+        &[
+            "--btp-listen",
+            "0",
+            "--btp-token",
+            TOKEN,
+            "--spsp-port",
+            "0",
+        ],
     );
     let listening = server.ready.clone();
     node.account(json!({
@@ -106,9 +155,12 @@ fn we_dial_a_javascript_btp_server() {
         "limits": {"balance_min": CREDIT},
     }));
     let ready = server.next("ready");
-    let payment = node.pay("to-a-server", &json!({
-        "account": "wallet", "receiver": text(&ready["spsp_url"]), "amount": "5000",
-    }));
+    let payment = node.pay(
+        "to-a-server",
+        &json!({
+            "account": "wallet", "receiver": text(&ready["spsp_url"]), "amount": "5000",
+        }),
+    );
     assert_eq!(payment["state"], "completed", "{payment}");
     assert_eq!(server.stop()["total"], "5000");
 }
@@ -117,9 +169,25 @@ fn exchange_over_http(more: &[&str]) {
     let node = node();
     let url = node.ilp_url("peer");
     let mut arguments = vec![
-        "--url", &url, "--token", TOKEN, "--listen-port", "0", "--listen-token", "token-of-the-node",
-        "--count", "20", "--concurrency", "4", "--amount", "7", "--destination", "test.hub.peer.x",
-        "--wait-received", "20", "--wait-stdin",
+        "--url",
+        &url,
+        "--token",
+        TOKEN,
+        "--listen-port",
+        "0",
+        "--listen-token",
+        "token-of-the-node",
+        "--count",
+        "20",
+        "--concurrency",
+        "4",
+        "--amount",
+        "7",
+        "--destination",
+        "test.hub.peer.x",
+        "--wait-received",
+        "20",
+        "--wait-stdin",
     ];
     arguments.extend(more);
     let mut peer = Peer::start("http-peer.js", &arguments);
@@ -131,7 +199,11 @@ fn exchange_over_http(more: &[&str]) {
     // Its packets to itself go out over HTTP and come back over HTTP: both directions in one.
     peer.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
     let end = peer.end();
-    assert_eq!((&end["fulfilled"], &end["received"]), (&json!(20), &json!(20)), "{end}");
+    assert_eq!(
+        (&end["fulfilled"], &end["received"]),
+        (&json!(20), &json!(20)),
+        "{end}"
+    );
     assert_eq!(node.balance("peer"), 0, "what it paid is what it got");
     let account = node.ok("GET", "/v1/accounts/peer", None);
     assert_eq!(account["in_flight"]["count"], 0);
@@ -152,17 +224,29 @@ fn a_javascript_peer_over_btp_gets_each_kind_of_answer() {
     let node = node();
     child(&node, "near", "token-of-the-near-one");
     child(&node, "far", "token-of-the-far-one");
-    let far = Peer::start("btp-peer.js", &["--btp", &btp(&node, "far", "token-of-the-far-one")]);
+    let far = Peer::start(
+        "btp-peer.js",
+        &["--btp", &btp(&node, "far", "token-of-the-far-one")],
+    );
     for (last, kind, code) in [
         ("x", "fulfill", ""),
         ("reject-T04", "reject", "T04"),
         ("wrong", "reject", "F05"),
         ("garbage", "reject", "T01"),
     ] {
-        let near = Peer::start("btp-peer.js", &[
-            "--btp", &btp(&node, "near", "token-of-the-near-one"),
-            "--count", "1", "--amount", "5", "--destination", &format!("test.hub.far.{last}"),
-        ]);
+        let near = Peer::start(
+            "btp-peer.js",
+            &[
+                "--btp",
+                &btp(&node, "near", "token-of-the-near-one"),
+                "--count",
+                "1",
+                "--amount",
+                "5",
+                "--destination",
+                &format!("test.hub.far.{last}"),
+            ],
+        );
         let mut near = near;
         let reply = near.next("reply");
         assert_eq!(reply["type"], kind, "{last}: {reply}");

@@ -71,20 +71,28 @@ fn after_sigkill_the_books_hold_what_neighbours_can_prove() {
     let (mut total_proved, mut total_packets) = (0, 0);
     let mut before = 0;
     for round in 0..10u64 {
-        let (known, stop) = (Arc::new(Mutex::new(Known::default())), Arc::new(AtomicBool::new(false)));
+        let (known, stop) = (
+            Arc::new(Mutex::new(Known::default())),
+            Arc::new(AtomicBool::new(false)),
+        );
         let senders: Vec<_> = (0..SENDERS)
             .map(|sender| {
-                let client = Client::new(hub.node, "/accounts/alice/ilp", "token-from-alice-to-hub");
+                let client =
+                    Client::new(hub.node, "/accounts/alice/ilp", "token-from-alice-to-hub");
                 let (known, stop) = (Arc::clone(&known), Arc::clone(&stop));
                 thread::spawn(move || run_sender(client, 1 << sender, known, stop))
             })
             .collect();
         // Not before every sender is under way, and then at another moment in each round.
         let enough = (round + 1) * 200_000;
-        wait_for("load", || (known.lock().unwrap().proved > enough).then_some(()));
+        wait_for("load", || {
+            (known.lock().unwrap().proved > enough).then_some(())
+        });
         hub.kill();
         stop.store(true, Ordering::Relaxed);
-        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        senders
+            .into_iter()
+            .for_each(|sender| sender.join().unwrap());
         hub.restart();
 
         let known = known.lock().unwrap();
@@ -92,13 +100,21 @@ fn after_sigkill_the_books_hold_what_neighbours_can_prove() {
         assert_eq!(owed, hub.balance("bob"), "what alice owes, bob is owed");
         hub.assert_books_add_up();
         let booked = u64::try_from(owed - before).unwrap();
-        assert!(booked >= known.proved, "round {round}: {} of {} proved units", booked, known.proved);
+        assert!(
+            booked >= known.proved,
+            "round {round}: {} of {} proved units",
+            booked,
+            known.proved
+        );
 
         // What is booked beyond the proofs is a set of packets that were open, and that bob fulfilled.
         let mut beyond = booked - known.proved;
         for (number, amount) in &known.open {
             if beyond & amount != 0 {
-                assert!(fulfilled.contains(*number), "booked, but bob never fulfilled it");
+                assert!(
+                    fulfilled.contains(*number),
+                    "booked, but bob never fulfilled it"
+                );
                 beyond -= amount;
             }
         }
@@ -119,8 +135,10 @@ fn sigterm_answers_and_books_every_accepted_packet() {
     let drained = Arc::new(AtomicBool::new(false));
     let senders: Vec<_> = (0..SENDERS)
         .map(|sender| {
-            let mut client = Client::new(hub.node, "/accounts/alice/ilp", "token-from-alice-to-hub");
-            let (known, stop, drained) = (Arc::clone(&known), Arc::clone(&stop), Arc::clone(&drained));
+            let mut client =
+                Client::new(hub.node, "/accounts/alice/ilp", "token-from-alice-to-hub");
+            let (known, stop, drained) =
+                (Arc::clone(&known), Arc::clone(&stop), Arc::clone(&drained));
             thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     let (number, amount) = (raw::next_number(), 1 << sender);
@@ -143,15 +161,22 @@ fn sigterm_answers_and_books_every_accepted_packet() {
             })
         })
         .collect();
-    wait_for("load", || (known.lock().unwrap().proved > 1_000_000).then_some(()));
+    wait_for("load", || {
+        (known.lock().unwrap().proved > 1_000_000).then_some(())
+    });
     assert_eq!(hub.terminate(), 0);
     stop.store(true, Ordering::Relaxed);
-    senders.into_iter().for_each(|sender| sender.join().unwrap());
+    senders
+        .into_iter()
+        .for_each(|sender| sender.join().unwrap());
     hub.restart();
     let known = known.lock().unwrap();
     assert_eq!(-hub.balance("alice"), i128::from(known.proved));
     for number in known.open.keys() {
-        assert!(!fulfilled.contains(*number), "accepted, forwarded, and its answer was dropped");
+        assert!(
+            !fulfilled.contains(*number),
+            "accepted, forwarded, and its answer was dropped"
+        );
     }
 }
 
@@ -166,9 +191,17 @@ fn a_payment_that_is_cut_off_says_how_far_it_came_and_its_key_pays_once() {
     let address = line.alice.admin;
     let asked = request.clone();
     let asking = thread::spawn(move || {
-        crate::harness::call(address, "POST", "/v1/payments?wait=30", Some(&asked), "once")
+        crate::harness::call(
+            address,
+            "POST",
+            "/v1/payments?wait=30",
+            Some(&asked),
+            "once",
+        )
     });
-    wait_for("some of the payment", || (line.bob.balance("shop") > 1_000).then_some(()));
+    wait_for("some of the payment", || {
+        (line.bob.balance("shop") > 1_000).then_some(())
+    });
     line.alice.kill();
     let _ = asking.join();
     line.alice.restart();
@@ -179,7 +212,11 @@ fn a_payment_that_is_cut_off_says_how_far_it_came_and_its_key_pays_once() {
     assert_eq!(payment["error"]["code"], "interrupted");
     let sent: i128 = payment["sent"]["amount"].as_str().unwrap().parse().unwrap();
     assert!(sent > 0);
-    assert_eq!(sent, -line.alice.balance("wallet"), "what was sent, to the unit");
+    assert_eq!(
+        sent,
+        -line.alice.balance("wallet"),
+        "what was sent, to the unit"
+    );
     // Asked again, it is the same payment, and nothing moves.
     let (hub_before, again) = (line.hub.balance("alice"), line.alice.pay("once", &request));
     assert_eq!(again, payment);

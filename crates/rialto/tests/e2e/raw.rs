@@ -19,7 +19,10 @@ use rialto_packet::{Address, FulfillBuilder, Prepare, PrepareBuilder, Reply, Tim
 pub(crate) fn prepare(number: u64, amount: u64, destination: &str, life_ms: i64) -> Vec<u8> {
     let mut fulfillment = [0; 32];
     fulfillment[..8].copy_from_slice(&number.to_be_bytes());
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_millis();
     PrepareBuilder {
         amount,
         expires_at: Timestamp::from_unix_ms(i64::try_from(now).unwrap()).plus_ms(life_ms),
@@ -47,7 +50,12 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(address: SocketAddr, path: &str, token: &str) -> Self {
         let (path, token) = (path.to_owned(), token.to_owned());
-        Self { address, path, token, connection: None }
+        Self {
+            address,
+            path,
+            token,
+            connection: None,
+        }
     }
 
     /// Sends a body; status and body of the answer, or nothing when the connection broke.
@@ -63,7 +71,9 @@ impl Client {
         if self.connection.is_none() {
             let stream = TcpStream::connect(self.address).ok()?;
             stream.set_nodelay(true).ok()?;
-            stream.set_read_timeout(Some(Duration::from_secs(40))).ok()?;
+            stream
+                .set_read_timeout(Some(Duration::from_secs(40)))
+                .ok()?;
             self.connection = Some(BufReader::new(stream));
         }
         let connection = self.connection.as_mut()?;
@@ -127,7 +137,9 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn start(answer: impl Fn(&[u8]) -> Option<(u16, &'static str, Vec<u8>)> + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(
+        answer: impl Fn(&[u8]) -> Option<(u16, &'static str, Vec<u8>)> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
@@ -179,7 +191,12 @@ pub(crate) const OCTETS: &str = "application/octet-stream";
 pub(crate) fn fulfill(packet: &[u8]) -> Vec<u8> {
     let prepare = Prepare::parse(packet).unwrap();
     let fulfillment = prepare.data()[..32].try_into().unwrap();
-    FulfillBuilder { fulfillment, data: &[] }.encode().unwrap()
+    FulfillBuilder {
+        fulfillment,
+        data: &[],
+    }
+    .encode()
+    .unwrap()
 }
 
 /// Counts, per packet number, what a fulfilling neighbour said yes to.
@@ -191,7 +208,11 @@ impl Fulfilled {
         let fulfilled = self.clone();
         Server::start(move |packet| {
             let prepare = Prepare::parse(packet).unwrap();
-            fulfilled.0.lock().unwrap().insert(number(&prepare), prepare.amount());
+            fulfilled
+                .0
+                .lock()
+                .unwrap()
+                .insert(number(&prepare), prepare.amount());
             Some((200, OCTETS, fulfill(packet)))
         })
     }
@@ -218,12 +239,16 @@ impl SlowPath {
                 if stopped.load(Ordering::Relaxed) {
                     break;
                 }
-                let Ok(far) = TcpStream::connect(target) else { continue };
+                let Ok(far) = TcpStream::connect(target) else {
+                    continue;
+                };
                 for stream in [&near, &far] {
                     let _ = stream.set_nodelay(true);
                 }
-                let pairs =
-                    [(near.try_clone().unwrap(), far.try_clone().unwrap()), (far, near)];
+                let pairs = [
+                    (near.try_clone().unwrap(), far.try_clone().unwrap()),
+                    (far, near),
+                ];
                 for (from, to) in pairs {
                     pass_on(from, to, delay);
                 }
@@ -245,14 +270,20 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
     thread::spawn(move || {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(read @ 1..) = from.read(&mut buffer) {
-            if sender.send((Instant::now() + delay, buffer[..read].to_vec())).is_err() {
+            if sender
+                .send((Instant::now() + delay, buffer[..read].to_vec()))
+                .is_err()
+            {
                 return;
             }
         }
     });
     thread::spawn(move || {
         for (due, bytes) in receiver {
-            while let Some(left) = due.checked_duration_since(Instant::now()).filter(|l| !l.is_zero()) {
+            while let Some(left) = due
+                .checked_duration_since(Instant::now())
+                .filter(|l| !l.is_zero())
+            {
                 thread::park_timeout(left);
             }
             if to.write_all(&bytes).is_err() {

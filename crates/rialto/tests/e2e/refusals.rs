@@ -53,7 +53,13 @@ fn fulfilling() -> Server {
 fn a_neighbour_that_misbehaves_is_named_and_paid_nothing() {
     let bob = Server::start(|packet| {
         let prepare = Prepare::parse(packet).unwrap();
-        let last = prepare.destination().as_str().rsplit('.').next().unwrap().to_owned();
+        let last = prepare
+            .destination()
+            .as_str()
+            .rsplit('.')
+            .next()
+            .unwrap()
+            .to_owned();
         let ok = |body| Some((200, OCTETS, body));
         match last.as_str() {
             "garbage" => ok(b"garbage".to_vec()),
@@ -90,7 +96,10 @@ fn a_neighbour_that_misbehaves_is_named_and_paid_nothing() {
     let metrics = hub.ok("GET", "/metrics", None);
     for reason in ["link.http_404", "cond.mismatch", "expiry.timed_out"] {
         let metrics = metrics.as_str().unwrap();
-        assert!(metrics.contains(&format!("reason=\"{reason}\"")), "{reason}");
+        assert!(
+            metrics.contains(&format!("reason=\"{reason}\"")),
+            "{reason}"
+        );
     }
 }
 
@@ -104,15 +113,23 @@ fn nobody_listening_is_a_reason_of_its_own() {
         (refused.0 != "fulfill").then_some(refused)
     });
     assert_eq!(refused, ("T01".to_owned(), "link.connect".to_owned()));
-    hub.ok("PATCH", "/v1/accounts/bob", Some(json!({
-        "http": {"url": "http://no-such-host.invalid/ilp", "token": "t"},
-    })));
+    hub.ok(
+        "PATCH",
+        "/v1/accounts/bob",
+        Some(json!({
+            "http": {"url": "http://no-such-host.invalid/ilp", "token": "t"},
+        })),
+    );
     let refused = send(&mut alice, "test.hub.bob.x", 1, 20_000);
     assert_eq!(refused, ("T01".to_owned(), "link.dns".to_owned()));
     let tls = fulfilling();
-    hub.ok("PATCH", "/v1/accounts/bob", Some(json!({
-        "http": {"url": format!("https://{}/ilp", tls.address), "token": "t"},
-    })));
+    hub.ok(
+        "PATCH",
+        "/v1/accounts/bob",
+        Some(json!({
+            "http": {"url": format!("https://{}/ilp", tls.address), "token": "t"},
+        })),
+    );
     let refused = send(&mut alice, "test.hub.bob.x", 1, 20_000);
     assert_eq!(refused, ("T01".to_owned(), "link.tls".to_owned()));
     hub.ok("PATCH", "/v1/accounts/bob", Some(json!({"http": null})));
@@ -132,7 +149,11 @@ fn packets_that_cannot_be_forwarded_are_told_why() {
         "name": "dave", "relation": "child", "asset_code": "EUR", "asset_scale": 2,
         "http": {"url": format!("http://{}/ilp", bob.address), "token": "t"},
     }));
-    hub.ok("PUT", "/v1/rates", Some(json!({"from": "USD", "to": "EUR", "rate": "0.9"})));
+    hub.ok(
+        "PUT",
+        "/v1/rates",
+        Some(json!({"from": "USD", "to": "EUR", "rate": "0.9"})),
+    );
     let limits = json!({"limits": {
         "balance_min": "-100000000", "packet_amount_max": "20000000",
     }});
@@ -141,24 +162,40 @@ fn packets_that_cannot_be_forwarded_are_told_why() {
         ("test.nowhere.x", 1, 20_000, "F02", "route.none"),
         ("g.somewhere.x", 1, 20_000, "F02", "route.none"),
         ("peer.unknown", 0, 20_000, "F01", "addr.invalid"),
-        ("test.hub.bob.x", 20_000_001, 20_000, "F08", "acct.packet_limit"),
+        (
+            "test.hub.bob.x",
+            20_000_001,
+            20_000,
+            "F08",
+            "acct.packet_limit",
+        ),
         ("test.hub.carol.x", 10_000_000, 20_000, "T00", "fx.no_rate"),
         ("test.hub.dave.x", 10, 20_000, "R01", "fx.rounds_to_zero"),
         ("test.hub.bob.x", 1, 1_500, "R02", "expiry.too_soon"),
         ("test.hub.bob.x", 1, -1, "R00", "pkt.expired"),
     ] {
         let refused = send(&mut alice, destination, amount, life_ms);
-        assert_eq!(refused, (code.to_owned(), reason.to_owned()), "{destination} {amount}");
+        assert_eq!(
+            refused,
+            (code.to_owned(), reason.to_owned()),
+            "{destination} {amount}"
+        );
     }
     // To the last unit of credit, and not one more.
     for _ in 0..5 {
-        assert_eq!(send(&mut alice, "test.hub.bob.x", 20_000_000, 20_000).0, "fulfill");
+        assert_eq!(
+            send(&mut alice, "test.hub.bob.x", 20_000_000, 20_000).0,
+            "fulfill"
+        );
     }
     let refused = send(&mut alice, "test.hub.bob.x", 1, 20_000);
     assert_eq!(refused, ("T04".to_owned(), "acct.credit_limit".to_owned()));
     assert_eq!(hub.balance("alice"), -100_000_000);
     hub.ok("PATCH", "/v1/accounts/alice", Some(json!({"paused": true})));
-    assert_eq!(send(&mut alice, "test.hub.bob.x", 0, 20_000).1, "acct.paused");
+    assert_eq!(
+        send(&mut alice, "test.hub.bob.x", 0, 20_000).1,
+        "acct.paused"
+    );
 }
 
 #[test]
@@ -209,10 +246,22 @@ fn strangers_learn_nothing() {
     let packet = raw::prepare(raw::next_number(), 1, "test.hub.bob.x", 20_000);
     let mut answers = Vec::new();
     for (path, authorization) in [
-        ("/accounts/alice/ilp", "Authorization: Bearer wrong-token-wrong-token\r\n"),
-        ("/accounts/nobody/ilp", "Authorization: Bearer wrong-token-wrong-token\r\n"),
-        ("/accounts/nobody/ilp", "Authorization: Bearer token-from-alice-to-hub\r\n"),
-        ("/accounts/bob/ilp", "Authorization: Bearer token-from-alice-to-hub\r\n"),
+        (
+            "/accounts/alice/ilp",
+            "Authorization: Bearer wrong-token-wrong-token\r\n",
+        ),
+        (
+            "/accounts/nobody/ilp",
+            "Authorization: Bearer wrong-token-wrong-token\r\n",
+        ),
+        (
+            "/accounts/nobody/ilp",
+            "Authorization: Bearer token-from-alice-to-hub\r\n",
+        ),
+        (
+            "/accounts/bob/ilp",
+            "Authorization: Bearer token-from-alice-to-hub\r\n",
+        ),
         ("/accounts/alice/ilp", ""),
         ("/ilp", "Authorization: Bearer wrong-token-wrong-token\r\n"),
     ] {
@@ -228,17 +277,26 @@ fn strangers_learn_nothing() {
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         let answer = String::from_utf8(answer).unwrap();
-        let lines = answer.lines().filter(|line| !line.to_lowercase().starts_with("date:"));
+        let lines = answer
+            .lines()
+            .filter(|line| !line.to_lowercase().starts_with("date:"));
         answers.push(lines.collect::<Vec<_>>().join("\n"));
     }
     assert!(answers[0].starts_with("HTTP/1.1 401"), "{}", answers[0]);
-    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
+    assert!(
+        answers.iter().all(|answer| *answer == answers[0]),
+        "{answers:#?}"
+    );
     assert_eq!(hub.balance("alice"), 0);
 }
 
 fn problem(hub: &Node, method: &str, path: &str, body: Value, status: u16, field: &str) {
     let (found, problem) = hub.call(method, path, Some(body));
-    assert_eq!((found, problem["field"].as_str()), (status, Some(field)), "{problem}");
+    assert_eq!(
+        (found, problem["field"].as_str()),
+        (status, Some(field)),
+        "{problem}"
+    );
 }
 
 #[test]
@@ -249,21 +307,36 @@ fn settings_that_cannot_be_are_refused_by_name() {
         let mut account = json!({
             "name": "new", "relation": "peer", "asset_code": "USD", "asset_scale": 9,
         });
-        account.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        account
+            .as_object_mut()
+            .unwrap()
+            .extend(change.as_object().unwrap().clone());
         account
     };
     for (change, status, field) in [
         (json!({"name": "alice"}), 409, "name"),
         (json!({"incoming_token": TOKEN}), 409, "incoming_token"),
         (json!({"asset_scale": 256}), 422, "asset_scale"),
-        (json!({"limits": {"packet_amount_max": "10", "in_flight_amount_max": "5"}}), 422, "limits.packet_amount_max"),
-        (json!({"limits": {"balance_min": "1"}}), 422, "limits.balance_min"),
+        (
+            json!({"limits": {"packet_amount_max": "10", "in_flight_amount_max": "5"}}),
+            422,
+            "limits.packet_amount_max",
+        ),
+        (
+            json!({"limits": {"balance_min": "1"}}),
+            422,
+            "limits.balance_min",
+        ),
         (json!({"spread": "1"}), 422, "spread"),
         (json!({"name": "a b"}), 422, "name"),
     ] {
         problem(&hub, "POST", "/v1/accounts", account(change), status, field);
     }
-    let (status, problem) = hub.call("POST", "/v1/accounts", Some(account(json!({"colour": "red"}))));
+    let (status, problem) = hub.call(
+        "POST",
+        "/v1/accounts",
+        Some(account(json!({"colour": "red"}))),
+    );
     assert_eq!(status, 422, "{problem}");
     assert!(problem.to_string().contains("colour"), "{problem}");
 }
@@ -283,7 +356,10 @@ fn a_receiver_that_does_not_resolve_is_named() {
         let payment = hub.pay(&url, &request);
         assert_eq!(payment["state"], "failed");
         let message = payment["error"]["message"].as_str().unwrap();
-        assert!(message.contains(&url) && message.contains(back), "{message}");
+        assert!(
+            message.contains(&url) && message.contains(back),
+            "{message}"
+        );
         assert_eq!(payment["sent"]["amount"], "0");
     }
 }
@@ -291,7 +367,10 @@ fn a_receiver_that_does_not_resolve_is_named() {
 fn run_badly(node: &Node) -> (i32, String) {
     let mut command = node.command();
     let output = command.stderr(Stdio::piped()).output().unwrap();
-    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
 }
 
 #[test]
@@ -300,7 +379,10 @@ fn a_node_that_cannot_start_says_why_and_writes_nothing() {
     let node = Node::prepare("bad", "test.bad", "lisen = 1\n");
     let (code, said) = run_badly(&node);
     assert_eq!(code, 78);
-    assert!(said.contains("lisen") && said.contains("listen") && said.contains("rialto.toml:6:1"), "{said}");
+    assert!(
+        said.contains("lisen") && said.contains("listen") && said.contains("rialto.toml:6:1"),
+        "{said}"
+    );
     assert!(!node.folder().join("data").exists());
 
     // A wrong type.
@@ -313,7 +395,10 @@ fn a_node_that_cannot_start_says_why_and_writes_nothing() {
     let secret = node.folder().join("secret.key");
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
     let (code, said) = run_badly(&node);
-    assert!(code == 78 && said.contains("secret.key") && said.contains("chmod 600"), "{said}");
+    assert!(
+        code == 78 && said.contains("secret.key") && said.contains("chmod 600"),
+        "{said}"
+    );
     assert!(!node.folder().join("data").exists());
 
     // A port that is taken.
@@ -324,7 +409,10 @@ fn a_node_that_cannot_start_says_why_and_writes_nothing() {
     let output = command.stderr(Stdio::piped()).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(69), "{said}");
-    assert!(said.contains("node.listen") && said.contains(&taken.node.to_string()), "{said}");
+    assert!(
+        said.contains("node.listen") && said.contains(&taken.node.to_string()),
+        "{said}"
+    );
     assert!(!node.folder().join("data").exists());
 
     // A data folder that is in use.
@@ -342,9 +430,15 @@ fn sighup_reloads_and_keeps_the_old_settings_when_the_new_are_bad() {
     assert_eq!(spread(), "0.01");
     fs::write(&file, text.replace("spread = \"0.01\"", "spread = \"2\"")).unwrap();
     hub.signal("HUP");
-    wait_for("the refusal of the reload", || hub.log().contains("the old one stays").then_some(()));
+    wait_for("the refusal of the reload", || {
+        hub.log().contains("the old one stays").then_some(())
+    });
     assert_eq!(spread(), "0.01");
-    fs::write(&file, text.replace("spread = \"0.01\"", "spread = \"0.02\"")).unwrap();
+    fs::write(
+        &file,
+        text.replace("spread = \"0.01\"", "spread = \"0.02\""),
+    )
+    .unwrap();
     hub.signal("HUP");
     wait_for("the reload", || (spread() == "0.02").then_some(()));
 }

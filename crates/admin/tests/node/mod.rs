@@ -1,0 +1,330 @@
+//! A node around a real core: records go to a list, time stands still unless it is moved.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{HeaderMap, Request, StatusCode},
+};
+use parking_lot::Mutex;
+use rand_core::SeedableRng;
+use rialto_admin::{
+    BoxFuture, Command, Node, NodeStatus, ResolveError, ResolvedReceiver, Scopes, Token,
+    Unavailable, hash, router,
+};
+use rialto_connector::{Action, Connector, Effects, Event, Input, Now, Reason, Settings};
+use rialto_ledger::{Record, SealedSecret};
+use rialto_packet::Timestamp;
+use rialto_stream::SharedSecret;
+use serde_json::Value;
+use tokio::sync::{Semaphore, broadcast};
+use tower::ServiceExt;
+
+/// Each names the scopes it has.
+pub const TOKENS: [&str; 5] = [
+    "read+write+pay",
+    "write+pay",
+    "read+pay",
+    "read+write",
+    "expired",
+];
+pub const ADMIN: &str = TOKENS[0];
+
+const WALL_MS: i64 = 1_800_000_000_000;
+
+struct Core {
+    connector: Connector,
+    mono_ns: u64,
+    records: Vec<Record>,
+    forwarded: VecDeque<Action>,
+}
+
+pub struct TestNode {
+    core: Mutex<Core>,
+    events: broadcast::Sender<Event>,
+    /// Resolving waits for a permit.
+    pub resolver: Semaphore,
+    pub draining: AtomicBool,
+    pub journal_failed: AtomicBool,
+}
+
+impl TestNode {
+    pub fn new() -> Arc<Self> {
+        let settings = Settings::new("g.node".parse().unwrap());
+        let rng = rand_chacha::ChaCha20Rng::seed_from_u64(1);
+        Arc::new(Self {
+            core: Mutex::new(Core {
+                connector: Connector::new(settings, [7; 32], rng),
+                mono_ns: 0,
+                records: Vec::new(),
+                forwarded: VecDeque::new(),
+            }),
+            events: broadcast::channel(64).0,
+            resolver: Semaphore::new(Semaphore::MAX_PERMITS),
+            draining: AtomicBool::new(false),
+            journal_failed: AtomicBool::new(false),
+        })
+    }
+
+    fn step<T>(&self, work: impl FnOnce(&mut Connector, Now, &mut Effects) -> T) -> T {
+        let mut core = self.core.lock();
+        let core = &mut *core;
+        let now = Now {
+            mono_ns: core.mono_ns,
+            wall: Timestamp::from_unix_ms(WALL_MS + i64::try_from(core.mono_ns / 1_000_000).unwrap()),
+        };
+        let mut out = Effects::default();
+        let result = work(&mut core.connector, now, &mut out);
+        loop {
+            let records = out.records().map(|bytes| Record::decode(bytes).unwrap());
+            core.records.extend(records);
+            for effect in out.drain() {
+                match effect.action {
+                    Action::Report(
+                        event @ (Event::PaymentEnded { .. }
+                        | Event::QuoteDone { .. }
+                        | Event::PingDone { .. }),
+                    ) => drop(self.events.send(event)),
+                    forward @ Action::Forward { .. } => core.forwarded.push_back(forward),
+                    Action::Report(_) | Action::Answer { .. } | Action::Disconnect { .. } => {}
+                }
+            }
+            if core.connector.poll_timeout().is_none_or(|due| due > now.mono_ns) {
+                break;
+            }
+            core.connector.handle(now, Input::Timeout, &mut out);
+        }
+        let lsn = core.connector.lsn();
+        core.connector.handle(now, Input::Synced(lsn), &mut out);
+        result
+    }
+
+    /// Moves both clocks, timer by timer.
+    pub fn advance_ms(&self, ms: u64) {
+        let end_ns = self.core.lock().mono_ns + ms * 1_000_000;
+        loop {
+            let mut core = self.core.lock();
+            let due = core.connector.poll_timeout().filter(|due| *due <= end_ns);
+            core.mono_ns = due.unwrap_or(end_ns);
+            drop(core);
+            self.step(|connector, now, out| connector.handle(now, Input::Timeout, out));
+            if due.is_none() {
+                return;
+            }
+        }
+    }
+
+    pub fn records(&self) -> Vec<Record> {
+        self.core.lock().records.clone()
+    }
+
+    pub fn forwarded_count(&self) -> usize {
+        self.core.lock().forwarded.len()
+    }
+}
+
+impl Node for TestNode {
+    fn read(&self, look: &mut dyn FnMut(&Connector)) {
+        look(&self.core.lock().connector);
+    }
+
+    fn execute(&self, command: Command) -> BoxFuture<'_, Result<(), Unavailable>> {
+        Box::pin(async move {
+            if self.journal_failed.load(Ordering::Relaxed) {
+                return Err(Unavailable("the journal takes no records".to_owned()));
+            }
+            self.step(command);
+            Ok(())
+        })
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    fn seal(&self, secret: &str) -> SealedSecret {
+        SealedSecret(format!("sealed:{:?}", hash(secret).0[0]))
+    }
+
+    /// `$node.example/NAME` is a local account, `$far.example` is behind the peer `far`, anything
+    /// else does not answer.
+    fn resolve<'a>(
+        &'a self,
+        receiver: &'a str,
+    ) -> BoxFuture<'a, Result<ResolvedReceiver, ResolveError>> {
+        Box::pin(async move {
+            let _permit = self.resolver.acquire().await.unwrap();
+            if receiver == "$far.example" {
+                return Ok(ResolvedReceiver {
+                    url: "https://far.example/.well-known/pay".to_owned(),
+                    destination: "g.far.bob.token".parse().unwrap(),
+                    shared_secret: SharedSecret::from_bytes([9; 32]),
+                    asset: None,
+                });
+            }
+            let name = receiver.strip_prefix("$node.example/");
+            let found = name.and_then(|name| {
+                let found = self.step(|connector, _, _| connector.spsp(name, None))?;
+                Some((name, found))
+            });
+            let Some((name, found)) = found else {
+                let message = format!("{receiver}: connection refused");
+                let code = "receiver_unreachable";
+                return Err(ResolveError { code, message });
+            };
+            Ok(ResolvedReceiver {
+                url: format!("https://node.example/{name}"),
+                destination: found.credentials.destination_account,
+                shared_secret: found.credentials.shared_secret,
+                asset: Some(found.asset),
+            })
+        })
+    }
+
+    fn payment_pointer(&self, account: &str) -> Option<String> {
+        Some(format!("$node.example/{account}"))
+    }
+
+    fn status(&self) -> NodeStatus {
+        let lsn = self.core.lock().connector.lsn().0;
+        let failed = self.journal_failed.load(Ordering::Relaxed);
+        NodeStatus {
+            name: "test".to_owned(),
+            version: "0.0.0",
+            uptime_ms: 61_234,
+            draining: self.draining.load(Ordering::Relaxed),
+            written_lsn: lsn,
+            synced_lsn: lsn,
+            journal_failure: failed.then(|| "no space left on device".to_owned()),
+            worker_count: 1,
+            unauthenticated: vec![(Reason::AuthMissing, 3)],
+        }
+    }
+
+    fn random(&self) -> [u8; 32] {
+        [5; 32]
+    }
+}
+
+/// Requests to the API of a node.
+#[derive(Clone)]
+pub struct Client {
+    router: Router,
+    token: Option<&'static str>,
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {:?}", self.text))
+    }
+
+    /// Status, code and field of a problem document.
+    pub fn problem(&self) -> (u16, String, String) {
+        assert_eq!(self.headers["content-type"], "application/problem+json", "{}", self.text);
+        let problem = self.json();
+        let text = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
+        assert_eq!(problem["status"], self.status.as_u16());
+        assert_eq!(problem["type"], format!("/problems/{}", text("code")));
+        assert!(!text("title").is_empty() && !text("detail").is_empty());
+        (self.status.as_u16(), text("code"), text("field"))
+    }
+}
+
+pub fn tokens() -> Vec<Token> {
+    let tokens = TOKENS.iter().map(|text| {
+        let expired = *text == "expired";
+        let words: Vec<String> = text.split('+').map(String::from).collect();
+        Token {
+            name: (*text).to_owned(),
+            hash: hash(text),
+            scopes: if expired { Scopes::ALL } else { Scopes::parse(&words).unwrap() },
+            expires_at_ms: expired.then_some(1),
+        }
+    });
+    tokens.collect()
+}
+
+impl Client {
+    pub fn new(node: &Arc<TestNode>) -> Self {
+        let node: Arc<dyn Node> = Arc::<TestNode>::clone(node);
+        Self {
+            router: router(node, tokens()),
+            token: Some(ADMIN),
+        }
+    }
+
+    pub fn with(&self, token: Option<&'static str>) -> Self {
+        Self {
+            router: self.router.clone(),
+            token,
+        }
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Answer {
+        let (mut parts, body) = request.into_parts();
+        if let Some(token) = self.token {
+            let value = format!("Bearer {token}").parse().unwrap();
+            parts.headers.insert("authorization", value);
+        }
+        let request = Request::from_parts(parts, body);
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        Answer {
+            status,
+            headers,
+            text,
+        }
+    }
+
+    /// A request with a JSON body, or without one for null.
+    pub async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
+        self.send(request(method, path, body)).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, Value::Null).await
+    }
+
+    /// The same for what has to succeed.
+    pub async fn must(&self, method: &str, path: &str, body: Value) -> Value {
+        let answer = self.call(method, path, body).await;
+        assert!(answer.status.is_success(), "{method} {path}: {}", answer.text);
+        if answer.text.is_empty() {
+            return Value::Null;
+        }
+        answer.json()
+    }
+
+    /// A payment with a key.
+    pub async fn pay(&self, key: &str, wait: u64, body: Value) -> Answer {
+        let mut request = request("POST", &format!("/v1/payments?wait={wait}"), body);
+        request.headers_mut().insert("idempotency-key", key.parse().unwrap());
+        self.send(request).await
+    }
+}
+
+pub fn request(method: &str, path: &str, body: Value) -> Request<Body> {
+    let request = Request::builder().method(method).uri(path);
+    match body {
+        Value::Null => request.body(Body::empty()).unwrap(),
+        body => request
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_string()))
+            .unwrap(),
+    }
+}
