@@ -54,10 +54,10 @@ pub(crate) async fn list(
 ) -> Result<Json<Accounts>, Problem> {
     let page = query.check()?;
     Ok(Json(api.node.read(|connector| {
-        let later = connector
-            .ledger()
-            .accounts()
-            .filter(|account| page.after.is_none_or(|after| u64::from(account.id.0) > after));
+        let later = connector.ledger().accounts().filter(|account| {
+            page.after
+                .is_none_or(|after| u64::from(account.id.0) > after)
+        });
         let (entries, next_cursor) = page.cut(later, |account| u64::from(account.id.0));
         let accounts = entries.into_iter();
         let accounts = accounts.map(|account| shape(connector, account, &api.node));
@@ -125,8 +125,12 @@ pub(crate) async fn create(
         limits: request.limits.into(),
         spread: request.spread,
         incoming_tokens: token.map(incoming_token).into_iter().collect(),
-        http: http.map(|link| http_link(link, None, &api.node)).transpose()?,
-        btp: btp.map(|link| btp_link(link, None, &api.node)).transpose()?,
+        http: http
+            .map(|link| http_link(link, None, &api.node))
+            .transpose()?,
+        btp: btp
+            .map(|link| btp_link(link, None, &api.node))
+            .transpose()?,
         paused: request.paused,
     };
     let node = api.node.clone();
@@ -164,7 +168,11 @@ pub(crate) async fn change(
 ) -> Result<Json<Account>, Problem> {
     if !patch.is_object() {
         let detail = "the body must be a JSON object";
-        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail));
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid",
+            detail,
+        ));
     }
     for field in ["name", "asset_code", "asset_scale"] {
         if patch.get(field).is_some() {
@@ -257,9 +265,7 @@ fn rotate(settings: &mut AccountSettings, new: TokenHash, now_ms: i64, grace_ms:
     for token in tokens.iter_mut() {
         token.expires_at_ms = Some(token.expires_at_ms.map_or(end_ms, |at| at.min(end_ms)));
     }
-    tokens.retain(|token| {
-        token.hash != new && token.expires_at_ms.is_none_or(|at| at > now_ms)
-    });
+    tokens.retain(|token| token.hash != new && token.expires_at_ms.is_none_or(|at| at > now_ms));
     tokens.push(incoming_token(new));
 }
 
@@ -291,7 +297,10 @@ fn first_token(
 }
 
 fn no_tokens(field: &str) -> Problem {
-    Problem::invalid(field, "a local account has no node that could present a token")
+    Problem::invalid(
+        field,
+        "a local account has no node that could present a token",
+    )
 }
 
 /// A token that can stand in an `Authorization` header and cannot be guessed.
@@ -306,7 +315,10 @@ fn check_token(field: &str, text: &str) -> Result<TokenHash, Problem> {
 }
 
 fn token_id(hash: TokenHash) -> String {
-    hash.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    hash.0[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn find<'a>(connector: &'a Connector, name: &str) -> Result<&'a rialto_ledger::Account, Problem> {
@@ -332,8 +344,12 @@ fn patched(
     let mut value = serde_json::to_value(present).expect("text keys and plain values");
     merge(&mut value, patch);
     let change: AccountChange = extract::decode(value)?;
-    let http = change.http.map(|link| http_link(link, settings.http.as_ref(), node));
-    let btp = change.btp.map(|link| btp_link(link, settings.btp.as_ref(), node));
+    let http = change
+        .http
+        .map(|link| http_link(link, settings.http.as_ref(), node));
+    let btp = change
+        .btp
+        .map(|link| btp_link(link, settings.btp.as_ref(), node));
     Ok(AccountSettings {
         name: settings.name.clone(),
         relation: change.relation.into(),
@@ -391,7 +407,10 @@ fn http_link(
     if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
         return invalid("must begin with http:// or https:// and a host");
     }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+    if uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
         return invalid("must not name a user: the token has a field of its own");
     }
     if link.url.contains('#') {
@@ -418,7 +437,10 @@ fn btp_link(
     node: &Handle,
 ) -> Result<BtpLink, Problem> {
     if link.url.len() > URL_BYTES_MAX {
-        return Err(Problem::invalid("btp.url", "is longer than 2048 characters"));
+        return Err(Problem::invalid(
+            "btp.url",
+            "is longer than 2048 characters",
+        ));
     }
     let uri: BtpUri = link
         .url

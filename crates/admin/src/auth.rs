@@ -112,7 +112,10 @@ pub fn hash(token: &str) -> TokenHash {
 /// assert_eq!(token, "rialto_admin_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
 /// ```
 pub fn generate_token(purpose: &str, entropy: [u8; 32]) -> String {
-    format!("rialto_{purpose}_{}", BASE64_URL_SAFE_NO_PAD.encode(entropy))
+    format!(
+        "rialto_{purpose}_{}",
+        BASE64_URL_SAFE_NO_PAD.encode(entropy)
+    )
 }
 
 /// A scope as a type, so that each handler names in its arguments the one it needs.
@@ -144,12 +147,12 @@ impl<N: Needs> FromRequestParts<Api> for Allowed<N> {
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let token = find(&api.tokens, bearer(parts), wall_ms()).ok_or_else(|| {
-                Problem::new(
-                    StatusCode::UNAUTHORIZED,
-                    "unauthorized",
-                    "present a valid token as 'Authorization: Bearer ...'",
-                )
-            })?;
+            Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "present a valid token as 'Authorization: Bearer ...'",
+            )
+        })?;
         if !token.scopes.contain(N::SCOPE) {
             let detail = format!("the token lacks the scope '{}'", N::SCOPE.word());
             return Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail));

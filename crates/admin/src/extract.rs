@@ -27,8 +27,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         check_content_type(request.headers())?;
         let body = read(request).await?;
-        let value: Value = serde_json::from_slice(&body)
-            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "malformed", error.to_string()))?;
+        let value: Value = serde_json::from_slice(&body).map_err(|error| {
+            Problem::new(StatusCode::BAD_REQUEST, "malformed", error.to_string())
+        })?;
         decode(value).map(Self)
     }
 }
@@ -41,7 +42,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
-            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "malformed", error.body_text()))?;
+            .map_err(|error| {
+                Problem::new(StatusCode::BAD_REQUEST, "malformed", error.body_text())
+            })?;
         let mut values = Map::new();
         for (name, value) in pairs.0 {
             if values.contains_key(&name) {

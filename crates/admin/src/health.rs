@@ -1,10 +1,6 @@
 //! Whether the node lives, whether it takes packets, and how it is.
 
-use axum::{
-    Json,
-    extract::State,
-    http::StatusCode,
-};
+use axum::{Json, extract::State, http::StatusCode};
 use rialto_connector::{Connector, LinkId};
 use rialto_ledger::AccountId;
 use serde::Deserialize;
@@ -105,7 +101,9 @@ pub(crate) async fn readyz(
 /// What has to be in order, and what is wrong with it. A peer that is down is none of it: the node
 /// serves the others.
 fn checks(status: &NodeStatus) -> [(&'static str, Option<String>); 2] {
-    let draining = status.draining.then(|| "the node is about to stop".to_owned());
+    let draining = status
+        .draining
+        .then(|| "the node is about to stop".to_owned());
     [
         ("journal", status.journal_failure.clone()),
         ("accepting", draining),

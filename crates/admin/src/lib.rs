@@ -61,9 +61,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub use auth::{Scopes, Token, generate_token, hash};
 pub use extract::BODY_BYTES_MAX;
 pub use listener::CONNECTIONS_MAX;
-pub use node::{
-    BoxFuture, Command, Node, NodeStatus, ResolveError, ResolvedReceiver, Unavailable,
-};
+pub use node::{BoxFuture, Command, Node, NodeStatus, ResolveError, ResolvedReceiver, Unavailable};
 pub use page::{PAGE_LIMIT, PAGE_LIMIT_MAX};
 pub use payments::{RESOLVING_MAX, WAIT_SECONDS_MAX};
 pub use problem::Problem;

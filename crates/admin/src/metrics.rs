@@ -19,9 +19,7 @@ use crate::{Api, NodeStatus, accounts::refused, health, shapes::Link};
     tag = "node",
     responses((status = 200, description = "Text format 0.0.4", body = String, content_type = "text/plain"))
 )]
-pub(crate) async fn metrics(
-    State(api): State<Api>,
-) -> ([(HeaderName, &'static str); 1], String) {
+pub(crate) async fn metrics(State(api): State<Api>) -> ([(HeaderName, &'static str); 1], String) {
     let status = api.node.0.status();
     let text = api.node.read(|connector| render(&status, connector));
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
@@ -112,7 +110,11 @@ const GAUGES: [Gauge; 5] = [
 
 fn render(status: &NodeStatus, connector: &Connector) -> String {
     let mut page = Page::default();
-    page.family("rialto_build_info", "gauge", "Always 1; the label says which version runs.");
+    page.family(
+        "rialto_build_info",
+        "gauge",
+        "Always 1; the label says which version runs.",
+    );
     page.sample("rialto_build_info", &[("version", status.version)], 1);
     render_node(&mut page, status, connector);
 
@@ -149,10 +151,17 @@ fn render(status: &NodeStatus, connector: &Connector) -> String {
         }
     }
     let name = "rialto_refused_total";
-    page.family(name, "counter", "Packets of the account that were refused here.");
+    page.family(
+        name,
+        "counter",
+        "Packets of the account that were refused here.",
+    );
     for account in accounts() {
         for (reason, count) in stats(account.id).into_iter().flat_map(refused) {
-            let labels = [("account", account.settings.name.as_str()), ("reason", reason)];
+            let labels = [
+                ("account", account.settings.name.as_str()),
+                ("reason", reason),
+            ];
             page.sample(name, &labels, count);
         }
     }
@@ -161,31 +170,71 @@ fn render(status: &NodeStatus, connector: &Connector) -> String {
 
 fn render_node(page: &mut Page, status: &NodeStatus, connector: &Connector) {
     // Prometheus wants seconds; milliseconds are written as their decimal fraction.
-    let uptime = format!("{}.{:03}", status.uptime_ms / 1_000, status.uptime_ms % 1_000);
+    let uptime = format!(
+        "{}.{:03}",
+        status.uptime_ms / 1_000,
+        status.uptime_ms % 1_000
+    );
     page.single("rialto_uptime_seconds", "gauge", "Since the start.", uptime);
     let draining = u8::from(status.draining);
-    page.single("rialto_draining", "gauge", "Whether the node is about to stop.", draining);
+    page.single(
+        "rialto_draining",
+        "gauge",
+        "Whether the node is about to stop.",
+        draining,
+    );
     let help = "Number of the last journal record handed to the operating system.";
-    page.single("rialto_journal_written_lsn", "gauge", help, status.written_lsn);
+    page.single(
+        "rialto_journal_written_lsn",
+        "gauge",
+        help,
+        status.written_lsn,
+    );
     let help = "Number of the last journal record known to be on disk.";
-    page.single("rialto_journal_synced_lsn", "gauge", help, status.synced_lsn);
+    page.single(
+        "rialto_journal_synced_lsn",
+        "gauge",
+        help,
+        status.synced_lsn,
+    );
     let failed = u8::from(status.journal_failure.is_some());
     let help = "Whether the journal takes no records any more.";
     page.single("rialto_journal_failed", "gauge", help, failed);
     let in_flight = connector.in_flight_count();
-    page.single("rialto_in_flight_packets", "gauge", "Packets in flight.", in_flight);
+    page.single(
+        "rialto_in_flight_packets",
+        "gauge",
+        "Packets in flight.",
+        in_flight,
+    );
     let running = health::payments_running(connector);
-    page.single("rialto_payments_running", "gauge", "Payments that run.", running);
+    page.single(
+        "rialto_payments_running",
+        "gauge",
+        "Payments that run.",
+        running,
+    );
 
     let name = "rialto_position_units";
-    page.family(name, "gauge", "The node's own position: minus the sum of all balances.");
+    page.family(
+        name,
+        "gauge",
+        "The node's own position: minus the sum of all balances.",
+    );
     for (asset, amount, _) in connector.ledger().positions() {
         let scale = asset.scale().to_string();
-        let labels = [("asset_code", asset.code()), ("asset_scale", scale.as_str())];
+        let labels = [
+            ("asset_code", asset.code()),
+            ("asset_scale", scale.as_str()),
+        ];
         page.sample(name, &labels, amount);
     }
     let name = "rialto_unauthenticated_total";
-    page.family(name, "counter", "Requests and connections that opened no account.");
+    page.family(
+        name,
+        "counter",
+        "Requests and connections that opened no account.",
+    );
     for (reason, count) in &status.unauthenticated {
         page.sample(name, &[("reason", reason.row().word)], count);
     }

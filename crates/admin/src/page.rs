@@ -75,7 +75,7 @@ fn write_cursor(number: u64) -> String {
 fn read_cursor(cursor: &str) -> Result<u64, Problem> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok();
     let bytes: Option<[u8; 8]> = bytes.and_then(|bytes| bytes.try_into().ok());
-    bytes.map(u64::from_be_bytes).ok_or_else(|| {
-        Problem::invalid("cursor", "is not the next_cursor of an earlier page")
-    })
+    bytes
+        .map(u64::from_be_bytes)
+        .ok_or_else(|| Problem::invalid("cursor", "is not the next_cursor of an earlier page"))
 }

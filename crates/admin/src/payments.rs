@@ -114,9 +114,12 @@ pub(crate) async fn quote(
     let target = target(request.amount, request.deliver_amount)?;
     check_receiver(&request.receiver)?;
     let packet_max = packet_max(request.packet_max)?;
-    let source = api.node.read(|connector| asset_of(connector, &request.account))?;
+    let source = api
+        .node
+        .read(|connector| asset_of(connector, &request.account))?;
     let receiver = api.node.0.resolve(&request.receiver).await;
-    let receiver = receiver.map_err(|error| bad_gateway(error.code, error.message).of_field("receiver"))?;
+    let receiver =
+        receiver.map_err(|error| bad_gateway(error.code, error.message).of_field("receiver"))?;
 
     let mut config = SenderConfig::new(receiver.shared_secret, receiver.destination, Target::Probe);
     config.source_asset = Some(source.clone());
@@ -129,9 +132,17 @@ pub(crate) async fn quote(
         .node
         .execute(move |connector, now, out| connector.quote(now, &request.account, config, out))
         .await??;
-    let outcome = outcome(&mut events, |event| match event {
-        Event::QuoteDone { number: of, outcome } if of == number => Some(outcome),
-        _ => None,
+    let outcome = outcome(&mut events, |event| {
+        if let Event::QuoteDone {
+            number: of,
+            outcome,
+        } = event
+            && of == number
+        {
+            Some(outcome)
+        } else {
+            None
+        }
     });
     quoted(target, source, receiver.url, *outcome.await?).map(Json)
 }
@@ -167,7 +178,9 @@ pub(crate) async fn create(
     let wait = query.check()?;
     let order = Order::check(request, idempotency_key)?;
     let busy = |_| Problem::unavailable("too many payments are being started");
-    let permit = Arc::clone(&api.resolving).try_acquire_owned().map_err(busy)?;
+    let permit = Arc::clone(&api.resolving)
+        .try_acquire_owned()
+        .map_err(busy)?;
     // A task of its own from the start: a caller that goes away changes nothing.
     let (created, result) = oneshot::channel();
     let payment = pay(api.clone(), order, created);
@@ -302,9 +315,17 @@ pub(crate) async fn ping(
             connector.ping(now, &request.account, &destination, request.amount.0, out)
         })
         .await??;
-    let outcome = outcome(&mut events, |event| match event {
-        Event::PingDone { number: of, outcome } if of == number => Some(outcome),
-        _ => None,
+    let outcome = outcome(&mut events, |event| {
+        if let Event::PingDone {
+            number: of,
+            outcome,
+        } = event
+            && of == number
+        {
+            Some(outcome)
+        } else {
+            None
+        }
     });
     Ok(Json(match outcome.await? {
         PingOutcome::Reached { round_trip_ns } => Ping {
@@ -396,11 +417,7 @@ impl Order {
 }
 
 /// A payment from the record to its start. `created` tells its number, and whether it is new.
-async fn pay(
-    api: Api,
-    order: Order,
-    created: oneshot::Sender<Result<(PaymentId, bool), Problem>>,
-) {
+async fn pay(api: Api, order: Order, created: oneshot::Sender<Result<(PaymentId, bool), Problem>>) {
     let (id, source) = match pay_create(&api, order.request.clone()).await {
         Ok((id, Some(source))) => {
             // Nobody listens any more: the payment goes on.
@@ -426,7 +443,9 @@ async fn pay(
     });
     match started.await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(payment = id.0, error = error.message, "payment not started"),
+        Ok(Err(error)) => {
+            tracing::warn!(payment = id.0, error = error.message, "payment not started")
+        }
         Err(error) => tracing::warn!(payment = id.0, %error, "payment not started"),
     }
 }
@@ -486,7 +505,8 @@ fn read_key(headers: &HeaderMap) -> Result<String, Problem> {
 fn read_id(text: &str) -> Result<PaymentId, Problem> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let id = digits.then(|| text.parse().ok()).flatten();
-    id.map(PaymentId).ok_or_else(|| Problem::not_found("payment", text))
+    id.map(PaymentId)
+        .ok_or_else(|| Problem::not_found("payment", text))
 }
 
 fn target(amount: Option<Amount>, deliver_amount: Option<Amount>) -> Result<Target, Problem> {
@@ -519,7 +539,10 @@ fn packet_max(amount: Option<Amount>) -> Result<Option<u64>, Problem> {
 fn check_receiver(receiver: &str) -> Result<(), Problem> {
     match pointer::resolve(receiver, true) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Problem::invalid("receiver", format!("'{receiver}': {error}"))),
+        Err(error) => Err(Problem::invalid(
+            "receiver",
+            format!("'{receiver}': {error}"),
+        )),
     }
 }
 
@@ -527,7 +550,9 @@ fn read_ratio(field: &str, text: Option<&str>) -> Result<Option<Ratio>, Problem>
     let Some(text) = text else { return Ok(None) };
     text.parse()
         .map(Some)
-        .map_err(|error: rialto_packet::money::MoneyError| Problem::invalid(field, error.to_string()))
+        .map_err(|error: rialto_packet::money::MoneyError| {
+            Problem::invalid(field, error.to_string())
+        })
 }
 
 fn bad_gateway(code: &str, detail: impl Into<String>) -> Problem {
@@ -555,7 +580,10 @@ fn quoted(
         }
         Target::Deliver(deliver) => {
             let inverse = rate.inverse().map_err(|_| {
-                bad_gateway("path_failed", "the amounts that were tried arrive as nothing")
+                bad_gateway(
+                    "path_failed",
+                    "the amounts that were tried arrive as nothing",
+                )
             })?;
             let conversion = Conversion::of_units(inverse);
             (conversion.round_up(deliver).map_err(overflow)?, deliver)
@@ -659,7 +687,10 @@ fn shape(connector: &Connector, payment: &rialto_ledger::Payment) -> Payment {
         account: payment.account_name.clone(),
         receiver: payment.receiver.clone(),
         state,
-        sent: money(progress.sent, source.map(|asset| (asset.code(), asset.scale()))),
+        sent: money(
+            progress.sent,
+            source.map(|asset| (asset.code(), asset.scale())),
+        ),
         delivered: money(
             progress.delivered,
             destination.map(|(code, scale)| (code.as_str(), *scale)),

@@ -16,11 +16,11 @@ use crate::node::Unavailable;
 pub struct Problem {
     /// Names the kind of problem; `/problems/` and the code.
     #[serde(rename = "type")]
-    #[schema(example = "/problems/not_found")]
-    pub kind: String,
+    #[schema(value_type = String, example = "/problems/not_found")]
+    pub kind: Box<str>,
     /// The HTTP status in words.
-    #[schema(example = "Not Found")]
-    pub title: String,
+    #[schema(value_type = String, example = "Not Found")]
+    pub title: Box<str>,
     /// The HTTP status.
     #[schema(example = 404)]
     pub status: u16,
@@ -39,8 +39,8 @@ pub struct Problem {
 impl Problem {
     pub(crate) fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
         Self {
-            kind: format!("/problems/{code}"),
-            title: status.canonical_reason().unwrap_or_default().to_owned(),
+            kind: format!("/problems/{code}").into(),
+            title: status.canonical_reason().unwrap_or_default().into(),
             status: status.as_u16(),
             code: code.to_owned(),
             detail: detail.into(),

@@ -69,9 +69,7 @@ pub(crate) async fn put(
         valid_until_ms,
     };
     api.node
-        .execute(move |connector, _, out| {
-            connector.rate_put(&request.from, &request.to, rate, out)
-        })
+        .execute(move |connector, _, out| connector.rate_put(&request.from, &request.to, rate, out))
         .await??;
     Ok(Json(answer))
 }

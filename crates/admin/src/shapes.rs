@@ -43,10 +43,12 @@ impl Serialize for SignedAmount {
 impl<'de> Deserialize<'de> for SignedAmount {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let amount = (!text.starts_with('+')).then(|| text.parse().ok()).flatten();
-        amount.map(Self).ok_or_else(|| {
-            D::Error::custom(format!("'{text}' is not a whole number of units"))
-        })
+        let amount = (!text.starts_with('+'))
+            .then(|| text.parse().ok())
+            .flatten();
+        amount
+            .map(Self)
+            .ok_or_else(|| D::Error::custom(format!("'{text}' is not a whole number of units")))
     }
 }
 

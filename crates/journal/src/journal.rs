@@ -593,12 +593,16 @@ fn create_temporary(disk: &dyn Disk) -> Result<Arc<dyn DiskFile>, JournalError> 
 
 /// Makes the disk hold exactly what was recovered, all of it synced, and takes the pen.
 fn repair(disk: &dyn Disk, found: &Survey) -> Result<Writer, JournalError> {
-    // None of this need be durable before the next sync: until then, a crash brings back a torn end,
-    // which the running checksum keeps apart from what is written in its place.
+    // A torn end goes for good before anything is written in its place. Otherwise the next crash
+    // could bring it back, and complete it with pieces of a new record that happen to be the same.
     for first in found.dropped.iter().rev() {
         let name = segment_name(*first);
         disk.remove(&name)
             .map_err(|error| in_file(disk, "remove", &name, error))?;
+    }
+    if !found.dropped.is_empty() {
+        disk.sync_folder()
+            .map_err(|error| in_file(disk, "sync folder", "", error))?;
     }
 
     // Whatever follows the last record covered by a mark may be here only in the system's memory:
@@ -617,7 +621,9 @@ fn repair(disk: &dyn Disk, found: &Survey) -> Result<Writer, JournalError> {
         let failed = |error| in_file(disk, "repair", &name, error);
         let file = disk.open(&name).map_err(failed)?;
         if file.size().map_err(failed)? > kept.end {
-            file.truncate(kept.end).map_err(failed)?;
+            file.truncate(kept.end)
+                .and_then(|()| file.sync())
+                .map_err(failed)?;
         }
         if rewrites {
             let from = if kept.first < unmarked {

@@ -347,7 +347,7 @@ impl Walk<'_, '_> {
                     let mark = reader
                         .peek(MARK_BYTES)?
                         .and_then(|bytes| Mark::decode(header.id, bytes));
-                    if let Some(mark) = mark {
+                    if let Some(mark) = mark.filter(|mark| mark.next == self.next) {
                         self.synced = self.synced.max(mark.synced);
                         reader.skip(MARK_BYTES as u64);
                         continue;

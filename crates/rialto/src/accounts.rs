@@ -20,7 +20,7 @@ const NONE: &str = "none";
 
 pub(crate) async fn account(command: &AccountCommand) -> Result<(), Failure> {
     match command {
-        AccountCommand::List(args) => list(&args.node).await,
+        AccountCommand::List(args) => list(args).await,
         AccountCommand::Show(args) => show(args).await,
         AccountCommand::Create(args) => create(args).await,
         AccountCommand::Update(args) => update(args).await,

@@ -27,6 +27,10 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one per process, and it does not move"
+)]
 pub(crate) enum Command {
     /// Make the configuration and the secrets of a new node
     #[command(after_help = "\
@@ -58,7 +62,7 @@ Examples:
 Examples:
   rialto status
   rialto status --url http://127.0.0.1:7771 --json")]
-    Status(StatusArgs),
+    Status(NodeArgs),
 
     /// Accounts: everyone this node exchanges packets with
     #[command(subcommand)]
@@ -210,12 +214,6 @@ pub(crate) struct NodeArgs {
     pub(crate) output: Output,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct StatusArgs {
-    #[command(flatten)]
-    pub(crate) node: NodeArgs,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum AccountCommand {
     /// List all accounts
@@ -223,7 +221,7 @@ pub(crate) enum AccountCommand {
 Examples:
   rialto account list
   rialto account list --json | jq -r '.accounts[].name'")]
-    List(StatusArgs),
+    List(NodeArgs),
     /// Show everything about an account
     #[command(after_help = "\
 Examples:
@@ -399,7 +397,7 @@ pub(crate) enum RouteCommand {
 Examples:
   rialto route list
   rialto route list --json")]
-    List(StatusArgs),
+    List(NodeArgs),
     /// Send what begins with a prefix to an account
     #[command(after_help = "\
 Examples:
@@ -439,7 +437,7 @@ pub(crate) enum RateCommand {
 Examples:
   rialto rate list
   rialto rate list --json")]
-    List(StatusArgs),
+    List(NodeArgs),
     /// Set how much of one asset another is worth
     #[command(after_help = "\
 Examples:

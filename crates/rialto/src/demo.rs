@@ -43,6 +43,9 @@ const USD_IN_EUR: u64 = 2;
 const USD_UNITS_PER_EUR_UNIT: u64 = 1_000;
 /// Credit is given for this many payments like the one that is made.
 const CREDIT_PAYMENTS: u64 = 10;
+/// The hub takes no packet larger than this part of the payment, as real paths have a limit that the
+/// sender has to find: so there is something to watch.
+const PACKETS: u64 = 5_000;
 /// Longest wait for alice's connection to the hub.
 const LINK_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often it is looked for.
@@ -207,6 +210,9 @@ async fn set_up(args: &DemoArgs, nodes: &Nodes) -> Result<(), Failure> {
     let eur = (args.amount / USD_UNITS_PER_EUR_UNIT)
         .saturating_mul(USD_IN_EUR * CREDIT_PAYMENTS)
         .max(1);
+    // Whole steps of the rate, so that each packet converts without a remainder.
+    let packet_max = args.amount.div_ceil(PACKETS * USD_UNITS_PER_EUR_UNIT);
+    let packet_max = packet_max * USD_UNITS_PER_EUR_UNIT;
     let alice_to_hub = Token::generate("peer");
     let hub_to_bob = Token::generate("peer");
     let bob_to_hub = Token::generate("peer");
@@ -218,7 +224,7 @@ async fn set_up(args: &DemoArgs, nodes: &Nodes) -> Result<(), Failure> {
         account,
         json!({
             "name": "alice", "relation": "child", "asset_code": "USD", "asset_scale": 9,
-            "limits": {"balance_min": credit(usd)},
+            "limits": {"balance_min": credit(usd), "packet_amount_max": packet_max.to_string()},
             "incoming_token": alice_to_hub.reveal(),
         }),
     )

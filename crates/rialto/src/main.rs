@@ -47,7 +47,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Run(args) => node::run(args),
         Command::Check(args) => node::check(args),
         Command::Config(ConfigCommand::Show(args)) => node::config_show(args),
-        Command::Status(args) => block_on(node::status(&args.node)),
+        Command::Status(args) => block_on(node::status(args)),
         Command::Account(command) => block_on(accounts::account(command)),
         Command::Route(command) => block_on(routes::route(command)),
         Command::Rate(command) => block_on(routes::rate(command)),

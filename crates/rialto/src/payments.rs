@@ -1,6 +1,6 @@
 //! `quote`, `pay` and `ping`.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use rialto_node::secrets::random;
@@ -19,7 +19,10 @@ use crate::{
 };
 
 /// How often a running payment is looked at: as often as a moving bar needs.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long the node may wait for a payment to end before it answers.
+const WAIT_SECONDS: u32 = 30;
 
 /// An amount with its asset, where that is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,21 +143,35 @@ impl Drop for Progress {
     }
 }
 
-/// Looks at a payment until it has ended. Returns it as the API shows it.
+/// Waits until a payment has ended. Returns it, and as the API shows it.
 pub(crate) async fn payment_end(
     client: &Client,
     id: &str,
     progress: &Progress,
 ) -> Result<(Payment, Value), Failure> {
     let path = format!("/v1/payments/{}", encoded(id));
-    loop {
-        let value: Value = client.get(&path).await?;
-        let payment = payment_of(&value)?;
-        progress.show(&payment);
-        if payment.state != PaymentState::Running {
-            return Ok((payment, value));
+    let wait = format!("{path}?wait={WAIT_SECONDS}");
+    let end = async {
+        loop {
+            let value: Value = client.get(&wait).await?;
+            let payment = payment_of(&value)?;
+            if payment.state != PaymentState::Running {
+                return Ok((payment, value));
+            }
         }
-        sleep(LOOK_INTERVAL).await;
+    };
+    let progress = async {
+        loop {
+            sleep(LOOK_INTERVAL).await;
+            match client.get::<Value>(&path).await {
+                Ok(value) => progress.show(&payment_of(&value)?),
+                Err(failure) => return Err::<Infallible, Failure>(failure),
+            }
+        }
+    };
+    tokio::select! {
+        ended = end => ended,
+        Err(failure) = progress => Err(failure),
     }
 }
 

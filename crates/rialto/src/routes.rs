@@ -19,7 +19,7 @@ const DEFAULT: &str = "default";
 
 pub(crate) async fn route(command: &RouteCommand) -> Result<(), Failure> {
     match command {
-        RouteCommand::List(args) => route_list(&args.node).await,
+        RouteCommand::List(args) => route_list(args).await,
         RouteCommand::Set(args) => route_set(args).await,
         RouteCommand::Delete(args) => route_delete(args).await,
     }
@@ -27,7 +27,7 @@ pub(crate) async fn route(command: &RouteCommand) -> Result<(), Failure> {
 
 pub(crate) async fn rate(command: &RateCommand) -> Result<(), Failure> {
     match command {
-        RateCommand::List(args) => rate_list(&args.node).await,
+        RateCommand::List(args) => rate_list(args).await,
         RateCommand::Set(args) => rate_set(args).await,
         RateCommand::Delete(args) => rate_delete(args).await,
     }
@@ -71,15 +71,16 @@ async fn rate_list(args: &NodeArgs) -> Result<(), Failure> {
         return output::json(&rates);
     }
     let row = |rate: &Value| {
-        let spread = match &rate["spread"] {
-            Value::Null => text(&rates["default_spread"]),
-            spread => text(spread),
+        let spread = if rate["spread"].is_null() {
+            &rates["default_spread"]
+        } else {
+            &rate["spread"]
         };
         vec![
             text(&rate["from"]),
             text(&rate["to"]),
             text(&rate["rate"]),
-            spread,
+            text(spread),
             text(&rate["valid_until"]),
         ]
     };

@@ -240,6 +240,94 @@ fn a_hole_is_damage_even_if_only_the_next_segment_knows_of_the_sync() {
 }
 
 #[test]
+fn a_mark_before_an_empty_segment_is_synced_with_the_next_record() {
+    let disk = SimDisk::new();
+    let (journal, ..) = open(&disk).unwrap();
+    append_synced(&journal, 1..=5);
+    let before = contents(&disk).len();
+    // Dies between the header of the next segment and its first record.
+    disk.set_faults(Faults {
+        operations_left: Some(2),
+        ..Faults::default()
+    });
+    append(&journal, 6..=6);
+    journal.write().unwrap_err();
+    assert_eq!(contents(&disk).len(), before + 1);
+    disk.kill();
+    disk.set_faults(Faults::default());
+    let (journal, _, state) = open(&disk).unwrap();
+    assert_eq!(state, payloads(1..=5));
+    append_synced(&journal, 6..=6);
+    disk.crash(512, || Fate::Zeroed);
+    assert_eq!(look(&disk).unwrap().1, payloads(1..=6));
+}
+
+/// Two lives write the same first record and different second ones.
+#[test]
+fn a_torn_end_does_not_come_back_when_its_missing_piece_is_written_anew() {
+    let disk = SimDisk::new();
+    let (journal, ..) = open(&disk).unwrap();
+    let record = |letter| [&[b'='; 100][..], &[letter; 20]].concat();
+    for letter in [b'a', b'b'] {
+        journal.append(&record(letter)).unwrap();
+        journal.write().unwrap();
+    }
+    // The middle of record 1 is lost, and with it both.
+    let mut pieces = 0;
+    disk.crash(16, || {
+        pieces += 1;
+        if pieces == 4 { Fate::Lost } else { Fate::Kept }
+    });
+    let (journal, _, state) = open(&disk).unwrap();
+    assert_eq!(state, State::new());
+    // The new life decides the same, then something else; all is lost but that very
+    // piece and the one behind it (counted with the truncation, were that unsynced).
+    for letter in [b'a', b'c'] {
+        journal.append(&record(letter)).unwrap();
+        journal.write().unwrap();
+    }
+    let mut pieces = 0;
+    disk.crash(16, || {
+        pieces += 1;
+        if matches!(pieces, 4 | 5) {
+            Fate::Kept
+        } else {
+            Fate::Lost
+        }
+    });
+    assert_eq!(look(&disk).unwrap().1, State::new());
+}
+
+/// The same with a whole segment behind the torn end.
+#[test]
+fn a_dropped_segment_does_not_come_back() {
+    let disk = SimDisk::new();
+    let (journal, ..) = open(&disk).unwrap();
+    let write = |journal: &Journal, record: &[u8]| {
+        journal.append(record).unwrap();
+        journal.write().unwrap();
+    };
+    write(&journal, &[b'='; 300]);
+    write(&journal, b"first life");
+    // Record 1 is lost; the segment of record 2 is there whole.
+    let mut changes = 0;
+    disk.crash(1 << 20, || {
+        changes += 1;
+        if changes == 1 { Fate::Lost } else { Fate::Kept }
+    });
+    let (journal, _, state) = open(&disk).unwrap();
+    assert_eq!(state, State::new());
+    write(&journal, &[b'='; 300]);
+    // Were the removal of that segment unsynced, it would be the change that is lost now.
+    let mut changes = 0;
+    disk.crash(1 << 20, || {
+        changes += 1;
+        if changes == 1 { Fate::Lost } else { Fate::Kept }
+    });
+    assert!(!look(&disk).unwrap().1.contains(&b"first life".to_vec()));
+}
+
+#[test]
 fn a_mark_is_found_wherever_it_stands_behind_a_hole() {
     for shift in 0..30 {
         let disk = SimDisk::new();

@@ -58,7 +58,7 @@ fn listing(folder: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn a_folder_holds_a_journal() {
-    let folder = Folder::new("round-trip/deep");
+    let folder = Folder::new("round-trip");
     let (journal, ..) = folder.open().unwrap();
     append_synced(&journal, 1..=30);
     journal.checkpoint(Lsn(25), payloads(1..=25)).unwrap();

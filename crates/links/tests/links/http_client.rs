@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use rialto_connector::{LinkFailure, LinkId, RequestId};
+use rialto_links::HTTP_LANES_MAX;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -157,16 +158,40 @@ fn peers_that_cannot_be_reached() {
 }
 
 #[test]
-fn a_connection_closed_while_idle_loses_no_packet() {
+fn a_connection_that_was_closed_loses_no_packet() {
     run(async {
         let listener = listener().await;
         let node = node(&listener).await;
         node.forward(HUB, 1, PREPARE);
-        let stream = stranger(&listener, OK).await;
+        // All connections are taken, so the last packet waits for one of them.
+        let mut waiting = Vec::new();
+        for request in 2..=HTTP_LANES_MAX as u64 + 1 {
+            node.forward(HUB, request, PREPARE);
+        }
+        for _ in 0..HTTP_LANES_MAX {
+            waiting.push(listener.accept().await.unwrap().0);
+        }
+        let mut first = waiting.swap_remove(0);
+        read_message(&mut first).await;
+        let closing = OK.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n");
+        first.write_all(closing.as_bytes()).await.unwrap();
         node.reply().await;
-        drop(stream);
-        // The runtime has seen it, but the connection's task not yet.
-        for _ in 0..2 { tokio::task::yield_now().await; }
+        stranger(&listener, OK).await;
+        let last = RequestId(HTTP_LANES_MAX as u64 + 1);
+        assert_eq!(node.reply().await.1, last);
+    });
+}
+
+#[test]
+fn a_connection_closed_while_idle_is_not_used() {
+    run(async {
+        let listener = listener().await;
+        let node = node(&listener).await;
+        node.forward(HUB, 1, PREPARE);
+        let mut stream = stranger(&listener, OK).await;
+        node.reply().await;
+        stream.shutdown().await.unwrap();
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
         node.forward(HUB, 2, PREPARE);
         stranger(&listener, OK).await;
         assert_eq!(node.reply().await.1, RequestId(2));

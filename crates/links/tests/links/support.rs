@@ -148,51 +148,59 @@ impl Node {
     }
 
     pub(crate) async fn prepare(&self) -> (AccountId, LinkId, RequestId, BytesMut) {
-        match self.input().await {
-            Input::Prepare {
-                account,
-                link,
-                request,
-                packet,
-            } => (account, link, request, packet),
-            other => panic!("not a Prepare: {other:?}"),
-        }
+        let input = self.input().await;
+        let Input::Prepare {
+            account,
+            link,
+            request,
+            packet,
+        } = input
+        else {
+            panic!("not a Prepare: {input:?}")
+        };
+        (account, link, request, packet)
     }
 
     pub(crate) async fn reply(&self) -> (LinkId, RequestId, Bytes) {
-        match self.input().await {
-            Input::Reply {
-                link,
-                request,
-                packet,
-            } => (link, request, packet),
-            other => panic!("not a reply: {other:?}"),
-        }
+        let input = self.input().await;
+        let Input::Reply {
+            link,
+            request,
+            packet,
+        } = input
+        else {
+            panic!("not a reply: {input:?}")
+        };
+        (link, request, packet)
     }
 
     pub(crate) async fn failed(&self) -> (LinkId, RequestId, LinkFailure) {
-        match self.input().await {
-            Input::Failed {
-                link,
-                request,
-                failure,
-            } => (link, request, failure),
-            other => panic!("not a failure: {other:?}"),
-        }
+        let input = self.input().await;
+        let Input::Failed {
+            link,
+            request,
+            failure,
+        } = input
+        else {
+            panic!("not a failure: {input:?}")
+        };
+        (link, request, failure)
     }
 
     pub(crate) async fn link_up(&self) -> (LinkId, AccountId) {
-        match self.input().await {
-            Input::LinkUp { link, account } => (link, account),
-            other => panic!("no link: {other:?}"),
-        }
+        let input = self.input().await;
+        let Input::LinkUp { link, account } = input else {
+            panic!("no link: {input:?}")
+        };
+        (link, account)
     }
 
     pub(crate) async fn link_down(&self) -> LinkId {
-        match self.input().await {
-            Input::LinkDown { link } => link,
-            other => panic!("link is still up: {other:?}"),
-        }
+        let input = self.input().await;
+        let Input::LinkDown { link } = input else {
+            panic!("link is still up: {input:?}")
+        };
+        link
     }
 
     pub(crate) fn answer(&self, link: LinkId, request: RequestId, packet: &'static [u8]) {

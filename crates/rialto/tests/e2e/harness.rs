@@ -183,10 +183,9 @@ impl Node {
     }
 
     pub(crate) fn signal(&self, signal: &str) {
-        let killed = Command::new("kill")
-            .arg(format!("-{signal}"))
-            .arg(self.pid().to_string());
-        assert!({ killed }.status().unwrap().success());
+        let mut kill = Command::new("kill");
+        kill.arg(format!("-{signal}")).arg(self.pid().to_string());
+        assert!(kill.status().unwrap().success());
     }
 
     /// Resident memory in KiB.

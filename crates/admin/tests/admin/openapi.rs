@@ -10,7 +10,7 @@ fn openapi_json_describes_the_api_as_it_is() {
     let checked_in = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
         made == checked_in,
-        "the API changed: run `UPDATE=1 cargo test -p rialto-admin --test openapi` and commit \
+        "the API changed: run `UPDATE=1 cargo test -p rialto-admin openapi` and commit \
          crates/admin/openapi.json"
     );
 }

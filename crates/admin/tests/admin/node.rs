@@ -1,11 +1,8 @@
-//! A node around a real core: records go to a list, time stands still unless it is moved.
+//! A node around a real core: records go to a list, and time stands still while peers are waited for.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use axum::{
@@ -28,14 +25,14 @@ use tokio::sync::{Semaphore, broadcast};
 use tower::ServiceExt;
 
 /// Each names the scopes it has.
-pub const TOKENS: [&str; 5] = [
+pub(crate) const TOKENS: [&str; 5] = [
     "read+write+pay",
     "write+pay",
     "read+pay",
     "read+write",
     "expired",
 ];
-pub const ADMIN: &str = TOKENS[0];
+pub(crate) const ADMIN: &str = TOKENS[0];
 
 const WALL_MS: i64 = 1_800_000_000_000;
 
@@ -43,20 +40,31 @@ struct Core {
     connector: Connector,
     mono_ns: u64,
     records: Vec<Record>,
-    forwarded: VecDeque<Action>,
+    forwarded_count: usize,
+    tokens_made: u8,
 }
 
-pub struct TestNode {
+impl Core {
+    fn now(&self) -> Now {
+        let elapsed_ms = i64::try_from(self.mono_ns / 1_000_000).unwrap();
+        Now {
+            mono_ns: self.mono_ns,
+            wall: Timestamp::from_unix_ms(WALL_MS + elapsed_ms),
+        }
+    }
+}
+
+pub(crate) struct TestNode {
     core: Mutex<Core>,
     events: broadcast::Sender<Event>,
     /// Resolving waits for a permit.
-    pub resolver: Semaphore,
-    pub draining: AtomicBool,
-    pub journal_failed: AtomicBool,
+    pub(crate) resolver: Semaphore,
+    pub(crate) draining: AtomicBool,
+    pub(crate) journal_failed: AtomicBool,
 }
 
 impl TestNode {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let settings = Settings::new("g.node".parse().unwrap());
         let rng = rand_chacha::ChaCha20Rng::seed_from_u64(1);
         Arc::new(Self {
@@ -64,7 +72,8 @@ impl TestNode {
                 connector: Connector::new(settings, [7; 32], rng),
                 mono_ns: 0,
                 records: Vec::new(),
-                forwarded: VecDeque::new(),
+                forwarded_count: 0,
+                tokens_made: 0,
             }),
             events: broadcast::channel(64).0,
             resolver: Semaphore::new(Semaphore::MAX_PERMITS),
@@ -76,11 +85,8 @@ impl TestNode {
     fn step<T>(&self, work: impl FnOnce(&mut Connector, Now, &mut Effects) -> T) -> T {
         let mut core = self.core.lock();
         let core = &mut *core;
-        let now = Now {
-            mono_ns: core.mono_ns,
-            wall: Timestamp::from_unix_ms(WALL_MS + i64::try_from(core.mono_ns / 1_000_000).unwrap()),
-        };
         let mut out = Effects::default();
+        let now = core.now();
         let result = work(&mut core.connector, now, &mut out);
         loop {
             let records = out.records().map(|bytes| Record::decode(bytes).unwrap());
@@ -92,22 +98,27 @@ impl TestNode {
                         | Event::QuoteDone { .. }
                         | Event::PingDone { .. }),
                     ) => drop(self.events.send(event)),
-                    forward @ Action::Forward { .. } => core.forwarded.push_back(forward),
+                    Action::Forward { .. } => core.forwarded_count += 1,
                     Action::Report(_) | Action::Answer { .. } | Action::Disconnect { .. } => {}
                 }
             }
-            if core.connector.poll_timeout().is_none_or(|due| due > now.mono_ns) {
-                break;
+            match core.connector.poll_timeout() {
+                // Nothing outside is waited for: time jumps to the next timer.
+                Some(due) if due <= core.mono_ns || core.connector.in_flight_count() == 0 => {
+                    core.mono_ns = core.mono_ns.max(due);
+                }
+                Some(_) | None => break,
             }
-            core.connector.handle(now, Input::Timeout, &mut out);
+            core.connector.handle(core.now(), Input::Timeout, &mut out);
         }
         let lsn = core.connector.lsn();
-        core.connector.handle(now, Input::Synced(lsn), &mut out);
+        core.connector
+            .handle(core.now(), Input::Synced(lsn), &mut out);
         result
     }
 
     /// Moves both clocks, timer by timer.
-    pub fn advance_ms(&self, ms: u64) {
+    pub(crate) fn advance_ms(&self, ms: u64) {
         let end_ns = self.core.lock().mono_ns + ms * 1_000_000;
         loop {
             let mut core = self.core.lock();
@@ -121,12 +132,12 @@ impl TestNode {
         }
     }
 
-    pub fn records(&self) -> Vec<Record> {
+    pub(crate) fn records(&self) -> Vec<Record> {
         self.core.lock().records.clone()
     }
 
-    pub fn forwarded_count(&self) -> usize {
-        self.core.lock().forwarded.len()
+    pub(crate) fn forwarded_count(&self) -> usize {
+        self.core.lock().forwarded_count
     }
 }
 
@@ -209,31 +220,37 @@ impl Node for TestNode {
     }
 
     fn random(&self) -> [u8; 32] {
-        [5; 32]
+        let mut core = self.core.lock();
+        core.tokens_made += 1;
+        [core.tokens_made; 32]
     }
 }
 
 /// Requests to the API of a node.
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     router: Router,
     token: Option<&'static str>,
 }
 
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub text: String,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("no JSON: {:?}", self.text))
     }
 
     /// Status, code and field of a problem document.
-    pub fn problem(&self) -> (u16, String, String) {
-        assert_eq!(self.headers["content-type"], "application/problem+json", "{}", self.text);
+    pub(crate) fn problem(&self) -> (u16, String, String) {
+        assert_eq!(
+            self.headers["content-type"], "application/problem+json",
+            "{}",
+            self.text
+        );
         let problem = self.json();
         let text = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
         assert_eq!(problem["status"], self.status.as_u16());
@@ -243,14 +260,18 @@ impl Answer {
     }
 }
 
-pub fn tokens() -> Vec<Token> {
+pub(crate) fn tokens() -> Vec<Token> {
     let tokens = TOKENS.iter().map(|text| {
         let expired = *text == "expired";
         let words: Vec<String> = text.split('+').map(String::from).collect();
         Token {
             name: (*text).to_owned(),
             hash: hash(text),
-            scopes: if expired { Scopes::ALL } else { Scopes::parse(&words).unwrap() },
+            scopes: if expired {
+                Scopes::ALL
+            } else {
+                Scopes::parse(&words).unwrap()
+            },
             expires_at_ms: expired.then_some(1),
         }
     });
@@ -258,7 +279,7 @@ pub fn tokens() -> Vec<Token> {
 }
 
 impl Client {
-    pub fn new(node: &Arc<TestNode>) -> Self {
+    pub(crate) fn new(node: &Arc<TestNode>) -> Self {
         let node: Arc<dyn Node> = Arc::<TestNode>::clone(node);
         Self {
             router: router(node, tokens()),
@@ -266,14 +287,14 @@ impl Client {
         }
     }
 
-    pub fn with(&self, token: Option<&'static str>) -> Self {
+    pub(crate) fn with(&self, token: Option<&'static str>) -> Self {
         Self {
             router: self.router.clone(),
             token,
         }
     }
 
-    pub async fn send(&self, request: Request<Body>) -> Answer {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let (mut parts, body) = request.into_parts();
         if let Some(token) = self.token {
             let value = format!("Bearer {token}").parse().unwrap();
@@ -292,18 +313,22 @@ impl Client {
     }
 
     /// A request with a JSON body, or without one for null.
-    pub async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Value) -> Answer {
         self.send(request(method, path, body)).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call("GET", path, Value::Null).await
     }
 
     /// The same for what has to succeed.
-    pub async fn must(&self, method: &str, path: &str, body: Value) -> Value {
+    pub(crate) async fn must(&self, method: &str, path: &str, body: Value) -> Value {
         let answer = self.call(method, path, body).await;
-        assert!(answer.status.is_success(), "{method} {path}: {}", answer.text);
+        assert!(
+            answer.status.is_success(),
+            "{method} {path}: {}",
+            answer.text
+        );
         if answer.text.is_empty() {
             return Value::Null;
         }
@@ -311,14 +336,16 @@ impl Client {
     }
 
     /// A payment with a key.
-    pub async fn pay(&self, key: &str, wait: u64, body: Value) -> Answer {
+    pub(crate) async fn pay(&self, key: &str, wait: u64, body: Value) -> Answer {
         let mut request = request("POST", &format!("/v1/payments?wait={wait}"), body);
-        request.headers_mut().insert("idempotency-key", key.parse().unwrap());
+        request
+            .headers_mut()
+            .insert("idempotency-key", key.parse().unwrap());
         self.send(request).await
     }
 }
 
-pub fn request(method: &str, path: &str, body: Value) -> Request<Body> {
+pub(crate) fn request(method: &str, path: &str, body: Value) -> Request<Body> {
     let request = Request::builder().method(method).uri(path);
     match body {
         Value::Null => request.body(Body::empty()).unwrap(),

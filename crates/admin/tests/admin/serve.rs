@@ -1,0 +1,60 @@
+//! The API on a real socket.
+
+use std::sync::Arc;
+
+use crate::node::{ADMIN, TestNode, tokens};
+use rialto_admin::{Node, serve};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+};
+
+async fn ask(stream: &mut TcpStream, request: &str) {
+    let request = format!(
+        "{request} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN}\r\nconnection: close\r\n"
+    );
+    let request = format!("{request}idempotency-key: a\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_waits_is_answered_when_the_server_stops() {
+    let node = TestNode::new();
+    let (client, as_node) = (
+        crate::node::Client::new(&node),
+        Arc::<TestNode>::clone(&node),
+    );
+    for name in ["alice", "bob"] {
+        let body = serde_json::json!({"name": name, "relation": "local", "asset_code": "USD",
+            "asset_scale": 9, "limits": {"balance_min": "-100"}});
+        client.must("POST", "/v1/accounts", body).await;
+    }
+    node.resolver.forget_permits(usize::MAX);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let until = async move {
+        let _ = stopped.await;
+    };
+    let server = tokio::spawn(serve(listener, as_node as Arc<dyn Node>, tokens(), until));
+
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    ask(&mut stream, "POST /v1/payments?wait=60").await;
+    let body = r#"{"account":"alice","receiver":"$node.example/bob","amount":"5"}"#;
+    let rest = format!(
+        "content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(rest.as_bytes()).await.unwrap();
+    while client.get("/v1/payments/1").await.status != 200 {
+        tokio::task::yield_now().await;
+    }
+    drop(stop);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 202 Accepted\r\n"), "{answer}");
+    assert!(answer.contains(r#""state":"running""#), "{answer}");
+    server.await.unwrap().unwrap();
+    assert!(TcpStream::connect(address).await.is_err());
+}

@@ -1,0 +1,22 @@
+//! Stories about the whole core: what happens, line by line, with the invariants of the books
+//! checked after each line.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
+#![expect(clippy::cast_possible_truncation, reason = "journals of tests are short")]
+
+mod node;
+mod story;
+
+mod accounts;
+mod control;
+mod durability;
+mod expiry;
+mod fulfills;
+mod limits;
+mod links;
+mod model;
+mod payments;
+mod rates;
+mod refusals;
+mod routes;
+mod two_nodes;
