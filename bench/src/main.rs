@@ -1,6 +1,6 @@
 //! Load, fulfilling peer and bare forwarders to measure Rialto against.
 //!
-//! It is not part of the node and shares no code with it. `docs/design/shape.md` says what was
+//! It is not part of the node and shares no code with it; `shape` runs `rialto` from its own folder. `docs/design/shape.md` says what was
 //! measured with it and what was decided by that.
 
 use std::net::SocketAddr;
@@ -12,6 +12,7 @@ mod forward;
 mod fulfil;
 mod http1;
 mod load;
+mod node;
 mod process;
 mod shape;
 mod wire;

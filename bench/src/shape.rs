@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::load::Report;
+use crate::node;
 use crate::process::{self, Process};
 use crate::{Listening, Result};
 
@@ -127,6 +128,9 @@ const FORWARDERS: [(&str, &str); 15] = [
     ),
 ];
 
+/// Rialto itself, over HTTP and over BTP; looked for beside this program.
+const RIALTO: [&str; 2] = ["http: rialto", "btp: rialto"];
+
 impl Shape {
     pub(crate) fn run(&self) -> Result<()> {
         if std::thread::available_parallelism()?.get() < 2 {
@@ -172,6 +176,30 @@ impl Shape {
         {
             let to = if name.starts_with("btp") { btp } else { http };
             subjects.push(forwarder(name, options, to, &folder.0)?);
+        }
+
+        let rialto = program.with_file_name("rialto");
+        let links = [
+            (
+                RIALTO[0],
+                serde_json::json!({"http": {"url": format!("http://{http}/ilp"), "token": "t"}}),
+            ),
+            (
+                RIALTO[1],
+                serde_json::json!({"btp": {"url": format!("btp+ws://{btp}/"), "token": "t"}}),
+            ),
+        ];
+        for (name, link) in links
+            .into_iter()
+            .filter(|(name, _)| name.contains(&self.only))
+        {
+            match node::subject(name, &rialto, SUBJECT_CORE, &folder.0, &link) {
+                Ok(subject) => subjects.push(subject),
+                Err(error) => gaps.push(Gap {
+                    name,
+                    reason: error.to_string(),
+                }),
+            }
         }
 
         let mut samples: Vec<Vec<Sample>> = subjects.iter().map(|_| Vec::new()).collect();
@@ -227,7 +255,7 @@ impl Shape {
             Target::Btp(url) => command.args(["load", "--btp", url]),
         };
         command
-            .args(["--token", "token", "--packets", &packets.to_string()])
+            .args(["--token", node::TOKEN, "--packets", &packets.to_string()])
             .args([
                 "--concurrency",
                 &self.concurrency.to_string(),

@@ -120,8 +120,10 @@ fn lint() -> Vec<Step> {
             ]))
         }),
         step("rustdoc", || {
+            // With private items: what refers to them is checked too.
             let mut doc = cargo(&["doc", "--locked", "--workspace", "--no-deps"]);
-            doc.env("RUSTDOCFLAGS", "-D warnings");
+            doc.arg("--document-private-items")
+                .env("RUSTDOCFLAGS", "-D warnings");
             silent(doc)
         }),
         step("cargo deny", || {
@@ -257,19 +259,29 @@ fn summarize(steps: &[Step]) -> Result<()> {
     println!();
     for Step { name, took, result } in steps {
         let outcome = match result {
-            Ok(counts) if counts.passed == 0 => "ok".to_owned(),
-            Ok(counts) => format!("ok: {counts}"),
-            Err(message) => {
-                failed.push(*name);
-                format!("FAILED: {message}")
-            }
+            Ok(Counts {
+                passed: 0,
+                failed: 0,
+                ..
+            }) => "ok".to_owned(),
+            Ok(counts) => counts.to_string(),
+            Err(message) => format!("FAILED: {message}"),
         };
-        if let Ok(counts) = result {
-            total += *counts;
-        }
         println!("{name:<14} {:>4} s  {outcome}", took.as_secs());
+        // A step that broke counts as a test that failed.
+        let counts = result.as_ref().map_or(
+            Counts {
+                failed: 1,
+                ..Counts::NONE
+            },
+            |counts| *counts,
+        );
+        total += counts;
+        if counts.failed > 0 {
+            failed.push(*name);
+        }
     }
-    if total.passed > 0 {
+    if total.passed + total.failed > 0 {
         println!("\n{total}");
     }
     if failed.is_empty() {
@@ -308,10 +320,10 @@ fn counted(mut command: Command) -> Result<Counts> {
     let status = child
         .wait()
         .map_err(|error| format!("cannot wait for {name}: {error}"))?;
-    match (status.success(), counts.passed) {
-        (true, 1..) => Ok(counts),
-        (true, 0) => Err(format!("{name} ran no tests")),
-        (false, _) => Err(format!("{name}: {counts}, {status}")),
+    match (status.success(), counts) {
+        (true, Counts { passed: 0, .. }) => Err(format!("{name} ran no tests")),
+        (false, Counts { failed: 0, .. }) => Err(format!("{name}: {status}")),
+        _ => Ok(counts),
     }
 }
 

@@ -496,15 +496,15 @@ impl Connector {
     }
 
     fn check_address(&self, id: AccountId, settings: &AccountSettings) -> Result<(), CommandError> {
-        let derived = match settings.relation {
-            Relation::Child | Relation::Local => Some(self.settings.address.child(&settings.name)),
-            Relation::Parent | Relation::Peer => None,
-        };
-        let derived = derived.transpose().map_err(|error| {
-            CommandError::invalid("name", format!("after our own address: {error}"))
-        })?;
-        let Some(address) = settings.ilp_address.clone().or(derived) else {
-            return Ok(());
+        let address = match (&settings.ilp_address, settings.relation) {
+            (Some(address), _) => address.clone(),
+            (None, Relation::Child | Relation::Local) => {
+                let derived = self.settings.address.child(&settings.name);
+                derived.map_err(|error| {
+                    CommandError::invalid("name", format!("after our own address: {error}"))
+                })?
+            }
+            (None, Relation::Parent | Relation::Peer) => return Ok(()),
         };
         if address.as_ref().starts_with("peer") {
             return Err(CommandError::invalid(

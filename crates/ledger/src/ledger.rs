@@ -283,12 +283,14 @@ impl Ledger {
         if limits
             .in_flight_count_max
             .is_some_and(|max| exposure.in_flight_count >= max)
-            || above(limits.in_flight_amount_max, exposure.in_flight + amount)
         {
             return Err(Limit::InFlight);
         }
         // An amount of zero moves nothing, so no limit on value can stand in its way.
         if amount_in > 0 {
+            if above(limits.in_flight_amount_max, exposure.in_flight + amount) {
+                return Err(Limit::InFlight);
+            }
             if i128::from(amount_in) > account.available() {
                 return Err(Limit::Credit);
             }

@@ -407,7 +407,7 @@ impl Connection {
         }
         let mut is_late = move |cx: &mut Context<'_>| {
             while timer.as_mut().poll(cx).is_ready() {
-                if false {
+                if clock.now_ns() >= deadline_ns {
                     return true;
                 }
                 timer.as_mut().reset(deadline);

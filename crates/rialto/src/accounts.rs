@@ -152,16 +152,19 @@ pub(crate) async fn balance(args: &BalanceArgs) -> Result<(), Failure> {
     if args.node.output.json {
         return output::json(&all);
     }
+    let mut rows = Vec::new();
     for balance in all["balances"].as_array().into_iter().flatten() {
-        output::line(&text(&balance["words"]))?;
+        rows.push(vec![text(&balance["account"]), text(&balance["words"])]);
     }
     for position in all["positions"].as_array().into_iter().flatten() {
         let asset = asset_of(position)?;
-        let amount = units_of(&position["amount"])?;
-        let amount = asset.decimal(amount);
-        output::line(&format!("exchange position {amount} {}", asset.code()))?;
+        let amount = asset.decimal(units_of(&position["amount"])?);
+        rows.push(vec![
+            format!("exchange:{asset}"),
+            format!("our position is {amount} {}", asset.code()),
+        ]);
     }
-    Ok(())
+    output::table(&["ACCOUNT", "WHO OWES WHOM"], rows)
 }
 
 /// All accounts of the node.

@@ -371,7 +371,7 @@ async fn report(node: &NodeProcess) -> Result<NodeReport, Failure> {
         let units: i128 = position.balance.parse().unwrap_or_default();
         if units != 0 {
             let (amount, code) = (asset.decimal(units), asset.code());
-            words.push(format!("exchange position in {code}: {amount}"));
+            words.push(format!("our exchange position is {amount} {code}"));
         }
         accounts.push(position);
     }

@@ -7,7 +7,10 @@ use rialto_node::secrets::random;
 use rialto_packet::money::Asset;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use tokio::{signal, time::sleep};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
 
 use crate::{
     accounts::{self, asset_of, text, units, units_of},
@@ -204,6 +207,13 @@ pub(crate) async fn pay(args: &PayArgs) -> Result<(), Failure> {
         Some(key) => key.clone(),
         None => random_key(),
     };
+    // From here on Ctrl-C stops the payment, once it is known that there is one.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| {
+        Failure::new(
+            Exit::Internal,
+            format!("cannot listen for signals: {error}"),
+        )
+    })?;
     let created: Value = client
         .post_once("/v1/payments", &body.into(), &key)
         .await
@@ -214,9 +224,12 @@ pub(crate) async fn pay(args: &PayArgs) -> Result<(), Failure> {
     let progress = Progress::new(total, args.transfer.deliver.is_some(), output.quiet)?;
     let ended = tokio::select! {
         ended = payment_end(&client, &id, &progress) => ended,
-        _ = signal::ctrl_c() => {
-            output.note("stopping the payment; what is in flight is waited for");
-            stop(&client, &id, &progress).await
+        _ = interrupt.recv() => {
+            output.note("stopping the payment; Ctrl-C again leaves it to the node");
+            tokio::select! {
+                ended = stop(&client, &id, &progress) => ended,
+                _ = interrupt.recv() => Err(Failure::new(Exit::TryAgain, "interrupted")),
+            }
         }
     };
     drop(progress);

@@ -1,5 +1,7 @@
 //! What operators see of the program: help, errors, exit codes, and a node that is operated with it.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+
 use std::{
     fs,
     io::{BufRead, BufReader},
@@ -134,7 +136,7 @@ fn mistakes_have_their_exit_code_and_their_words() {
             78,
             "bad.toml:3:1: unknown key `lisen`, did you mean `listen`?",
         ),
-        (vec!["check", "--set", "node.spread=1"], 78, "node.spread"),
+        (vec!["check", "--set", "node.threads=0"], 78, "node.threads"),
         (
             vec!["status", "--token-file", "missing.token"],
             78,
@@ -177,7 +179,7 @@ fn config_show_says_where_values_come_from() {
         folder.path(),
         &["config", "show", "--origin", "--set", "log.level=warn"],
     )
-    .env("RIALTO_NODE__SPREAD", "0.01")
+    .env("RIALTO_NODE__THREADS", "2")
     .output()
     .unwrap();
     let shown = stdout(&output);
@@ -185,7 +187,7 @@ fn config_show_says_where_values_come_from() {
         "admin.listen = 127.0.0.1:0  (file rialto.toml)",
         "log.level = warn  (flag)",
         "node.max_hold_ms = 30000  (default)",
-        "node.spread = 0.01  (environment RIALTO_NODE__SPREAD)",
+        "node.threads = 2  (environment RIALTO_NODE__THREADS)",
     ] {
         assert!(
             shown.lines().any(|shown| shown == line),
@@ -258,7 +260,11 @@ fn a_node_is_operated_by_whoever_can_read_its_configuration() {
     let output = done("balance");
     assert_eq!(
         stdout(&output),
-        "alice owes us 0.00 USD, free 12.50\nexchange position 0.00 USD\n"
+        concat!(
+            " ACCOUNT         WHO OWES WHOM\n",
+            " alice           even\n",
+            " exchange:USD/9  our position is 0.00 USD\n",
+        )
     );
 
     let output = done("account create hub --relation peer --asset USD/9 --generate-token --quiet");
@@ -291,8 +297,11 @@ fn a_node_is_operated_by_whoever_can_read_its_configuration() {
         assert_eq!(output.status.code(), Some(1), "{line} twice");
     }
 
-    let output = rialto(folder.path(), &["status"]).env("RIALTO_TOKEN", "rialto_of_a_stranger");
-    let output = { output }.output().unwrap();
+    let mut command = rialto(folder.path(), &["status"]);
+    let output = command
+        .env("RIALTO_TOKEN", "rialto_of_a_stranger")
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
 }
 

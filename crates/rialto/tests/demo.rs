@@ -1,5 +1,7 @@
 //! The demo: real processes, real money in made-up currencies, nothing left behind.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+
 use std::{
     collections::BTreeMap,
     fs,

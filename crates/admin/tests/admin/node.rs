@@ -347,11 +347,9 @@ impl Client {
 
 pub(crate) fn request(method: &str, path: &str, body: Value) -> Request<Body> {
     let request = Request::builder().method(method).uri(path);
-    match body {
-        Value::Null => request.body(Body::empty()).unwrap(),
-        body => request
-            .header("content-type", "application/json")
-            .body(Body::from(body.to_string()))
-            .unwrap(),
+    if body.is_null() {
+        return request.body(Body::empty()).unwrap();
     }
+    let request = request.header("content-type", "application/json");
+    request.body(Body::from(body.to_string())).unwrap()
 }

@@ -1,6 +1,6 @@
 //! The API on a real socket.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::node::{ADMIN, TestNode, tokens};
 use rialto_admin::{Node, serve};
@@ -8,6 +8,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::oneshot,
+    time::timeout,
 };
 
 async fn ask(stream: &mut TcpStream, request: &str) {
@@ -52,7 +53,9 @@ async fn a_request_that_waits_is_answered_when_the_server_stops() {
     }
     drop(stop);
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
+    let read = stream.read_to_string(&mut answer);
+    let soon = timeout(Duration::from_secs(20), read).await;
+    soon.expect("not only when the wait is over").unwrap();
     assert!(answer.starts_with("HTTP/1.1 202 Accepted\r\n"), "{answer}");
     assert!(answer.contains(r#""state":"running""#), "{answer}");
     server.await.unwrap().unwrap();

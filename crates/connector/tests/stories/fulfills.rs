@@ -42,7 +42,8 @@ fn a_reject_moves_nothing_and_passes_as_it_came() {
 
 #[test]
 fn a_late_fulfill_pays_nobody() {
-    peers("
+    peers(
+        "
         alice prepare 1 g.bob.x 40 expires 10s  -> bob prepare 40 expires 9s
         wait 8999ms
         wait 1ms                                -> alice reject R00 expiry.timed_out by g.hub
@@ -50,12 +51,14 @@ fn a_late_fulfill_pays_nobody() {
         bob fulfill 1                           -> ignored
         balances                                -> alice 0, bob 0, held 0
         late bob                                -> 1, 40
-    ");
+    ",
+    );
 }
 
 #[test]
 fn a_fulfill_at_the_deadline_is_late_even_before_the_timer_goes_off() {
-    peers("
+    peers(
+        "
         alice prepare 1 g.bob.x 40 expires 10s  -> bob prepare 40 expires 9s
         alice prepare 2 g.bob.x 40 expires 10s  -> bob prepare 40 expires 9s
         doze 8999ms
@@ -65,42 +68,50 @@ fn a_fulfill_at_the_deadline_is_late_even_before_the_timer_goes_off() {
         bob fulfill 2                           -> ignored
         balances                                -> alice -40, bob 40, held 0
         late bob                                -> 1, 40
-    ");
+    ",
+    );
 }
 
 #[test]
 fn a_late_fulfill_that_proves_nothing_is_no_loss() {
-    peers("
+    peers(
+        "
         alice prepare 1 g.bob.x 40 expires 10s  -> bob prepare 40
         wait 9s                                 -> alice reject R00
         bob fulfill 1 wrong                     -> ignored
         wait 1s
-    ");
+    ",
+    );
 }
 
 #[test]
 fn a_wrong_preimage_pays_nobody() {
-    peers("
+    peers(
+        "
         alice prepare 1 g.bob.x 40              -> bob prepare 40
         bob fulfill 1 wrong                     -> alice reject F05 cond.mismatch by g.hub
         bob fulfill 1                           -> ignored
         balances                                -> alice 0, bob 0, held 0
-    ");
+    ",
+    );
 }
 
 #[test]
 fn garbage_pays_nobody() {
-    peers("
+    peers(
+        "
         alice prepare 1 g.bob.x 40              -> bob prepare 40
         bob garbage 1                           -> alice reject T01 link.bad_reply by g.hub
         bob garbage 1                           -> ignored
         balances                                -> alice 0, bob 0, held 0
-    ");
+    ",
+    );
 }
 
 #[test]
 fn only_the_first_reply_counts() {
-    peers("
+    peers(
+        "
         alice prepare 1 g.bob.x 40              -> bob prepare 40
         bob fulfill 1                           -> alice fulfill
         bob fulfill 1                           -> ignored
@@ -110,33 +121,39 @@ fn only_the_first_reply_counts() {
         bob reject 2 F99                        -> alice reject F99
         bob fulfill 2                           -> ignored
         balances                                -> alice -40, bob 40, held 0
-    ");
+    ",
+    );
 }
 
 #[test]
 fn only_the_next_hop_may_answer() {
-    peers("
+    peers(
+        "
         account eve USD/9 credit 100
         alice prepare 1 g.bob.x 40              -> bob prepare 40
         eve fulfill 1                           -> ignored
         eve reject 1 F99                        -> ignored
         bob fulfill 1                           -> alice fulfill
         balances                                -> alice -40, bob 40, eve 0, held 0
-    ");
+    ",
+    );
 }
 
 #[test]
 fn a_reply_to_nothing_is_ignored() {
-    peers("
+    peers(
+        "
         bob fulfill 9                           -> ignored
         bob reject 9 F99                        -> ignored
         bob garbage 9                           -> ignored
-    ");
+    ",
+    );
 }
 
 #[test]
 fn an_amount_of_zero_is_carried_and_moves_nothing() {
-    check("
+    check(
+        "
         account alice USD/9
         account bob   EUR/2
         route   g.bob -> bob
@@ -144,12 +161,14 @@ fn an_amount_of_zero_is_carried_and_moves_nothing() {
         bob fulfill 1                           -> alice fulfill
         alice prepare 2 g.bob.x 1               -> alice reject T00 fx.no_rate
         balances                                -> alice 0, bob 0, held 0
-    ");
+    ",
+    );
 }
 
 #[test]
 fn answers_come_in_any_order() {
-    peers("
+    peers(
+        "
         alice prepare 1 g.bob.x 10              -> bob prepare #1 10
         alice prepare 2 g.bob.x 20              -> bob prepare #2 20
         alice prepare 3 g.bob.x 30              -> bob prepare #3 30
@@ -158,5 +177,6 @@ fn answers_come_in_any_order() {
         bob reject 1 F99                        -> alice reject #1 F99
         bob fulfill 2                           -> alice fulfill #2
         balances                                -> alice -50, bob 50, held 0
-    ");
+    ",
+    );
 }

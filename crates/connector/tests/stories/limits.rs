@@ -40,7 +40,8 @@ fn packets_per_minute() {
 
 #[test]
 fn the_amount_per_minute_counts_what_was_not_refused() {
-    check("
+    check(
+        "
         account alice USD/9 credit 1000 amount/min 60
         account bob   USD/9
         route   g.bob -> bob
@@ -61,7 +62,8 @@ fn the_amount_per_minute_counts_what_was_not_refused() {
         alice prepare 10 g.bob.x 10     -> bob prepare
         alice prepare 11 g.bob.x 1      -> alice reject T04 acct.amount_rate_limit
         bob fulfill 10                  -> alice fulfill
-    ");
+    ",
+    );
 }
 
 #[test]
@@ -73,7 +75,9 @@ fn every_way_a_packet_can_end_gives_the_amount_of_the_minute_back_once() {
         "bob fail 1 500 -> alice reject",
         "wait 9s -> alice reject",
     ] {
-        check(&format!("
+        check(
+            &format!(
+                "
             account alice USD/9 credit 1000 amount/min 60
             account bob   USD/9
             route   g.bob -> bob
@@ -84,17 +88,21 @@ fn every_way_a_packet_can_end_gives_the_amount_of_the_minute_back_once() {
             alice prepare 2 g.bob.x 60      -> alice reject T04 acct.amount_rate_limit
             alice prepare 3 g.bob.x 50      -> bob prepare
             bob fulfill 3                   -> alice fulfill
-        ").replace(
-            // What flows in while it is waited for.
-            "wait 9s -> alice reject\n            alice prepare 2 g.bob.x 60",
-            "wait 9s -> alice reject\n            alice prepare 2 g.bob.x 61",
-        ));
+        "
+            )
+            .replace(
+                // What flows in while it is waited for.
+                "wait 9s -> alice reject\n            alice prepare 2 g.bob.x 60",
+                "wait 9s -> alice reject\n            alice prepare 2 g.bob.x 61",
+            ),
+        );
     }
 }
 
 #[test]
 fn the_number_in_flight() {
-    check("
+    check(
+        "
         account alice USD/9 credit 1000 in-flight-count 2
         account bob   USD/9
         route   g.bob -> bob
@@ -108,12 +116,14 @@ fn the_number_in_flight() {
         alice prepare 6 g.bob.x 1       -> alice reject T04 acct.inflight_limit
         bob fulfill 4                   -> alice fulfill
         bob fulfill 5                   -> alice fulfill
-    ");
+    ",
+    );
 }
 
 #[test]
 fn the_amount_in_flight() {
-    check("
+    check(
+        "
         account alice USD/9 credit 1000 in-flight-amount 100
         account bob   USD/9
         route   g.bob -> bob
@@ -129,12 +139,14 @@ fn the_amount_in_flight() {
         bob fulfill 5                   -> alice fulfill
         bob fulfill 6                   -> alice fulfill
         balances                        -> alice -160, bob 160, held 0
-    ");
+    ",
+    );
 }
 
 #[test]
 fn credit_counts_what_is_owed_and_what_is_in_flight() {
-    check("
+    check(
+        "
         account alice USD/9 credit 100
         account bob   USD/9
         route   g.bob   -> bob
@@ -157,12 +169,14 @@ fn credit_counts_what_is_owed_and_what_is_in_flight() {
         bob fulfill 6                   -> alice fulfill
         bob fulfill 12                  -> alice fulfill
         balances                        -> alice -60, bob 60, held 0
-    ");
+    ",
+    );
 }
 
 #[test]
 fn no_sequence_of_rejects_creates_credit() {
-    check("
+    check(
+        "
         account alice USD/9 credit 100
         account bob   USD/9
         route   g.bob -> bob
@@ -175,12 +189,14 @@ fn no_sequence_of_rejects_creates_credit() {
         alice prepare 3 g.bob.x 100     -> bob prepare
         alice prepare 4 g.bob.x 1       -> alice reject T04 acct.credit_limit
         bob fulfill 3                   -> alice fulfill
-    ");
+    ",
+    );
 }
 
 #[test]
 fn what_is_not_safe_on_disk_yet_is_capped_per_account() {
-    check("
+    check(
+        "
         account alice USD/9 credit 1000 unsynced 100
         account bob   USD/9
         route   g.bob -> bob
@@ -202,12 +218,14 @@ fn what_is_not_safe_on_disk_yet_is_capped_per_account() {
         bob fulfill 9                   -> alice fulfill
         bob fulfill 5                   -> alice fulfill
         balances                        -> alice -200, bob 200, held 0
-    ");
+    ",
+    );
 }
 
 #[test]
 fn what_is_not_safe_on_disk_yet_is_capped_per_node_and_asset() {
-    check("
+    check(
+        "
         node g.hub cap USD/9=100
         account alice USD/9 credit 1000
         account carol USD/9 credit 1000
@@ -228,12 +246,14 @@ fn what_is_not_safe_on_disk_yet_is_capped_per_node_and_asset() {
         carol prepare 8 g.bob.x 60      -> bob prepare
         carol prepare 9 g.bob.x 1       -> carol reject T04 acct.unsynced_cap
         wait 9s                         -> dave reject R00, carol reject R00, carol reject R00
-    ");
+    ",
+    );
 }
 
 #[test]
 fn a_sync_frees_only_what_it_covers() {
-    let mut node = check("
+    let mut node = check(
+        "
         account alice USD/9 credit 1000 unsynced 100
         account bob   USD/9
         route   g.bob -> bob
@@ -242,7 +262,8 @@ fn a_sync_frees_only_what_it_covers() {
         sync
         alice prepare 2 g.bob.x 60      -> bob prepare
         bob fulfill 2                   -> alice fulfill written 5
-    ");
+    ",
+    );
     // An old number again changes nothing.
     node.handle(rialto_connector::Input::Synced(rialto_ledger::Lsn(4)));
     assert_eq!(node.balance("alice"), -120);
@@ -250,7 +271,8 @@ fn a_sync_frees_only_what_it_covers() {
 
 #[test]
 fn packets_in_flight_on_the_whole_node() {
-    check("
+    check(
+        "
         node g.hub pending 2
         account alice USD/9 credit 100
         account carol USD/9 credit 100
@@ -264,12 +286,14 @@ fn packets_in_flight_on_the_whole_node() {
         carol prepare 5 g.bob.x 1       -> bob prepare
         bob fulfill 2                   -> carol fulfill
         bob fulfill 5                   -> carol fulfill
-    ");
+    ",
+    );
 }
 
 #[test]
 fn a_changed_limit_holds_from_the_next_packet_on() {
-    check("
+    check(
+        "
         account alice USD/9 credit 100 packets/min 2
         account bob   USD/9
         route   g.bob -> bob
@@ -280,12 +304,14 @@ fn a_changed_limit_holds_from_the_next_packet_on() {
         update alice credit 200
         alice prepare 3 g.bob.x 1       -> alice reject T05 acct.rate_limit
         balances                        -> alice -100, bob 100, held 0
-    ");
+    ",
+    );
 }
 
 #[test]
 fn a_packet_without_money_passes_a_value_limit_that_was_lowered() {
-    check("
+    check(
+        "
         account alice USD/9 credit 100
         account bob   USD/9
         route   g.bob -> bob
@@ -294,7 +320,8 @@ fn a_packet_without_money_passes_a_value_limit_that_was_lowered() {
         alice prepare 2 g.bob.x 0       -> bob prepare 0
         bob fulfill 2                   -> alice fulfill
         bob fulfill 1                   -> alice fulfill
-    ");
+    ",
+    );
 }
 
 #[test]

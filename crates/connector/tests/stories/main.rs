@@ -2,7 +2,10 @@
 //! checked after each line.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
-#![expect(clippy::cast_possible_truncation, reason = "journals of tests are short")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "journals of tests are short"
+)]
 
 mod node;
 mod story;

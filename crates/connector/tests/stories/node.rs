@@ -83,11 +83,7 @@ impl Node {
     }
 
     pub(crate) fn balance(&self, name: &str) -> i128 {
-        self.core
-            .ledger()
-            .account(self.id(name))
-            .unwrap()
-            .balance()
+        self.core.ledger().account(self.id(name)).unwrap().balance()
     }
 
     /// Whose link it is.
@@ -227,7 +223,11 @@ impl Node {
                 self.core.recover(Lsn(index as u64 + 1), record).unwrap();
             }
         }
-        assert_eq!(before, books(self.core.ledger()), "recovery gives the books");
+        assert_eq!(
+            before,
+            books(self.core.ledger()),
+            "recovery gives the books"
+        );
         self.asked.clear();
         self.sessions.clear();
         self.synced = Lsn(self.records.len() as u64);
@@ -262,7 +262,9 @@ impl Node {
             } => {
                 let of = |asked: &Asked| asked.link == *link && asked.request == *request;
                 let index = self.asked.iter().position(of);
-                let asked = self.asked.remove(index.expect("answered once, and only if asked"));
+                let asked = self
+                    .asked
+                    .remove(index.expect("answered once, and only if asked"));
                 if let Reply::Fulfill(fulfill) = Reply::parse(packet.clone()).unwrap() {
                     let hash = digest(&SHA256, &fulfill.fulfillment());
                     assert_eq!(hash.as_ref(), asked.condition);
@@ -288,9 +290,9 @@ impl Node {
             let account = self.core.ledger().account(id);
             account.is_some_and(|account| account.settings.relation == Relation::Local)
         };
-        let commits = new.iter().filter(
-            |record| matches!(record, Record::Commit(commit) if !is_local(commit.from)),
-        );
+        let commits = new
+            .iter()
+            .filter(|record| matches!(record, Record::Commit(commit) if !is_local(commit.from)));
         let fulfills = effects.iter().filter(|effect| {
             matches!(&effect.action, Action::Answer { packet, .. } if packet[0] == 13)
                 && effect.after != Durable::Nothing
@@ -301,7 +303,11 @@ impl Node {
     fn check_books(&self) {
         let ledger = self.core.ledger();
         // I7.
-        assert_eq!(books(ledger), books(&self.replica), "replay gives the books");
+        assert_eq!(
+            books(ledger),
+            books(&self.replica),
+            "replay gives the books"
+        );
 
         // I1.
         for (asset, position, exposure) in ledger.positions() {
@@ -313,7 +319,11 @@ impl Node {
             let unsynced: u128 = accounts().map(|a| a.exposure().unsynced).sum();
             assert_eq!(
                 (count, in_flight, unsynced),
-                (exposure.in_flight_count, exposure.in_flight, exposure.unsynced)
+                (
+                    exposure.in_flight_count,
+                    exposure.in_flight,
+                    exposure.unsynced
+                )
             );
             // I10.
             if let Some(max) = self.settings.unsynced_max.get(asset)
@@ -324,7 +334,10 @@ impl Node {
         }
 
         // No hold without a packet, no packet without a hold.
-        let held: u32 = ledger.accounts().map(|a| a.exposure().in_flight_count).sum();
+        let held: u32 = ledger
+            .accounts()
+            .map(|a| a.exposure().in_flight_count)
+            .sum();
         assert_eq!(held as usize, self.core.in_flight_count());
 
         let unsynced = self.records.get(self.synced.0 as usize..).unwrap_or(&[]);
@@ -413,7 +426,9 @@ pub(crate) fn payment_words(node: &Node, event: &Event) -> Option<String> {
     let progress = payment.progress;
     let (sent, delivered) = (progress.sent, progress.delivered);
     let asset = payment.destination_asset.as_ref();
-    let asset = asset.map_or(String::new(), |(code, scale)| format!(" asset {code}/{scale}"));
+    let asset = asset.map_or(String::new(), |(code, scale)| {
+        format!(" asset {code}/{scale}")
+    });
     Some(format!(
         "payment {} {end} sent {sent} delivered {delivered}{asset}",
         id.0

@@ -10,7 +10,7 @@
 //! NAME reject N CODE [F08 RECEIVED MAXIMUM]                 NAME fail N FAILURE
 //! NAME up      NAME down [SESSION]
 //! NAME pays NAME AMOUNT [key K] [deliver]                   NAME pings ADDRESS AMOUNT
-//! wait TIME    clock +TIME | -TIME    sync    drain    journal fails    restart [checkpoint]
+//! wait TIME    doze TIME (the timer oversleeps)    clock +TIME | -TIME    sync    drain    journal fails    restart [checkpoint]
 //! balances -> NAME N, held N          position ASSET -> N   exposure NAME -> count, value, unsynced
 //! ```
 //!
@@ -56,22 +56,29 @@ pub(crate) fn check(text: &str) -> Node {
             Some((command, expected)) => (command.trim(), expected.trim()),
             None => (line, ""),
         };
-        let (command, expected) = if command.starts_with("route ") && !expected.is_empty() {
-            (format!("{command} {expected}"), "")
+        // The arrow of a route is part of it.
+        let (command, expected) = if command.starts_with("route ") && !command.ends_with("none") {
+            let (next_hop, expected) = expected.split_once("->").unwrap_or((expected, ""));
+            (format!("{command} {next_hop}"), expected.trim())
         } else {
             (command.to_owned(), expected)
         };
         let words: Vec<_> = command.split_whitespace().collect();
         story.lines.clear();
         story.run(&words);
-        let effects = story.node.settle();
-        story.tell(effects);
+        if words[0] != "doze" {
+            let effects = story.node.settle();
+            story.tell(effects);
+        }
         let wanted: Vec<_> = expected
             .split(", ")
             .filter(|part| !part.is_empty() && *part != "ignored")
             .collect();
         let same = wanted.len() == story.lines.len()
-            && wanted.iter().zip(&story.lines).all(|(wanted, actual)| stands_in(wanted, actual));
+            && wanted
+                .iter()
+                .zip(&story.lines)
+                .all(|(wanted, actual)| stands_in(wanted, actual));
         assert!(
             same,
             "\n    story: {line}\n   actual: {}\n",
@@ -161,7 +168,7 @@ fn settings(line: &str) -> Settings {
 }
 
 /// A new account's settings.
-fn account(name: &str, asset: &str) -> AccountSettings {
+pub(crate) fn account(name: &str, asset: &str) -> AccountSettings {
     AccountSettings {
         name: name.to_owned(),
         relation: Relation::Peer,
@@ -618,7 +625,7 @@ impl Story {
         let number = found.map_or(String::new(), |(number, ..)| format!("#{number} "));
         let left = time(packet.expires_at().ms_since(self.node.now.wall));
         let to = packet.destination();
-        let data = String::from_utf8_lossy(packet.data()).replace('\u{1}', "1");
+        let data = packet.data().escape_ascii();
         let amount = packet.amount();
         self.lines.push(format!(
             "{name} prepare {number}{amount} expires {left} on {on} to {to} data {data}"
@@ -642,8 +649,10 @@ impl Story {
                     }
                 };
                 let data = match ildcp::Response::parse(fulfill.data()) {
-                    Ok(config) => format!("address {} asset {}", config.client_address, config.asset),
-                    Err(_) => format!("data {}", String::from_utf8_lossy(fulfill.data())),
+                    Ok(config) => {
+                        format!("address {} asset {}", config.client_address, config.asset)
+                    }
+                    Err(_) => format!("data {}", fulfill.data().escape_ascii()),
                 };
                 format!("{name} fulfill #{number} {when} {data}")
             }
@@ -654,7 +663,10 @@ impl Story {
                     format!("received {received} maximum {maximum}")
                 });
                 let message = reject.message().replace(':', "");
-                format!("{name} reject #{number} {} {message} by {by} {amounts}", reject.code())
+                format!(
+                    "{name} reject #{number} {} {message} by {by} {amounts}",
+                    reject.code()
+                )
             }
         };
         self.lines.push(line);

@@ -1,10 +1,12 @@
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use rialto_btp::{
     frame::{self, Body, FRAME_BYTES_MAX, Frame},
     session::{Session, Settings},
 };
-use rialto_connector::{Action, LinkFailure, LinkId, Reason, RequestId};
+use rialto_connector::{Action, Input, LinkFailure, LinkId, Reason, RequestId};
 use rialto_links::{Account, OUTBOX_BYTES_MAX};
 use rialto_packet::Timestamp;
 use tokio::net::TcpStream;
@@ -213,20 +215,36 @@ fn a_peer_that_does_not_read_is_disconnected_and_holds_up_nobody() {
         let node = Node::start(Options::default()).await;
         let (_deaf, deaf) = login(&node, "a").await;
         let (mut socket, link) = login(&node, "b").await;
-        const LARGE: &[u8] = &[13; 32_000];
+        const LARGE: &[u8] = &[12; 32_000];
         // More than the operating system's buffers and ours together.
-        let mut sent = 0;
-        while sent < 4 * OUTBOX_BYTES_MAX {
-            node.answer(deaf, RequestId(1), LARGE);
-            sent += LARGE.len();
-            if sent % (64 * LARGE.len()) == 0 {
+        let count = (4 * OUTBOX_BYTES_MAX / LARGE.len()) as u64;
+        for request in 1..=count {
+            node.forward(deaf, request, LARGE);
+            if request % 64 == 0 {
                 tokio::task::yield_now().await;
             }
         }
         node.answer(link, RequestId(2), FULFILL);
         let reply = next_frame(&mut socket).await.expect("the reply");
         assert_eq!(Frame::decode(&reply).unwrap().request_id, 2);
-        assert_eq!(node.link_down().await, deaf);
+
+        // What was never handed to the socket has surely failed; of the others nobody knows.
+        let mut failed = BTreeSet::new();
+        let mut failed_before_down = None;
+        while failed.last() != Some(&count) || failed_before_down.is_none() {
+            let input = node.input().await;
+            if let Input::Failed { link, request, .. } = input {
+                assert_eq!(link, deaf);
+                assert!(failed.insert(request.0));
+            } else {
+                assert!(matches!(input, Input::LinkDown { link } if link == deaf));
+                failed_before_down = Some(failed.len());
+            }
+        }
+        assert!(failed_before_down.unwrap() >= OUTBOX_BYTES_MAX / LARGE.len() - 1);
+        let first = *failed.first().expect("there is a last one");
+        assert!(first > 1);
+        assert!(failed.into_iter().eq(first..=count));
     });
 }
 

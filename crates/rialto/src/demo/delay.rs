@@ -4,11 +4,8 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{
-        TcpListener, TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
     sync::mpsc,
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep_until},
@@ -85,12 +82,16 @@ async fn connect(near: TcpStream, target: SocketAddr, delay: Duration) {
     );
 }
 
-async fn pass(from: OwnedReadHalf, to: OwnedWriteHalf, delay: Duration) {
+async fn pass(from: impl AsyncRead + Unpin, to: impl AsyncWrite + Unpin, delay: Duration) {
     let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
     tokio::join!(read(from, sender, delay), write(to, receiver));
 }
 
-async fn read(mut from: OwnedReadHalf, chunks: mpsc::Sender<(Instant, Bytes)>, delay: Duration) {
+async fn read(
+    mut from: impl AsyncRead + Unpin,
+    chunks: mpsc::Sender<(Instant, Bytes)>,
+    delay: Duration,
+) {
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(CHUNK_BYTES);
@@ -104,7 +105,7 @@ async fn read(mut from: OwnedReadHalf, chunks: mpsc::Sender<(Instant, Bytes)>, d
     }
 }
 
-async fn write(mut to: OwnedWriteHalf, mut chunks: mpsc::Receiver<(Instant, Bytes)>) {
+async fn write(mut to: impl AsyncWrite + Unpin, mut chunks: mpsc::Receiver<(Instant, Bytes)>) {
     while let Some((due, chunk)) = chunks.recv().await {
         sleep_until(due).await;
         if to.write_all(&chunk).await.is_err() {
@@ -117,36 +118,30 @@ async fn write(mut to: OwnedWriteHalf, mut chunks: mpsc::Receiver<(Instant, Byte
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep;
+
     use super::*;
 
-    #[tokio::test]
+    /// Time stands still but for the waiting, so the figures are exact.
+    #[tokio::test(start_paused = true)]
     async fn chunks_are_late_but_do_not_wait_for_each_other() {
         const DELAY: Duration = Duration::from_millis(100);
-        const ECHOES: usize = 20;
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let target = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let (mut reader, mut writer) = stream.split();
-            tokio::io::copy(&mut reader, &mut writer).await.unwrap();
-        });
-        let proxy = DelayProxy::start(target, DELAY).await.unwrap();
-        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
-        stream.set_nodelay(true).unwrap();
+        const GAP: Duration = Duration::from_millis(10);
+        let (mut near, near_end) = tokio::io::duplex(64);
+        let (far_end, mut far) = tokio::io::duplex(64);
+        tokio::spawn(pass(near_end, far_end, DELAY));
 
         let started = Instant::now();
-        let (mut reader, mut writer) = stream.split();
-        let write = async {
-            for _ in 0..ECHOES {
-                writer.write_all(b"x").await.unwrap();
-                tokio::task::yield_now().await;
+        tokio::spawn(async move {
+            for chunk in 0..20 {
+                near.write_all(&[chunk]).await.unwrap();
+                sleep(GAP).await;
             }
-        };
-        let mut echoes = [0; ECHOES];
-        let (_, read) = tokio::join!(write, reader.read_exact(&mut echoes));
-        read.unwrap();
-        let elapsed = started.elapsed();
-        assert!(elapsed >= DELAY * 2, "{elapsed:?}");
-        assert!(elapsed < DELAY * 2 * 5, "one after the other: {elapsed:?}");
+        });
+        for chunk in 0..20 {
+            assert_eq!(far.read_u8().await.unwrap(), chunk);
+            assert_eq!(started.elapsed(), DELAY + GAP * u32::from(chunk));
+        }
+        assert!(far.read_u8().await.is_err(), "the end passes through too");
     }
 }

@@ -1,0 +1,227 @@
+//! Records that contradict the books are refused; checkpoints give the same books again.
+
+use std::collections::BTreeMap;
+
+use rialto_ledger::{
+    AccountId, AccountSettings, Commit, Ledger, LedgerError, Limit, Limits, Lsn, PAYMENTS_MAX,
+    Payment, PaymentEnd, PaymentId, PaymentProgress, Record, Relation,
+};
+
+const ALICE: AccountId = AccountId(1);
+const BOB: AccountId = AccountId(2);
+
+fn put(id: AccountId, name: &str, asset: &str) -> Record {
+    let settings = AccountSettings {
+        name: name.to_owned(),
+        relation: Relation::Peer,
+        asset: asset.parse().expect("an asset"),
+        ilp_address: None,
+        limits: Limits {
+            balance_min: -100,
+            ..Limits::default()
+        },
+        spread: None,
+        incoming_tokens: Vec::new(),
+        http: None,
+        btp: None,
+        paused: false,
+    };
+    Record::AccountPut {
+        id,
+        settings: Box::new(settings),
+    }
+}
+
+fn ledger() -> Ledger {
+    let mut ledger = Ledger::new(BTreeMap::new());
+    ledger.apply(&put(ALICE, "alice", "USD/9")).expect("new");
+    ledger.apply(&put(BOB, "bob", "EUR/6")).expect("new");
+    ledger
+}
+
+fn commit(from: AccountId, to: AccountId) -> Record {
+    Record::Commit(Commit {
+        from,
+        amount_in: 10,
+        to,
+        amount_out: 9,
+    })
+}
+
+fn payment(id: u64, end: Option<PaymentEnd>) -> Record {
+    let payment = PaymentId(id);
+    Record::PaymentPut {
+        payment: Box::new(Payment {
+            id: payment,
+            account: ALICE,
+            account_name: "alice".to_owned(),
+            idempotency_key: id.to_string(),
+            request: String::new(),
+            receiver: String::new(),
+            created_at_ms: 0,
+            destination_asset: None,
+            progress: PaymentProgress {
+                payment,
+                sent: 0,
+                delivered: 0,
+                fulfilled: 0,
+                rejected: 0,
+            },
+            end,
+        }),
+    }
+}
+
+fn lines(ledger: &Ledger) -> Vec<String> {
+    let mut lines: Vec<_> = ledger
+        .snapshot()
+        .iter()
+        .map(|record| format!("{record:?}"))
+        .collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn records_that_contradict_the_books() {
+    let nobody = AccountId(9);
+    for (record, error) in [
+        (commit(nobody, BOB), LedgerError::UnknownAccount(nobody)),
+        (commit(ALICE, nobody), LedgerError::UnknownAccount(nobody)),
+        (
+            commit(AccountId::NODE, BOB),
+            LedgerError::UnknownAccount(AccountId::NODE),
+        ),
+        (
+            Record::AccountDeleted { id: nobody },
+            LedgerError::UnknownAccount(nobody),
+        ),
+        (
+            put(ALICE, "alice", "USD/6"),
+            LedgerError::AssetChanged(ALICE),
+        ),
+        (
+            Record::RoutePut {
+                prefix: "g".parse().expect("a prefix"),
+                account: nobody,
+            },
+            LedgerError::UnknownAccount(nobody),
+        ),
+        (
+            Record::Balance {
+                account: nobody,
+                balance: 1,
+            },
+            LedgerError::UnknownAccount(nobody),
+        ),
+        (
+            Record::Progress(PaymentProgress {
+                payment: PaymentId(1),
+                sent: 0,
+                delivered: 0,
+                fulfilled: 0,
+                rejected: 0,
+            }),
+            LedgerError::UnknownPayment(PaymentId(1)),
+        ),
+    ] {
+        assert_eq!(ledger().apply(&record), Err(error), "{record:?}");
+    }
+    let mut ledger = ledger();
+    ledger.apply(&commit(ALICE, BOB)).expect("both exist");
+    let deleted = Record::AccountDeleted { id: ALICE };
+    assert_eq!(ledger.apply(&deleted), Err(LedgerError::BalanceLeft(ALICE)));
+}
+
+#[test]
+fn a_checkpoint_at_any_point_gives_the_same_books() {
+    let records = [
+        put(ALICE, "alice", "USD/9"),
+        put(BOB, "bob", "EUR/6"),
+        put(AccountId(3), "gone", "XRP/6"),
+        Record::AccountDeleted { id: AccountId(3) },
+        Record::RoutePut {
+            prefix: "g.b".parse().expect("a prefix"),
+            account: BOB,
+        },
+        commit(ALICE, BOB),
+        Record::Commit(Commit {
+            from: ALICE,
+            amount_in: 1,
+            to: AccountId::NODE,
+            amount_out: 0,
+        }),
+        payment(1, None),
+        put(ALICE, "renamed", "USD/9"),
+        commit(BOB, ALICE),
+        payment(1, Some(PaymentEnd::Completed)),
+    ];
+    for cut in 0..=records.len() {
+        let mut whole = Ledger::new(BTreeMap::new());
+        records[..cut]
+            .iter()
+            .for_each(|record| whole.apply(record).expect("in order"));
+        let mut copy = Ledger::new(BTreeMap::new());
+        whole
+            .snapshot()
+            .iter()
+            .for_each(|record| copy.apply(record).expect("in order"));
+        assert_eq!(lines(&whole), lines(&copy), "after {cut}");
+        assert_eq!(whole.next_account(), copy.next_account());
+        assert_eq!(whole.next_payment(), copy.next_payment());
+        for record in &records[cut..] {
+            whole.apply(record).expect("in order");
+            copy.apply(record).expect("in order");
+        }
+        assert_eq!(lines(&whole), lines(&copy), "after {cut} and the rest");
+    }
+}
+
+#[test]
+fn a_hold_is_undone_exactly_or_becomes_a_commit() {
+    let mut ledger = ledger();
+    let hold = ledger.hold(ALICE, 60, BOB, 6).expect("within the credit");
+    assert_eq!(ledger.hold(ALICE, 41, BOB, 4), Err(Limit::Credit));
+    let other = ledger.hold(ALICE, 40, BOB, 4).expect("exactly the credit");
+    assert!(!ledger.account(BOB).expect("bob").is_idle());
+    ledger.release(hold);
+    let record = ledger.commit(other, Lsn(1));
+    assert_eq!(
+        record,
+        Record::Commit(Commit {
+            from: ALICE,
+            amount_in: 40,
+            to: BOB,
+            amount_out: 4
+        })
+    );
+    let alice = ledger.account(ALICE).expect("alice");
+    assert_eq!((alice.balance(), alice.available()), (-40, 60));
+    assert!(!alice.is_idle(), "not yet safe on disk");
+    ledger.synced(Lsn(1));
+    assert!(ledger.account(ALICE).expect("alice").is_idle());
+    assert!(ledger.account(BOB).expect("bob").is_idle());
+}
+
+#[test]
+fn the_oldest_payment_that_has_ended_is_forgotten_when_there_are_too_many() {
+    let mut ledger = ledger();
+    let max = PAYMENTS_MAX as u64;
+    for id in 1..=max {
+        let end = (id != 1).then_some(PaymentEnd::Completed);
+        ledger
+            .apply(&payment(id, end))
+            .expect("payments need nothing");
+    }
+    // One that is there already takes no more room.
+    ledger
+        .apply(&payment(max, Some(PaymentEnd::Completed)))
+        .expect("the same");
+    assert_eq!(ledger.payments().len(), PAYMENTS_MAX);
+    ledger.apply(&payment(max + 1, None)).expect("a new one");
+    assert_eq!(ledger.payments().len(), PAYMENTS_MAX);
+    assert!(ledger.payment_by_key("1").is_some(), "it runs");
+    assert!(ledger.payment_by_key("2").is_none());
+    assert!(ledger.payment_by_key("3").is_some());
+    assert_eq!(ledger.next_payment(), PaymentId(max + 2));
+}

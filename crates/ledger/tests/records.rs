@@ -1,0 +1,238 @@
+//! The bytes of records: what is written is read back, and nothing else is read.
+
+use proptest::prelude::*;
+use rialto_ledger::{
+    AccountId, AccountSettings, BtpLink, Commit, HttpLink, Limits, Payment, PaymentEnd, PaymentId,
+    PaymentProgress, Rate, Record, Relation, SealedSecret,
+};
+
+fn encoded(record: &Record) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    record.encode(&mut bytes);
+    bytes
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-zA-Z0-9_~-]{1,64}"
+}
+
+fn relation() -> impl Strategy<Value = Relation> {
+    prop_oneof![
+        Just(Relation::Parent),
+        Just(Relation::Peer),
+        Just(Relation::Child),
+        Just(Relation::Local),
+    ]
+}
+
+prop_compose! {
+    fn limits()(
+        balance_min in any::<i128>(),
+        packet_amount_max in any::<Option<u64>>(),
+        packets_per_minute in any::<Option<u32>>(),
+        amount_per_minute in any::<Option<u64>>(),
+        in_flight_count_max in any::<Option<u32>>(),
+        in_flight_amount_max in any::<Option<u64>>(),
+        unsynced_amount_max in any::<Option<u64>>(),
+    ) -> Limits {
+        Limits {
+            balance_min,
+            packet_amount_max,
+            packets_per_minute,
+            amount_per_minute,
+            in_flight_count_max,
+            in_flight_amount_max,
+            unsynced_amount_max,
+        }
+    }
+}
+
+prop_compose! {
+    fn settings()(
+        name in name(),
+        relation in relation(),
+        code in "\\PC{1,8}",
+        scale in any::<u8>(),
+        address in prop::option::of("g(\\.[a-z]{1,9}){1,4}"),
+        limits in limits(),
+        spread in prop::option::of("0\\.[0-9]{1,9}"),
+        link in prop::option::of("\\PC{0,9}"),
+        paused in any::<bool>(),
+    ) -> AccountSettings {
+        let secret = |text: &String| SealedSecret(text.clone());
+        AccountSettings {
+            name,
+            relation,
+            asset: format!("{code}/{scale}").parse().expect("an asset"),
+            ilp_address: address.map(|address| address.parse().expect("an address")),
+            limits,
+            spread,
+            incoming_tokens: Vec::new(),
+            http: link.as_ref().map(|text| HttpLink { url: text.clone(), token: secret(text) }),
+            btp: link.as_ref().map(|text| BtpLink {
+                url: text.clone(),
+                username: Some(text.clone()),
+                token: secret(text),
+            }),
+            paused,
+        }
+    }
+}
+
+prop_compose! {
+    fn progress()(numbers in any::<[u64; 5]>()) -> PaymentProgress {
+        PaymentProgress {
+            payment: PaymentId(numbers[0]),
+            sent: numbers[1],
+            delivered: numbers[2],
+            fulfilled: numbers[3],
+            rejected: numbers[4],
+        }
+    }
+}
+
+prop_compose! {
+    fn payment()(
+        progress in progress(),
+        account in any::<u32>(),
+        texts in any::<[String; 4]>(),
+        created_at_ms in any::<i64>(),
+        asset in any::<Option<(String, u8)>>(),
+        end in prop_oneof![
+            Just(None),
+            Just(Some(PaymentEnd::Completed)),
+            any::<(String, String)>()
+                .prop_map(|(code, message)| Some(PaymentEnd::Failed { code, message })),
+        ],
+    ) -> Payment {
+        let [account_name, idempotency_key, request, receiver] = texts;
+        Payment {
+            id: progress.payment,
+            account: AccountId(account),
+            account_name,
+            idempotency_key,
+            request,
+            receiver,
+            created_at_ms,
+            destination_asset: asset,
+            progress,
+            end,
+        }
+    }
+}
+
+fn record() -> impl Strategy<Value = Record> {
+    let prefix = || {
+        prop_oneof![Just(String::new()), "(g|test)(\\.[a-z]{1,9}){0,4}".boxed()]
+            .prop_map(|text| text.parse().expect("a prefix"))
+    };
+    prop_oneof![
+        any::<(u32, u64, u32, u64)>().prop_map(|(from, amount_in, to, amount_out)| {
+            Record::Commit(Commit {
+                from: AccountId(from),
+                amount_in,
+                to: AccountId(to),
+                amount_out,
+            })
+        }),
+        progress().prop_map(Record::Progress),
+        (any::<u32>(), settings()).prop_map(|(id, settings)| Record::AccountPut {
+            id: AccountId(id),
+            settings: Box::new(settings),
+        }),
+        any::<u32>().prop_map(|id| Record::AccountDeleted { id: AccountId(id) }),
+        (prefix(), any::<u32>()).prop_map(|(prefix, id)| Record::RoutePut {
+            prefix,
+            account: AccountId(id)
+        }),
+        prefix().prop_map(|prefix| Record::RouteDeleted { prefix }),
+        any::<([String; 3], Option<String>, Option<i64>)>().prop_map(
+            |([from, to, rate], spread, valid_until_ms)| Record::RatePut {
+                from,
+                to,
+                rate: Rate {
+                    rate,
+                    spread,
+                    valid_until_ms
+                },
+            }
+        ),
+        any::<[String; 2]>().prop_map(|[from, to]| Record::RateDeleted { from, to }),
+        payment().prop_map(|payment| Record::PaymentPut {
+            payment: Box::new(payment)
+        }),
+        any::<(u32, i128)>().prop_map(|(id, balance)| Record::Balance {
+            account: AccountId(id),
+            balance
+        }),
+        any::<(String, u8, i128)>().prop_map(|(code, scale, amount)| Record::Position {
+            code,
+            scale,
+            amount
+        }),
+        any::<(u32, u64)>().prop_map(|(last_account, last_payment)| Record::Counters {
+            last_account,
+            last_payment
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_record_is_read_as_it_was_written(record in record()) {
+        let bytes = encoded(&record);
+        prop_assert_eq!(Record::decode(&bytes).expect("its own bytes"), record.clone());
+        // Cut short it is not another record.
+        for length in 0..bytes.len() {
+            prop_assert!(Record::decode(&bytes[..length]).is_err(), "{} bytes", length);
+        }
+        let longer = [&bytes[..], b"x"].concat();
+        prop_assert!(Record::decode(&longer).is_err());
+    }
+
+    #[test]
+    fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), tag in 0u8..5) {
+        let _ = Record::decode(&bytes);
+        let tagged = [&[tag][..], &bytes].concat();
+        if let Ok(record) = Record::decode(&tagged) {
+            prop_assert_eq!(encoded(&record), tagged);
+        }
+    }
+}
+
+/// The bytes on disk of earlier versions must stay readable, so they do not change unnoticed.
+#[test]
+fn the_bytes_of_the_packet_paths_records() {
+    let commit = Record::Commit(Commit {
+        from: AccountId(1),
+        amount_in: 2,
+        to: AccountId(3),
+        amount_out: 4,
+    });
+    let expected = [
+        1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4,
+    ];
+    assert_eq!(encoded(&commit), expected);
+    let balance = Record::Balance {
+        account: AccountId(7),
+        balance: i128::MIN,
+    };
+    assert_eq!(
+        String::from_utf8(encoded(&balance)).expect("JSON"),
+        r#"{"record":"balance","account":7,"balance":"-170141183460469231731687303715884105728"}"#
+    );
+}
+
+#[test]
+fn a_field_that_is_not_known_is_not_passed_over() {
+    let known = br#"{"record":"counters","last_account":1,"last_payment":2}"#;
+    assert!(Record::decode(known).is_ok());
+    let unknown = br#"{"record":"counters","last_account":1,"last_payment":2,"more":3}"#;
+    assert!(Record::decode(unknown).is_err());
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let secret = SealedSecret("hunter2".to_owned());
+    assert!(!format!("{secret:?}").contains("hunter2"));
+}
