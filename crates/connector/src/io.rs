@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Where packets come from and go to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LinkId {
     /// The STREAM endpoints of this node.
     Local,
@@ -32,7 +32,7 @@ pub enum LinkId {
 
 /// Tells the packets in flight on one link apart. Those that the core gives out are never 0 and fit
 /// the 32 bits of a BTP request id; those of incoming packets are chosen by the link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
 /// Something happened outside.

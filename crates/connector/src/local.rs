@@ -57,6 +57,8 @@ enum Purpose {
 struct Running {
     account: AccountId,
     sender: Sender,
+    /// Its entry in [`Local::timers`].
+    wake_at_ns: Option<u64>,
     /// What the journal knows.
     recorded: PaymentProgress,
 }
@@ -75,6 +77,8 @@ pub(crate) struct Local {
     running: BTreeMap<Purpose, Running>,
     /// Those that may have something to send.
     ready: BTreeSet<Purpose>,
+    /// When each wants to be woken, earliest first.
+    timers: BTreeSet<(u64, Purpose)>,
     /// The one that had the last turn.
     turn: Option<Purpose>,
     sent: FxHashMap<RequestId, Sent>,
@@ -90,6 +94,7 @@ impl Local {
             receivers: FxHashMap::default(),
             running: BTreeMap::new(),
             ready: BTreeSet::new(),
+            timers: BTreeSet::new(),
             turn: None,
             sent: FxHashMap::default(),
             last_request: 0,
@@ -102,10 +107,7 @@ impl Local {
         if !self.ready.is_empty() {
             return Some(0);
         }
-        self.running
-            .values()
-            .filter_map(|running| running.sender.poll_timeout())
-            .min()
+        self.timers.first().map(|(wake_at_ns, _)| *wake_at_ns)
     }
 
     /// An account is gone; it has no balance, and so nothing of its receiver is worth keeping.
@@ -132,6 +134,27 @@ impl Local {
         });
         self.turn = after.or_else(|| self.ready.first()).copied();
         self.turn
+    }
+
+    /// Notes when a sender wants to be woken, after something happened to it.
+    fn set_timer(&mut self, purpose: Purpose) {
+        let Some(running) = self.running.get_mut(&purpose) else {
+            return;
+        };
+        let wake_at_ns = running.sender.poll_timeout();
+        let old = std::mem::replace(&mut running.wake_at_ns, wake_at_ns);
+        self.timers.extend(wake_at_ns.map(|at_ns| (at_ns, purpose)));
+        if let Some(at_ns) = old.filter(|_| old != wake_at_ns) {
+            self.timers.remove(&(at_ns, purpose));
+        }
+    }
+
+    /// The sender of an ended payment or quote goes.
+    fn end(&mut self, purpose: Purpose) {
+        self.ready.remove(&purpose);
+        if let Some(at_ns) = self.running.remove(&purpose).and_then(|r| r.wake_at_ns) {
+            self.timers.remove(&(at_ns, purpose));
+        }
     }
 
     fn remember(&mut self, sent: Sent) -> RequestId {
@@ -207,6 +230,7 @@ impl Connector {
             Running {
                 account,
                 sender: Sender::new(now, config),
+                wake_at_ns: None,
                 recorded,
             },
             out,
@@ -238,6 +262,7 @@ impl Connector {
             Running {
                 account,
                 sender,
+                wake_at_ns: None,
                 recorded,
             },
             out,
@@ -347,20 +372,21 @@ impl Connector {
             }
         }
         for purpose in touched {
+            self.local.set_timer(purpose);
             self.note_progress(purpose, out);
         }
     }
 
     /// Senders whose timers are due.
     fn wake_local(&mut self, now: Now) {
-        for (purpose, running) in &mut self.local.running {
-            if running
-                .sender
-                .poll_timeout()
-                .is_some_and(|due| due <= now.mono_ns)
-            {
+        while let Some((wake_at_ns, purpose)) = self.local.timers.first().copied()
+            && wake_at_ns <= now.mono_ns
+        {
+            self.local.timers.pop_first();
+            if let Some(running) = self.local.running.get_mut(&purpose) {
+                running.wake_at_ns = None;
                 running.sender.handle_timeout(now);
-                self.local.ready.insert(*purpose);
+                self.local.ready.insert(purpose);
             }
         }
     }
@@ -434,8 +460,7 @@ impl Connector {
         match purpose {
             Purpose::Payment(id) => {
                 if let Some(outcome) = outcome {
-                    self.local.running.remove(&purpose);
-                    self.local.ready.remove(&purpose);
+                    self.local.end(purpose);
                     self.end_payment(id, now_at, &outcome, out);
                 } else if moved {
                     self.record(&Record::Progress(now_at), out);
@@ -443,8 +468,7 @@ impl Connector {
             }
             Purpose::Quote(number) => {
                 if let Some(outcome) = outcome {
-                    self.local.running.remove(&purpose);
-                    self.local.ready.remove(&purpose);
+                    self.local.end(purpose);
                     let outcome = QuoteOutcome {
                         path: outcome.path,
                         stopped: outcome.stopped,

@@ -51,26 +51,10 @@ type Key = (LinkId, RequestId);
 pub(crate) struct Pending {
     entries: FxHashMap<Key, Entry>,
     /// Deadlines, earliest first; those of answered packets stay until they outnumber the rest.
-    deadlines: BinaryHeap<Reverse<(u64, RequestKey)>>,
+    deadlines: BinaryHeap<Reverse<(u64, Key)>>,
     next_requests: FxHashMap<LinkId, u32>,
     given_up: FxHashMap<Key, GivenUp>,
     given_up_order: VecDeque<Key>,
-}
-
-/// [`Key`] in a form that has an order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct RequestKey(Key);
-
-impl Ord for RequestKey {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.1.0.cmp(&other.0.1.0)
-    }
-}
-
-impl PartialOrd for RequestKey {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
 }
 
 impl Pending {
@@ -89,13 +73,12 @@ impl Pending {
                 break key;
             }
         };
-        self.deadlines
-            .push(Reverse((entry.deadline_ns, RequestKey(key))));
+        self.deadlines.push(Reverse((entry.deadline_ns, key)));
         self.entries.insert(key, entry);
         if self.deadlines.len() > 2 * self.entries.len() + 64 {
             let entries = &self.entries;
             self.deadlines
-                .retain(|Reverse((_, RequestKey(key)))| entries.contains_key(key));
+                .retain(|Reverse((_, key))| entries.contains_key(key));
         }
         key.1
     }
@@ -114,7 +97,7 @@ impl Pending {
     /// Takes out a packet whose time is over, and remembers what a late Fulfill would cost.
     pub(crate) fn pop_expired(&mut self, now_ns: u64) -> Option<Entry> {
         while self.next_deadline()? <= now_ns {
-            let Reverse((_, RequestKey(key))) = self.deadlines.pop()?;
+            let Reverse((_, key)) = self.deadlines.pop()?;
             if let Some(entry) = self.entries.remove(&key) {
                 let given_up = GivenUp {
                     payee: entry.hold.payee(),

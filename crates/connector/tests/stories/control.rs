@@ -1,10 +1,12 @@
 //! Packets to the node itself.
 
-use rialto_packet::Timestamp;
+use rialto_connector::{Action, Effect, Input, LinkId, RequestId, Settings};
+use rialto_ledger::Relation;
+use rialto_packet::{Reply, Timestamp};
 
 use crate::{
     node::{Node, START},
-    story::check,
+    story::{account, check},
 };
 
 #[test]
@@ -27,6 +29,8 @@ fn who_is_not_entitled_is_told_nothing() {
         "
         account alice  USD/9
         account parent USD/9 parent
+        account carol  USD/9 local
+        carol prepare 3 peer.config 0 condition peer            -> carol reject F00
         alice prepare 1 peer.config 0 condition peer            -> alice reject F00 by g.hub
         parent prepare 2 peer.config 0 condition peer           -> parent reject F00
     ",
@@ -84,29 +88,34 @@ fn the_vectors_of_ildcp_requests_that_a_node_refuses() {
         if text("kind") != "request" {
             continue;
         }
-        let mut node = Node::new(rialto_connector::Settings::new("g.hub".parse().unwrap()));
+        let mut node = Node::new(Settings::new("g.hub".parse().unwrap()));
         node.now.wall = iso(text("now"));
         let name = "child";
         node.step(|core, _, out| {
-            let mut settings = crate::story::account(name, "USD/9");
-            settings.relation = rialto_ledger::Relation::Child;
+            let mut settings = account(name, "USD/9");
+            settings.relation = Relation::Child;
             settings.limits.balance_min = -100_000;
             core.account_create(settings, out).unwrap();
         });
         let packet = hex::decode(text("hex")).unwrap();
-        let effects = node.handle(rialto_connector::Input::Prepare {
+        let effects = node.handle(Input::Prepare {
             account: node.id(name),
-            link: rialto_connector::LinkId::Waiting { worker: 0 },
-            request: rialto_connector::RequestId(1),
+            link: LinkId::Waiting { worker: 0 },
+            request: RequestId(1),
             packet: packet[..].into(),
         });
-        let answer = effects.iter().find_map(|effect| match &effect.action {
-            rialto_connector::Action::Answer { packet, .. } => Some(packet.clone()),
-            _ => None,
-        });
-        let found = match rialto_packet::Reply::parse(answer.unwrap()).unwrap() {
-            rialto_packet::Reply::Fulfill(_) => String::new(),
-            rialto_packet::Reply::Reject(reject) => reject.code().to_string(),
+        let [
+            Effect {
+                action: Action::Answer { packet, .. },
+                ..
+            },
+        ] = &effects[effects.len() - 1..]
+        else {
+            panic!("{effects:?}")
+        };
+        let found = match Reply::parse(packet.clone()).unwrap() {
+            Reply::Fulfill(_) => String::new(),
+            Reply::Reject(reject) => reject.code().to_string(),
         };
         assert_eq!(found, code, "{}", text("name"));
         if !code.is_empty() {

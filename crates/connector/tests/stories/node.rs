@@ -343,11 +343,14 @@ impl Node {
         let unsynced = self.records.get(self.synced.0 as usize..).unwrap_or(&[]);
         for account in ledger.accounts() {
             let (limits, exposure) = (&account.settings.limits, account.exposure());
-            let commits = unsynced.iter().map(|record| match record {
-                Record::Commit(commit) if commit.from == account.id => commit.amount_in,
-                _ => 0,
-            });
-            let sum: u128 = commits.map(u128::from).sum();
+            let mut sum = 0;
+            for record in unsynced {
+                if let Record::Commit(commit) = record
+                    && commit.from == account.id
+                {
+                    sum += u128::from(commit.amount_in);
+                }
+            }
             assert_eq!(exposure.unsynced, sum, "{}", account.settings.name);
             if account.settings.relation != Relation::Local {
                 let asked = || self.asked.iter().filter(|a| a.account == account.id);

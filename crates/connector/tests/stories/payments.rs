@@ -229,6 +229,40 @@ fn an_account_with_an_unfinished_payment_is_not_deleted() {
 }
 
 #[test]
+fn a_quote_moves_nothing() {
+    locals(
+        "
+        update alice packet 100000
+        alice quotes bob                -> quote EUR/6 rate 0.5 packet 100000
+        alice quotes carol              -> quote USD/9 rate 1 packet 100000
+        rate    USD EUR none
+        alice quotes bob
+        wait 60s                        -> quote failed
+        account dave USD/9
+        dave quotes bob                 -> invalid account
+        balances                        -> alice 0, bob 0, carol 0, dave 0, held 0
+    ",
+    );
+}
+
+#[test]
+fn a_stopped_payment_waits_for_what_is_in_flight() {
+    locals(
+        "
+        account dave USD/9
+        route   g.dave -> dave
+        alice pays carol 1000 to g.dave.carol   -> dave prepare 1, dave prepare 1000
+        stop 1
+        dave pays carol 1 key other             -> Invalid account
+        stop 2                                  -> conflict id
+        wait 19s                                -> payment 1 cancelled sent 0 delivered 0
+        stop 1                                  -> conflict id
+        balances                                -> alice 0, bob 0, carol 0, dave 0, held 0
+    ",
+    );
+}
+
+#[test]
 fn pings() {
     locals(
         "

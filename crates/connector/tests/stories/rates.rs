@@ -36,7 +36,7 @@ fn scales_are_taken_care_of() {
         alice prepare 2 g.bob.x 999     -> alice reject R01 fx.rounds_to_zero
         alice prepare 3 g.bob.x 1_999   -> bob prepare 1
         bob prepare 4 g.alice.x 7       -> alice prepare 7000
-        wait 9s                         -> alice reject #1, bob reject #4, alice reject #3
+        wait 9s                         -> bob reject #4, alice reject #1, alice reject #3
     ",
     );
 }
@@ -56,7 +56,7 @@ fn the_farthest_scales() {
         bob prepare 3 g.carol.x max     -> carol prepare 18446744073709551615
         rate USD EUR 1
         alice prepare 4 g.bob.x 0       -> bob prepare 0
-        wait 9s                         -> bob reject R00, alice reject R00
+        wait 9s                         -> alice reject #4, bob reject #3
     ",
     );
 }
@@ -113,7 +113,7 @@ fn spreads_of_node_pair_and_account() {
         alice prepare 6 g.bob.x 100     -> bob prepare 200
         update  alice spread 0.005
         alice prepare 7 g.bob.x 100     -> bob prepare 199
-        wait 9s                         -> alice reject #1, alice reject #3, carol reject #2, alice reject #4, carol reject #5, alice reject #6, alice reject #7
+        wait 9s                         -> alice reject #1, carol reject #2, alice reject #4, carol reject #5, alice reject #6, alice reject #7, alice reject #3
     ");
 }
 
@@ -136,7 +136,7 @@ fn the_rate_of_the_opposite_pair_serves_where_none_is_set() {
         bob prepare 5 g.alice.x 300     -> bob reject T00 fx.no_rate
         alice prepare 6 g.bob.x 300     -> alice reject T00 fx.no_rate
         rate    USD EUR none            -> notfound
-        wait 9s                         -> alice reject, bob reject, bob reject, bob reject
+        wait 9s                         -> bob reject, bob reject, bob reject, alice reject
     ",
     );
 }
@@ -179,6 +179,28 @@ fn a_new_rate_leaves_what_is_in_flight_alone() {
         balances                        -> alice -10, bob 5, held 0
     ",
     );
+}
+
+#[test]
+fn settings_of_the_node_are_replaced_while_it_runs() {
+    let node = check(
+        "
+        node g.hub spread 0.1
+        account alice USD/2 credit 10000
+        account bob   USD/2
+        route   g.bob -> bob
+        alice prepare 1 g.bob.x 100     -> bob prepare 90
+        reload g.other spread 0.2 cap USD/2=250 hold 5s strict
+        alice prepare 2 g.bob.x 100     -> bob prepare 80 expires 5s
+        alice prepare 3 g.bob.x 51      -> alice reject T04 acct.unsynced_cap by g.hub
+        bob fulfill 1                   -> alice fulfill synced
+        reload g.other window 4s
+        alice prepare 4 g.bob.x 51      -> bob prepare 51 expires 6s
+        alice prepare 5 g.hub 0 condition ping -> alice fulfill written
+        wait 6s                         -> alice reject #2, alice reject #4
+    ",
+    );
+    assert_eq!(node.core.settings().address.as_str(), "g.hub");
 }
 
 #[test]

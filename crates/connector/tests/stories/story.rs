@@ -9,7 +9,8 @@
 //! NAME bytes N HEX            NAME fulfill N [wrong]        NAME garbage N
 //! NAME reject N CODE [F08 RECEIVED MAXIMUM]                 NAME fail N FAILURE
 //! NAME up      NAME down [SESSION]
-//! NAME pays NAME AMOUNT [key K] [deliver]                   NAME pings ADDRESS AMOUNT
+//! NAME pays NAME AMOUNT [key K] [deliver] [packet MAX] [to ADDRESS]     stop PAYMENT
+//! NAME quotes NAME          NAME pings ADDRESS AMOUNT       reload ADDRESS NODE-SETTING…
 //! wait TIME    doze TIME (the timer oversleeps)    clock +TIME | -TIME    sync    drain    journal fails    restart [checkpoint]
 //! balances -> NAME N, held N          position ASSET -> N   exposure NAME -> count, value, unsynced
 //! ```
@@ -23,7 +24,7 @@ use rialto_connector::{
     Action, Durable, Effect, Event, Input, LinkFailure, LinkId, RequestId, Settings,
     command::{PaymentCreated, PaymentRequest, PingOutcome},
 };
-use rialto_ledger::{AccountSettings, HttpLink, Limits, Rate, Relation, SealedSecret};
+use rialto_ledger::{AccountSettings, HttpLink, Limits, PaymentId, Rate, Relation, SealedSecret};
 use rialto_packet::{
     Addr, ErrorCode, FulfillBuilder, PEER_CONDITION, Prepare, RejectBuilder, Reply,
     f08::AmountTooLarge,
@@ -303,6 +304,17 @@ impl Story {
                 let ms = if sign == "-" { -ms(span) } else { ms(span) };
                 self.node.now.wall = self.node.now.wall.plus_ms(ms);
             }
+            ["stop", id] => {
+                let id = PaymentId(number(id));
+                self.operate(|core, now, out| core.payment_stop(now, id, out));
+            }
+            ["reload", ref rest @ ..] => {
+                let address = self.node.settings.address.clone();
+                let mut settings = settings(&format!("node {}", rest.join(" ")));
+                self.node.core.reload(settings.clone());
+                settings.address = address;
+                self.node.settings = settings;
+            }
             ["sync"] => {
                 let effects = self.node.sync();
                 self.tell(effects);
@@ -412,6 +424,12 @@ impl Story {
             }
             ["pays", receiver, amount, ref rest @ ..] => {
                 self.pay(name, receiver, number(amount), rest);
+            }
+            ["quotes", receiver] => {
+                let spsp = self.node.core.spsp(receiver, None).unwrap().credentials;
+                let (secret, address) = (spsp.shared_secret, spsp.destination_account);
+                let config = SenderConfig::new(secret, address, Target::Probe);
+                self.operate(|core, now, out| core.quote(now, name, config, out));
             }
             ["pings", destination, amount] => {
                 let (destination, amount) = (destination.parse().unwrap(), number(amount));
@@ -601,7 +619,15 @@ impl Story {
                     self.lines.push(line);
                 }
                 Action::Report(Event::QuoteDone { outcome, .. }) => {
-                    self.lines.push(format!("quote {outcome:?}"));
+                    let line = match (&outcome.path, &outcome.stopped) {
+                        (Some(path), None) => {
+                            let max = path.packet_amount_max.map_or(0, |max| max);
+                            let (asset, rate) = (&path.asset, path.rate());
+                            format!("quote {asset} rate {rate} packet {max}")
+                        }
+                        (_, stopped) => format!("quote failed {stopped:?}"),
+                    };
+                    self.lines.push(line);
                 }
                 Action::Report(event @ Event::PaymentEnded { .. }) => {
                     self.lines.extend(payment_words(&self.node, &event));

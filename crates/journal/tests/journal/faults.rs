@@ -2,6 +2,7 @@
 
 use super::*;
 use rialto_journal::{Fate, Faults};
+use std::time::Duration;
 
 fn assert_stopped(journal: &Journal) {
     let failed = |result: Result<Lsn, JournalError>| {
@@ -16,7 +17,7 @@ fn assert_stopped(journal: &Journal) {
     failed(journal.close());
     failed(
         journal
-            .run_syncer(|_| panic!("nothing was synced"))
+            .run_syncer(|| Duration::ZERO, |_| panic!("nothing was synced"))
             .map(|()| Lsn(0)),
     );
     failed(journal.checkpoint(Lsn(3), [b"state"]).map(|()| Lsn(0)));

@@ -7,6 +7,7 @@ use std::{
     path::Path,
     sync::Mutex,
     thread::{scope, spawn},
+    time::Duration,
 };
 
 const THREADS: usize = 4;
@@ -21,7 +22,9 @@ fn the_order_of_records_is_the_order_of_decisions() {
     scope(|threads| {
         let syncer = threads.spawn(|| {
             let mut told = Vec::new();
-            journal.run_syncer(|lsn| told.push(lsn)).unwrap();
+            journal
+                .run_syncer(|| Duration::ZERO, |lsn| told.push(lsn))
+                .unwrap();
             told
         });
         let writers: Vec<_> = (0..THREADS)
@@ -66,7 +69,7 @@ fn the_syncer_ends_with_the_failure_of_another_thread() {
     let journal = Arc::new(journal);
     let syncer = spawn({
         let journal = Arc::clone(&journal);
-        move || journal.run_syncer(|_| ())
+        move || journal.run_syncer(|| Duration::ZERO, |_| ())
     });
     disk.set_faults(Faults {
         operations_left: Some(0),
