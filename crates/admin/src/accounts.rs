@@ -9,7 +9,7 @@ use axum::{
 };
 use rialto_btp::BtpUri;
 use rialto_connector::{AccountStats, Connector, Reason};
-use rialto_ledger::{AccountSettings, BtpLink, HttpLink, Relation, TokenHash};
+use rialto_ledger::{AccountSettings, BtpLink, HttpLink, IncomingToken, Relation, TokenHash};
 use rialto_packet::{Address, money::Asset};
 use serde_json::Value;
 
@@ -124,7 +124,7 @@ pub(crate) async fn create(
         ilp_address: read_address(request.ilp_address.as_deref())?,
         limits: request.limits.into(),
         spread: request.spread,
-        incoming_tokens: token.map(incoming_token).into_iter().collect(),
+        incoming_tokens: token.map(unlimited).into_iter().collect(),
         http: http
             .map(|link| http_link(link, None, &api.node))
             .transpose()?,
@@ -266,12 +266,15 @@ fn rotate(settings: &mut AccountSettings, new: TokenHash, now_ms: i64, grace_ms:
         token.expires_at_ms = Some(token.expires_at_ms.map_or(end_ms, |at| at.min(end_ms)));
     }
     tokens.retain(|token| token.hash != new && token.expires_at_ms.is_none_or(|at| at > now_ms));
-    tokens.push(incoming_token(new));
+    tokens.push(unlimited(new));
 }
 
-/// A token without an end. The books' type for it has no public name, only a public JSON form.
-fn incoming_token<T: serde::de::DeserializeOwned>(hash: TokenHash) -> T {
-    serde_json::from_value(serde_json::json!({ "hash": hash })).expect("a hash is all it needs")
+/// A token without an end.
+fn unlimited(hash: TokenHash) -> IncomingToken {
+    IncomingToken {
+        hash,
+        expires_at_ms: None,
+    }
 }
 
 /// The token that a new account starts with, and its text if the node makes it.

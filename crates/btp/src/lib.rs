@@ -30,6 +30,9 @@
 //! # Ok::<(), rialto_btp::session::SessionError>(())
 //! ```
 
+// The order of a hash table must not show in results: the same seed has to give the same run.
+#![warn(clippy::iter_over_hash_type)]
+
 pub mod backoff;
 mod error_code;
 pub mod frame;

@@ -2,7 +2,7 @@
 
 use rialto_packet::Timestamp;
 
-/// Bytes that [`format`] gives.
+/// Bytes that [`format()`] gives.
 pub(crate) const LEN: usize = 19;
 
 /// `YYYYMMDDHHmmSS.fffZ`: always three decimals, because the JavaScript reference reads no other

@@ -12,8 +12,9 @@ use rialto_packet::{
 use rialto_stream::sender::{Path, SenderConfig, Stop};
 
 use crate::{
-    Connector,
+    Connector, Hop,
     io::{Action, Effects, Event, LinkId, Now},
+    refusal::Row,
 };
 
 /// How long an ended payment is kept at least, so that its key means the same payment. Milliseconds.
@@ -326,7 +327,8 @@ impl Connector {
         Ok(PaymentCreated::New(id))
     }
 
-    /// Starts a payment that was created, once its receiver is resolved.
+    /// Starts a payment that was created, once its receiver is resolved. Without a route or a rate it
+    /// ends at once.
     pub fn payment_start(
         &mut self,
         now: Now,
@@ -335,6 +337,9 @@ impl Connector {
         out: &mut Effects,
     ) -> Result<(), CommandError> {
         let account = self.waiting_payment(id)?.account;
+        if let Err(error) = self.check_path(now, account, &config.destination) {
+            return self.payment_fail(id, "no_path", &error.message, out);
+        }
         self.start_payment(now, id, account, config, out);
         Ok(())
     }
@@ -377,6 +382,7 @@ impl Connector {
         out: &mut Effects,
     ) -> Result<u64, CommandError> {
         let account = self.local_account(account)?;
+        self.check_path(now, account, &config.destination)?;
         self.start_quote(now, account, config, out)
     }
 
@@ -419,6 +425,44 @@ impl Connector {
             return Err(CommandError::invalid("account", message));
         }
         Ok(account.id)
+    }
+
+    /// What our own books know to be impossible is said at once: no route, or no rate.
+    fn check_path(
+        &mut self,
+        now: Now,
+        account: AccountId,
+        destination: &Address,
+    ) -> Result<(), CommandError> {
+        let field = "receiver";
+        let hop = self.routes.longest_match(destination.as_ref());
+        match hop.map(|(_, hop)| *hop) {
+            None => {
+                let message = format!("no route leads to {destination}: set one");
+                Err(CommandError::invalid(field, message))
+            }
+            Some(Hop::Node) => {
+                let message = format!("{destination} is this node itself, and no account of it");
+                Err(CommandError::invalid(field, message))
+            }
+            Some(Hop::Account(payee)) => {
+                let found = self
+                    .rates
+                    .conversion(now.wall, &self.ledger, account, payee);
+                let Err(reason) = found.map(|_| ()) else {
+                    return Ok(());
+                };
+                let code = |id| {
+                    self.ledger
+                        .account(id)
+                        .map_or("", |a| a.settings.asset.code())
+                };
+                let (from, to) = (code(account), code(payee));
+                let Row { word, message, .. } = reason.row();
+                let message = format!("{word}: {message} from {from} to {to}: set one");
+                Err(CommandError::invalid(field, message))
+            }
+        }
     }
 
     fn waiting_payment(&self, id: PaymentId) -> Result<&Payment, CommandError> {

@@ -1,7 +1,7 @@
 //! The pure core of the node: what happens to a packet.
 //!
 //! [`Connector::handle`] turns an [`Input`] into [`Effects`]. It never waits, reads no clock, draws no
-//! entropy and opens nothing; the shell performs the effects and decides nothing. [`forward`] is the
+//! entropy and opens nothing; the shell performs the effects and decides nothing. `forward.rs` is the
 //! path of a packet from top to bottom.
 //!
 //! | File | What |
@@ -13,6 +13,9 @@
 //! | `refusal.rs` | why a packet was refused: one enum, one table |
 //! | `rates.rs` | conversions between the assets of two accounts |
 //! | `pending.rs` | packets in flight and their deadlines |
+
+// The order of a hash table must not show in results: the same seed has to give the same run.
+#![warn(clippy::iter_over_hash_type)]
 
 pub mod command;
 mod control;

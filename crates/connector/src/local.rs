@@ -147,6 +147,10 @@ impl Local {
         if let Some(at_ns) = old.filter(|_| old != wake_at_ns) {
             self.timers.remove(&(at_ns, purpose));
         }
+        assert!(
+            self.timers.len() <= self.running.len(),
+            "a sender has one timer at most"
+        );
     }
 
     /// The sender of an ended payment or quote goes.

@@ -11,6 +11,9 @@
 //!
 //! It is not a place for sockets, clocks or files: time comes in as a value, records go out as one.
 
+// The order of a hash table must not show in results: the same seed has to give the same run.
+#![warn(clippy::iter_over_hash_type)]
+
 mod bucket;
 mod ledger;
 mod record;
@@ -21,8 +24,8 @@ pub use bucket::Bucket;
 pub use ledger::{Account, Exposure, Hold, Ledger, LedgerError, Limit, PAYMENTS_MAX};
 pub use record::{Commit, Payment, PaymentEnd, PaymentProgress, Record, RecordError};
 pub use settings::{
-    AccountId, AccountSettings, BtpLink, HttpLink, Limits, NAME_BYTES_MAX, PaymentId, Rate,
-    Relation, SealedSecret, TOKENS_MAX, TokenHash, check_name,
+    AccountId, AccountSettings, BtpLink, HttpLink, IncomingToken, Limits, NAME_BYTES_MAX,
+    PaymentId, Rate, Relation, SealedSecret, TOKENS_MAX, TokenHash, check_name,
 };
 
 /// Number of a record in the journal, counted from 1; 0 is "none yet".

@@ -341,17 +341,10 @@ fn load_with(
         toml::from_str::<Config>(&text).map_err(in_file)?;
     }
     for (key, value, origin) in overrides {
-        set(&mut table, &key, &value).map_err(|message| ConfigError::Override {
+        table = with_override(&table, &key, &value).map_err(|message| ConfigError::Override {
             origin: origin.clone(),
-            message,
+            message: format!("{key}: {message}"),
         })?;
-        if let Err(error) = table.clone().try_into::<Config>() {
-            // A key that is missing may still come from a later variable.
-            if !error.message().starts_with("missing field") {
-                let message = with_nearest_key(error.message());
-                return Err(ConfigError::Override { origin, message });
-            }
-        }
         origins.insert(key, (value, origin));
     }
     let mut config: Config = table.try_into().map_err(in_file)?;
@@ -435,19 +428,31 @@ fn environment_key(name: &str) -> Option<String> {
     Some(format!("{}.{}", section.to_lowercase(), key.to_lowercase()))
 }
 
-/// Sets `section.key` to `value`, read as TOML where it is some and as text where it is not.
-fn set(table: &mut toml::Table, key: &str, value: &str) -> Result<(), String> {
-    let (section, key) = key.split_once('.').ok_or("a key is written section.key")?;
-    let entry = table
-        .entry(section)
-        .or_insert_with(|| toml::Table::new().into());
-    let section = entry
-        .as_table_mut()
-        .ok_or(format!("{section} is not a section"))?;
+/// Sets `section.key` to `value`, read as TOML if that fits and as text otherwise: `0.01` is a number
+/// where one is wanted, and a text where that is. Says what is wrong if neither does.
+fn with_override(table: &toml::Table, key: &str, value: &str) -> Result<toml::Table, String> {
+    let (section, name) = key.split_once('.').ok_or("a key is written section.key")?;
     let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"));
     let parsed = parsed.ok().and_then(|mut table| table.remove("value"));
-    section.insert(key.to_owned(), parsed.unwrap_or_else(|| value.into()));
-    Ok(())
+    let mut mistake = String::new();
+    for value in parsed.into_iter().chain([value.into()]) {
+        let mut changed = table.clone();
+        let entry = changed
+            .entry(section)
+            .or_insert_with(|| toml::Table::new().into());
+        let entry = entry
+            .as_table_mut()
+            .ok_or(format!("{section} is not a section"))?;
+        entry.insert(name.to_owned(), value);
+        match changed.clone().try_into::<Config>() {
+            // A key that is missing may still come from a later variable.
+            Err(error) if !error.message().starts_with("missing field") => {
+                mistake = with_nearest_key(error.message());
+            }
+            Ok(_) | Err(_) => return Ok(changed),
+        }
+    }
+    Err(mistake)
 }
 
 fn note_origins(
@@ -467,8 +472,12 @@ fn note_origins(
             toml::Value::String(text) => {
                 origins.insert(key, (text.clone(), origin.clone()));
             }
-            other => {
-                origins.insert(key, (other.to_string(), origin.clone()));
+            toml::Value::Integer(_)
+            | toml::Value::Float(_)
+            | toml::Value::Boolean(_)
+            | toml::Value::Datetime(_)
+            | toml::Value::Array(_) => {
+                origins.insert(key, (value.to_string(), origin.clone()));
             }
         }
     }
@@ -631,9 +640,9 @@ mod tests {
             assert!(error.contains(expected), "{error}");
         }
         let error = load_text(MINIMAL, &[("RIALTO_NODE__LISTEN", "here")]).unwrap_err();
-        assert!(
-            error.starts_with("environment RIALTO_NODE__LISTEN: "),
-            "{error}"
-        );
+        let expected = "environment RIALTO_NODE__LISTEN: node.listen: ";
+        assert!(error.starts_with(expected), "{error}");
+        let loaded = load_text(MINIMAL, &[("RIALTO_NODE__SPREAD", "0.01")]).unwrap();
+        assert_eq!(loaded.config.node.spread, "0.01".parse().unwrap());
     }
 }

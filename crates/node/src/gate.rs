@@ -92,7 +92,10 @@ mod tests {
             Action::Disconnect {
                 link: LinkId::Waiting { worker },
             } => worker,
-            _ => unreachable!("the tests make no other"),
+            Action::Forward { .. }
+            | Action::Answer { .. }
+            | Action::Disconnect { .. }
+            | Action::Report(_) => unreachable!("the tests make no other"),
         };
         actions.into_iter().map(worker).collect()
     }

@@ -23,6 +23,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+// The order of a hash table must not show in results: the same seed has to give the same run.
+#![warn(clippy::iter_over_hash_type)]
+
 pub mod address;
 pub mod error_code;
 pub mod f08;

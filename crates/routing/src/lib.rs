@@ -17,6 +17,9 @@
 //! # Ok::<(), rialto_packet::AddressError>(())
 //! ```
 
+// The order of a hash table must not show in results: the same seed has to give the same run.
+#![warn(clippy::iter_over_hash_type)]
+
 use rialto_packet::{Addr, Prefix};
 use rustc_hash::FxHashMap;
 

@@ -30,6 +30,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+// The order of a hash table must not show in results: the same seed has to give the same run.
+#![warn(clippy::iter_over_hash_type)]
+
 pub mod crypto;
 pub mod packet;
 pub mod pointer;

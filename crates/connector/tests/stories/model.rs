@@ -81,13 +81,14 @@ struct RefLimits {
     paused: bool,
 }
 
+/// Some that bite, none that contradict each other.
 fn limits() -> impl Strategy<Value = RefLimits> {
     (
         prop_oneof![Just(0u64), 1u64..2_000],
-        prop::option::weighted(0.3, 100u64..500),
+        prop::option::weighted(0.3, 50u64..200),
         prop::option::weighted(0.3, 1u32..6),
-        prop::option::weighted(0.3, 500u64..1_000),
-        prop::option::weighted(0.3, 500u64..1_000),
+        prop::option::weighted(0.3, 200u64..600),
+        prop::option::weighted(0.3, 200u64..600),
         prop::bool::weighted(0.05),
     )
         .prop_map(
@@ -619,13 +620,6 @@ proptest! {
         limits in [limits(), limits(), limits()],
         ops in prop::collection::vec(op(), 1..80),
     ) {
-        let consistent = |limits: &RefLimits| {
-            limits.packet.is_none_or(|packet| {
-                let fits = |max: Option<u64>| max.is_none_or(|max| max >= packet);
-                fits(limits.amount) && fits(limits.unsynced)
-            })
-        };
-        prop_assume!(limits.iter().all(consistent));
         let mut both = both(limits);
         for op in &ops {
             both.run(op);

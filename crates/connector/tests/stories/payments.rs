@@ -236,7 +236,10 @@ fn a_quote_moves_nothing() {
         alice quotes bob                -> quote EUR/6 rate 0.5 packet 100000
         alice quotes carol              -> quote USD/9 rate 1 packet 100000
         rate    USD EUR none
-        alice quotes bob
+        alice quotes bob                -> invalid receiver
+        alice quotes carol              -> quote USD/9 rate 1 packet 100000
+        update alice paused
+        alice quotes carol
         wait 60s                        -> quote failed
         account dave USD/9
         dave quotes bob                 -> invalid account

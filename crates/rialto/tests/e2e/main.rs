@@ -1,5 +1,10 @@
 //! Whole nodes as users run them: separate processes, real sockets, other implementations.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "where something is not as it should be, the test has failed"
+)]
+
 mod harness;
 mod interop;
 mod kill;

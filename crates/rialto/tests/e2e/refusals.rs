@@ -364,6 +364,41 @@ fn a_receiver_that_does_not_resolve_is_named() {
     }
 }
 
+#[test]
+fn a_pair_without_a_rate_is_named_before_anything_is_sent() {
+    let hub = Node::start("hub", "test.hub", "");
+    for (name, code) in [("wallet", "USD"), ("shop", "EUR")] {
+        hub.account(json!({
+            "name": name, "relation": "local", "asset_code": code, "asset_scale": 2,
+            "limits": {"balance_min": CREDIT},
+        }));
+    }
+    let request = json!({"account": "wallet", "receiver": hub.pointer("shop"), "amount": "10"});
+    let (status, problem) = hub.call("POST", "/v1/quotes", Some(request.clone()));
+    assert_eq!(
+        (status, problem["field"].as_str()),
+        (422, Some("receiver")),
+        "{problem}"
+    );
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("fx.no_rate") && detail.contains("from USD to EUR"),
+        "{detail}"
+    );
+    let payment = hub.pay("no-rate", &request);
+    assert_eq!(
+        (&payment["state"], &payment["error"]["code"]),
+        (&json!("failed"), &json!("no_path"))
+    );
+    hub.ok(
+        "PUT",
+        "/v1/rates",
+        Some(json!({"from": "USD", "to": "EUR", "rate": "0.5"})),
+    );
+    let quote = hub.ok("POST", "/v1/quotes", Some(request));
+    assert_eq!(quote["deliver_amount"], "5", "{quote}");
+}
+
 fn run_badly(node: &Node) -> (i32, String) {
     let mut command = node.command();
     let output = command.stderr(Stdio::piped()).output().unwrap();
