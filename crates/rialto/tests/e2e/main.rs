@@ -11,3 +11,4 @@ mod kill;
 mod long;
 mod raw;
 mod refusals;
+mod tls;
