@@ -2,90 +2,76 @@
 
 use rialto_packet::{Addr, ErrorCode, PacketError, RejectBuilder, f08::AmountTooLarge};
 
-/// Stable words for refusals: metric label, log field, first word of the reject's message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Reason {
-    /// The request carried no token.
-    AuthMissing,
-    /// The token opens no account.
-    AuthUnknownToken,
-    /// The token opened an account once.
-    AuthExpiredToken,
-    /// The packet is not well-formed.
-    PacketMalformed,
-    /// The packet had expired when it came in.
-    PacketExpired,
-    /// The packet, frame or body is larger than the protocol allows.
-    PacketTooLarge,
-    /// The destination is not one that packets can be sent to.
-    AddressInvalid,
-    /// No route leads to the destination.
-    RouteNone,
-    /// The route leads back to where the packet came from.
-    RouteLoop,
-    /// No rate between the two assets is known.
-    RateNone,
-    /// The rate is too old.
-    RateStale,
-    /// The amount converts to nothing.
-    RoundsToZero,
-    /// The converted amount does not fit 64 bits.
-    Overflow,
-    /// The account is paused.
-    AccountPaused,
-    /// The amount is above the account's largest packet.
-    PacketLimit,
-    /// The account's credit is used up.
-    CreditLimit,
-    /// Too much is in flight or not yet safe on disk.
-    UnsyncedCap,
-    /// Too much is in flight.
-    InFlightLimit,
-    /// Too many packets a minute.
-    RateLimit,
-    /// Too much a minute.
-    AmountRateLimit,
-    /// Too little time is left.
-    ExpiryTooSoon,
-    /// No answer came in time.
-    ExpiryTimedOut,
-    /// The next hop's host name does not resolve.
-    LinkDns,
-    /// The next hop does not accept connections.
-    LinkConnect,
-    /// No TLS session with the next hop.
-    LinkTls,
-    /// The next hop answered 401.
-    LinkHttp401,
-    /// The next hop answered 403.
-    LinkHttp403,
-    /// The next hop answered 404.
-    LinkHttp404,
-    /// The next hop answered 413.
-    LinkHttp413,
-    /// The next hop answered 429.
-    LinkHttp429,
-    /// The next hop answered 5xx.
-    LinkHttp5xx,
-    /// The next hop's answer is of another content type.
-    LinkContentType,
-    /// The next hop's answer is no ILP packet.
-    LinkBadReply,
-    /// The next hop did not take the packet in time.
-    LinkTimeout,
-    /// There is no connection to the next hop.
-    LinkClosed,
-    /// The next hop's fulfillment does not match the condition.
-    ConditionMismatch,
-    /// The next hop, or one after it, rejected.
-    PeerReject,
-    /// The node is shutting down.
-    Drain,
-    /// The node has too much to do.
-    Overload,
-    /// The node made a mistake.
-    Internal,
+macro_rules! reasons {
+    ($($reason:ident $word:literal $code:ident $level:ident $message:literal $doc:literal;)*) => {
+        /// Stable words for refusals: metric label, log field, first word of the reject's message.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Reason {
+            $(#[doc = $doc] $reason,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: [Self; [$(Self::$reason),*].len()] = [$(Self::$reason),*];
+
+            /// What is known of it.
+            pub const fn row(self) -> Row {
+                match self {
+                    $(Self::$reason => Row {
+                        word: $word,
+                        code: ErrorCode::$code,
+                        message: $message,
+                        level: Level::$level,
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+// The table: name, stable word, ILP code and level, what the sender is told, what it means.
+reasons! {
+    AuthMissing "auth.missing" F00_BAD_REQUEST Debug "not authorized" "The request carried no token.";
+    AuthUnknownToken "auth.unknown_token" F00_BAD_REQUEST Debug "not authorized" "The token opens no account.";
+    AuthExpiredToken "auth.expired_token" F00_BAD_REQUEST Debug "not authorized" "The token opened an account once.";
+    PacketMalformed "pkt.malformed" F01_INVALID_PACKET Debug "packet is not well-formed" "The packet is not well-formed.";
+    PacketExpired "pkt.expired" R00_TRANSFER_TIMED_OUT Debug "packet had expired on arrival" "The packet had expired when it came in.";
+    PacketTooLarge "pkt.too_large" F01_INVALID_PACKET Debug "packet is larger than the protocol allows" "The packet, frame or body is larger than the protocol allows.";
+    AddressInvalid "addr.invalid" F01_INVALID_PACKET Debug "destination is not an address that packets can be sent to" "The destination is not one that packets can be sent to.";
+    RouteNone "route.none" F02_UNREACHABLE Debug "no route to the destination" "No route leads to the destination.";
+    RouteLoop "route.loop" F02_UNREACHABLE Debug "the route leads back to where the packet came from" "The route leads back to where the packet came from.";
+    RateNone "fx.no_rate" T00_INTERNAL_ERROR Warn "no exchange rate" "No rate between the two assets is known.";
+    RateStale "fx.stale" T00_INTERNAL_ERROR Warn "the exchange rate is too old" "The rate is too old.";
+    RoundsToZero "fx.rounds_to_zero" R01_INSUFFICIENT_SOURCE_AMOUNT Debug "the amount converts to nothing" "The amount converts to nothing.";
+    Overflow "fx.overflow" F08_AMOUNT_TOO_LARGE Debug "the converted amount is too large" "The converted amount does not fit 64 bits.";
+    AccountPaused "acct.paused" T01_PEER_UNREACHABLE Debug "the account is paused" "The account is paused.";
+    PacketLimit "acct.packet_limit" F08_AMOUNT_TOO_LARGE Debug "the amount is larger than one packet may carry" "The amount is above the account's largest packet.";
+    CreditLimit "acct.credit_limit" T04_INSUFFICIENT_LIQUIDITY Debug "the credit limit is reached" "The account's credit is used up.";
+    UnsyncedCap "acct.unsynced_cap" T04_INSUFFICIENT_LIQUIDITY Debug "too much is not yet safe on disk" "Too much is in flight or not yet safe on disk.";
+    InFlightLimit "acct.inflight_limit" T04_INSUFFICIENT_LIQUIDITY Debug "too much is in flight" "Too much is in flight.";
+    RateLimit "acct.rate_limit" T05_RATE_LIMITED Debug "too many packets" "Too many packets a minute.";
+    AmountRateLimit "acct.amount_rate_limit" T04_INSUFFICIENT_LIQUIDITY Debug "too large an amount in too short a time" "Too much a minute.";
+    ExpiryTooSoon "expiry.too_soon" R02_INSUFFICIENT_TIMEOUT Debug "too little time is left to forward the packet" "Too little time is left.";
+    ExpiryTimedOut "expiry.timed_out" R00_TRANSFER_TIMED_OUT Debug "no answer came in time" "No answer came in time.";
+    LinkDns "link.dns" T01_PEER_UNREACHABLE Warn "the next hop cannot be reached" "The next hop's host name does not resolve.";
+    LinkConnect "link.connect" T01_PEER_UNREACHABLE Warn "the next hop cannot be reached" "The next hop does not accept connections.";
+    LinkTls "link.tls" T01_PEER_UNREACHABLE Warn "the next hop cannot be reached" "No TLS session with the next hop.";
+    LinkHttp401 "link.http_401" T01_PEER_UNREACHABLE Warn "the next hop does not know us" "The next hop answered 401.";
+    LinkHttp403 "link.http_403" T01_PEER_UNREACHABLE Warn "the next hop does not let us" "The next hop answered 403.";
+    LinkHttp404 "link.http_404" T01_PEER_UNREACHABLE Warn "the next hop's endpoint is not there" "The next hop answered 404.";
+    LinkHttp413 "link.http_413" T01_PEER_UNREACHABLE Warn "the next hop does not take packets of this size" "The next hop answered 413.";
+    LinkHttp429 "link.http_429" T01_PEER_UNREACHABLE Warn "the next hop takes no more requests for now" "The next hop answered 429.";
+    LinkHttp5xx "link.http_5xx" T01_PEER_UNREACHABLE Warn "the next hop failed" "The next hop answered 5xx.";
+    LinkContentType "link.content_type" T01_PEER_UNREACHABLE Warn "the next hop's answer was not understood" "The next hop's answer is of another content type.";
+    LinkBadReply "link.bad_reply" T01_PEER_UNREACHABLE Warn "the next hop's answer was not understood" "The next hop's answer is no ILP packet.";
+    LinkTimeout "link.timeout" T01_PEER_UNREACHABLE Warn "the next hop did not take the packet in time" "The next hop did not take the packet in time.";
+    LinkClosed "link.closed" T01_PEER_UNREACHABLE Debug "the next hop is not connected" "There is no connection to the next hop.";
+    ConditionMismatch "cond.mismatch" F05_WRONG_CONDITION Warn "the next hop's fulfillment does not match the condition" "The next hop's fulfillment does not match the condition.";
+    PeerReject "peer.reject" T00_INTERNAL_ERROR Debug "rejected further on" "The next hop, or one after it, rejected.";
+    Drain "drain" T03_CONNECTOR_BUSY Debug "the node is shutting down" "The node is shutting down.";
+    Overload "overload" T03_CONNECTOR_BUSY Warn "the node is busy" "The node has too much to do.";
+    Internal "internal" T00_INTERNAL_ERROR Warn "internal error" "The node made a mistake.";
 }
 
 /// How a link can fail to deliver. Each is a [`Reason`] of its own.
@@ -150,294 +136,6 @@ pub struct Row {
     pub message: &'static str,
     /// For the log.
     pub level: Level,
-}
-
-impl Reason {
-    /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 40] = {
-        use Reason::*;
-        [
-            AuthMissing,
-            AuthUnknownToken,
-            AuthExpiredToken,
-            PacketMalformed,
-            PacketExpired,
-            PacketTooLarge,
-            AddressInvalid,
-            RouteNone,
-            RouteLoop,
-            RateNone,
-            RateStale,
-            RoundsToZero,
-            Overflow,
-            AccountPaused,
-            PacketLimit,
-            CreditLimit,
-            UnsyncedCap,
-            InFlightLimit,
-            RateLimit,
-            AmountRateLimit,
-            ExpiryTooSoon,
-            ExpiryTimedOut,
-            LinkDns,
-            LinkConnect,
-            LinkTls,
-            LinkHttp401,
-            LinkHttp403,
-            LinkHttp404,
-            LinkHttp413,
-            LinkHttp429,
-            LinkHttp5xx,
-            LinkContentType,
-            LinkBadReply,
-            LinkTimeout,
-            LinkClosed,
-            ConditionMismatch,
-            PeerReject,
-            Drain,
-            Overload,
-            Internal,
-        ]
-    };
-
-    /// The table.
-    pub const fn row(self) -> Row {
-        use ErrorCode as C;
-        use Level::{Debug, Warn};
-        let (word, code, message, level) = match self {
-            Self::AuthMissing => ("auth.missing", C::F00_BAD_REQUEST, "not authorized", Debug),
-            Self::AuthUnknownToken => (
-                "auth.unknown_token",
-                C::F00_BAD_REQUEST,
-                "not authorized",
-                Debug,
-            ),
-            Self::AuthExpiredToken => (
-                "auth.expired_token",
-                C::F00_BAD_REQUEST,
-                "not authorized",
-                Debug,
-            ),
-            Self::PacketMalformed => (
-                "pkt.malformed",
-                C::F01_INVALID_PACKET,
-                "packet is not well-formed",
-                Debug,
-            ),
-            Self::PacketExpired => (
-                "pkt.expired",
-                C::R00_TRANSFER_TIMED_OUT,
-                "packet had expired on arrival",
-                Debug,
-            ),
-            Self::PacketTooLarge => (
-                "pkt.too_large",
-                C::F01_INVALID_PACKET,
-                "packet is larger than the protocol allows",
-                Debug,
-            ),
-            Self::AddressInvalid => (
-                "addr.invalid",
-                C::F01_INVALID_PACKET,
-                "destination is not an address that packets can be sent to",
-                Debug,
-            ),
-            Self::RouteNone => (
-                "route.none",
-                C::F02_UNREACHABLE,
-                "no route to the destination",
-                Debug,
-            ),
-            Self::RouteLoop => (
-                "route.loop",
-                C::F02_UNREACHABLE,
-                "the route leads back to where the packet came from",
-                Debug,
-            ),
-            Self::RateNone => (
-                "fx.no_rate",
-                C::T00_INTERNAL_ERROR,
-                "no exchange rate",
-                Warn,
-            ),
-            Self::RateStale => (
-                "fx.stale",
-                C::T00_INTERNAL_ERROR,
-                "the exchange rate is too old",
-                Warn,
-            ),
-            Self::RoundsToZero => (
-                "fx.rounds_to_zero",
-                C::R01_INSUFFICIENT_SOURCE_AMOUNT,
-                "the amount converts to nothing",
-                Debug,
-            ),
-            Self::Overflow => (
-                "fx.overflow",
-                C::F08_AMOUNT_TOO_LARGE,
-                "the converted amount is too large",
-                Debug,
-            ),
-            Self::AccountPaused => (
-                "acct.paused",
-                C::T01_PEER_UNREACHABLE,
-                "the account is paused",
-                Debug,
-            ),
-            Self::PacketLimit => (
-                "acct.packet_limit",
-                C::F08_AMOUNT_TOO_LARGE,
-                "the amount is larger than one packet may carry",
-                Debug,
-            ),
-            Self::CreditLimit => (
-                "acct.credit_limit",
-                C::T04_INSUFFICIENT_LIQUIDITY,
-                "the credit limit is reached",
-                Debug,
-            ),
-            Self::UnsyncedCap => (
-                "acct.unsynced_cap",
-                C::T04_INSUFFICIENT_LIQUIDITY,
-                "too much is not yet safe on disk",
-                Debug,
-            ),
-            Self::InFlightLimit => (
-                "acct.inflight_limit",
-                C::T04_INSUFFICIENT_LIQUIDITY,
-                "too much is in flight",
-                Debug,
-            ),
-            Self::RateLimit => (
-                "acct.rate_limit",
-                C::T05_RATE_LIMITED,
-                "too many packets",
-                Debug,
-            ),
-            Self::AmountRateLimit => (
-                "acct.amount_rate_limit",
-                C::T04_INSUFFICIENT_LIQUIDITY,
-                "too large an amount in too short a time",
-                Debug,
-            ),
-            Self::ExpiryTooSoon => (
-                "expiry.too_soon",
-                C::R02_INSUFFICIENT_TIMEOUT,
-                "too little time is left to forward the packet",
-                Debug,
-            ),
-            Self::ExpiryTimedOut => (
-                "expiry.timed_out",
-                C::R00_TRANSFER_TIMED_OUT,
-                "no answer came in time",
-                Debug,
-            ),
-            Self::LinkDns => (
-                "link.dns",
-                C::T01_PEER_UNREACHABLE,
-                "the next hop cannot be reached",
-                Warn,
-            ),
-            Self::LinkConnect => (
-                "link.connect",
-                C::T01_PEER_UNREACHABLE,
-                "the next hop cannot be reached",
-                Warn,
-            ),
-            Self::LinkTls => (
-                "link.tls",
-                C::T01_PEER_UNREACHABLE,
-                "the next hop cannot be reached",
-                Warn,
-            ),
-            Self::LinkHttp401 => (
-                "link.http_401",
-                C::T01_PEER_UNREACHABLE,
-                "the next hop does not know us",
-                Warn,
-            ),
-            Self::LinkHttp403 => (
-                "link.http_403",
-                C::T01_PEER_UNREACHABLE,
-                "the next hop does not let us",
-                Warn,
-            ),
-            Self::LinkHttp404 => (
-                "link.http_404",
-                C::T01_PEER_UNREACHABLE,
-                "the next hop's endpoint is not there",
-                Warn,
-            ),
-            Self::LinkHttp413 => (
-                "link.http_413",
-                C::T01_PEER_UNREACHABLE,
-                "the next hop does not take packets of this size",
-                Warn,
-            ),
-            Self::LinkHttp429 => (
-                "link.http_429",
-                C::T01_PEER_UNREACHABLE,
-                "the next hop takes no more requests for now",
-                Warn,
-            ),
-            Self::LinkHttp5xx => (
-                "link.http_5xx",
-                C::T01_PEER_UNREACHABLE,
-                "the next hop failed",
-                Warn,
-            ),
-            Self::LinkContentType => (
-                "link.content_type",
-                C::T01_PEER_UNREACHABLE,
-                "the next hop's answer was not understood",
-                Warn,
-            ),
-            Self::LinkBadReply => (
-                "link.bad_reply",
-                C::T01_PEER_UNREACHABLE,
-                "the next hop's answer was not understood",
-                Warn,
-            ),
-            Self::LinkTimeout => (
-                "link.timeout",
-                C::T01_PEER_UNREACHABLE,
-                "the next hop did not take the packet in time",
-                Warn,
-            ),
-            Self::LinkClosed => (
-                "link.closed",
-                C::T01_PEER_UNREACHABLE,
-                "the next hop is not connected",
-                Debug,
-            ),
-            Self::ConditionMismatch => (
-                "cond.mismatch",
-                C::F05_WRONG_CONDITION,
-                "the next hop's fulfillment does not match the condition",
-                Warn,
-            ),
-            Self::PeerReject => (
-                "peer.reject",
-                C::T00_INTERNAL_ERROR,
-                "rejected further on",
-                Debug,
-            ),
-            Self::Drain => (
-                "drain",
-                C::T03_CONNECTOR_BUSY,
-                "the node is shutting down",
-                Debug,
-            ),
-            Self::Overload => ("overload", C::T03_CONNECTOR_BUSY, "the node is busy", Warn),
-            Self::Internal => ("internal", C::T00_INTERNAL_ERROR, "internal error", Warn),
-        };
-        Row {
-            word,
-            code,
-            message,
-            level,
-        }
-    }
 }
 
 /// A packet that is not forwarded, and the data that goes back.

@@ -89,11 +89,14 @@ pub struct Payment {
 }
 
 /// One line of the journal.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Record {
-    /// A fulfilled packet.
+    /// A fulfilled packet. Not in JSON.
+    #[serde(skip)]
     Commit(Commit),
-    /// A step of a payment.
+    /// A step of a payment. Not in JSON.
+    #[serde(skip)]
     Progress(PaymentProgress),
     /// An account was made or changed.
     AccountPut {
@@ -110,6 +113,7 @@ pub enum Record {
     /// A static route was set.
     RoutePut {
         /// What it applies to.
+        #[serde(with = "text")]
         prefix: Prefix,
         /// Next hop.
         account: AccountId,
@@ -117,6 +121,7 @@ pub enum Record {
     /// A static route was removed.
     RouteDeleted {
         /// What it applied to.
+        #[serde(with = "text")]
         prefix: Prefix,
     },
     /// A rate was set.
@@ -145,6 +150,7 @@ pub enum Record {
         /// Whose.
         account: AccountId,
         /// Positive: we owe them.
+        #[serde(with = "text")]
         balance: i128,
     },
     /// Only in checkpoints: the node's own position in an asset.
@@ -154,6 +160,7 @@ pub enum Record {
         /// Its scale.
         scale: u8,
         /// Minus the sum of all balances in it.
+        #[serde(with = "text")]
         amount: i128,
     },
     /// Only in checkpoints: numbers that go on counting.
@@ -161,55 +168,6 @@ pub enum Record {
         /// The last account number given out.
         last_account: u32,
         /// The last payment number given out.
-        last_payment: u64,
-    },
-}
-
-/// The JSON form of the rarer records.
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "record", rename_all = "snake_case", deny_unknown_fields)]
-enum Json {
-    AccountPut {
-        id: AccountId,
-        settings: Box<AccountSettings>,
-    },
-    AccountDeleted {
-        id: AccountId,
-    },
-    RoutePut {
-        #[serde(with = "text")]
-        prefix: Prefix,
-        account: AccountId,
-    },
-    RouteDeleted {
-        #[serde(with = "text")]
-        prefix: Prefix,
-    },
-    RatePut {
-        from: String,
-        to: String,
-        rate: Rate,
-    },
-    RateDeleted {
-        from: String,
-        to: String,
-    },
-    PaymentPut {
-        payment: Box<Payment>,
-    },
-    Balance {
-        account: AccountId,
-        #[serde(with = "text")]
-        balance: i128,
-    },
-    Position {
-        code: String,
-        scale: u8,
-        #[serde(with = "text")]
-        amount: i128,
-    },
-    Counters {
-        last_account: u32,
         last_payment: u64,
     },
 }
@@ -233,7 +191,7 @@ pub enum RecordError {
 impl Record {
     /// Appends the bytes to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        match self.clone() {
+        match self {
             Self::Commit(commit) => {
                 out.push(TAG_COMMIT);
                 out.extend_from_slice(&commit.from.0.to_be_bytes());
@@ -249,40 +207,17 @@ impl Record {
                 out.extend_from_slice(&progress.fulfilled.to_be_bytes());
                 out.extend_from_slice(&progress.rejected.to_be_bytes());
             }
-            Self::AccountPut { id, settings } => json(out, &Json::AccountPut { id, settings }),
-            Self::AccountDeleted { id } => json(out, &Json::AccountDeleted { id }),
-            Self::RoutePut { prefix, account } => json(out, &Json::RoutePut { prefix, account }),
-            Self::RouteDeleted { prefix } => json(out, &Json::RouteDeleted { prefix }),
-            Self::RatePut { from, to, rate } => json(out, &Json::RatePut { from, to, rate }),
-            Self::RateDeleted { from, to } => json(out, &Json::RateDeleted { from, to }),
-            Self::PaymentPut { payment } => json(out, &Json::PaymentPut { payment }),
-            Self::Balance { account, balance } => json(out, &Json::Balance { account, balance }),
-            Self::Position {
-                code,
-                scale,
-                amount,
-            } => {
-                json(
-                    out,
-                    &Json::Position {
-                        code,
-                        scale,
-                        amount,
-                    },
-                );
-            }
-            Self::Counters {
-                last_account,
-                last_payment,
-            } => {
-                json(
-                    out,
-                    &Json::Counters {
-                        last_account,
-                        last_payment,
-                    },
-                );
-            }
+            Self::AccountPut { .. }
+            | Self::AccountDeleted { .. }
+            | Self::RoutePut { .. }
+            | Self::RouteDeleted { .. }
+            | Self::RatePut { .. }
+            | Self::RateDeleted { .. }
+            | Self::PaymentPut { .. }
+            | Self::Balance { .. }
+            | Self::Position { .. }
+            | Self::Counters { .. } => serde_json::to_writer(out, self)
+                .expect("these records have text keys and a Vec takes every write"),
         }
     }
 
@@ -297,39 +232,10 @@ impl Record {
             Some((&TAG_PROGRESS, rest)) => decode_progress(rest)
                 .map(Self::Progress)
                 .ok_or_else(unknown),
-            Some((&TAG_JSON, _)) => Ok(match serde_json::from_slice(bytes)? {
-                Json::AccountPut { id, settings } => Self::AccountPut { id, settings },
-                Json::AccountDeleted { id } => Self::AccountDeleted { id },
-                Json::RoutePut { prefix, account } => Self::RoutePut { prefix, account },
-                Json::RouteDeleted { prefix } => Self::RouteDeleted { prefix },
-                Json::RatePut { from, to, rate } => Self::RatePut { from, to, rate },
-                Json::RateDeleted { from, to } => Self::RateDeleted { from, to },
-                Json::PaymentPut { payment } => Self::PaymentPut { payment },
-                Json::Balance { account, balance } => Self::Balance { account, balance },
-                Json::Position {
-                    code,
-                    scale,
-                    amount,
-                } => Self::Position {
-                    code,
-                    scale,
-                    amount,
-                },
-                Json::Counters {
-                    last_account,
-                    last_payment,
-                } => Self::Counters {
-                    last_account,
-                    last_payment,
-                },
-            }),
+            Some((&TAG_JSON, _)) => Ok(serde_json::from_slice(bytes)?),
             _ => Err(unknown()),
         }
     }
-}
-
-fn json(out: &mut Vec<u8>, record: &Json) {
-    serde_json::to_writer(out, record).expect("records have text keys and a Vec takes every write");
 }
 
 fn decode_commit(bytes: &[u8]) -> Option<Commit> {

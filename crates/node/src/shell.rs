@@ -13,7 +13,10 @@ use std::sync::{
 
 use parking_lot::Mutex;
 use rialto_btp::BtpUri;
-use rialto_connector::{Action, Connector, Effect, Effects, Event, Input, LinkId, Now, Reason};
+use rialto_connector::{
+    Action, Connector, Effect, Effects, Event, Input, LinkId, Now, Reason,
+    refusal::{Level, Row},
+};
 use rialto_journal::{Journal, JournalError};
 use rialto_ledger::Lsn;
 use rialto_links::{Account, Clock, Directory, HttpPeer};
@@ -24,6 +27,9 @@ use crate::{gate::Gate, secrets::NodeSecret};
 
 /// Events that a slow reader may fall behind before it misses some.
 const EVENTS_MAX: usize = 4_096;
+
+/// Shortest time between two warnings about refusals for the same reason.
+const WARN_PAUSE_NS: u64 = 10_000_000_000;
 
 /// Actions for another thread's links, or for its timers.
 #[derive(Default)]
@@ -59,6 +65,8 @@ pub(crate) struct Shell {
     pub(crate) secret: NodeSecret,
     /// When the timer has to fire next, on the monotonic clock; `u64::MAX` for never.
     timer_at_ns: AtomicU64,
+    /// By the number of a reason: when the next refusal for it is worth a warning.
+    warn_at_ns: [AtomicU64; Reason::ALL.len()],
     pub(crate) timer_moved: Notify,
     /// Of a shutdown.
     pub(crate) draining: AtomicBool,
@@ -84,6 +92,7 @@ impl Shell {
             synced: watch::Sender::new(synced),
             secret,
             timer_at_ns: AtomicU64::new(u64::MAX),
+            warn_at_ns: [const { AtomicU64::new(0) }; Reason::ALL.len()],
             timer_moved: Notify::new(),
             draining: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -224,13 +233,7 @@ impl Shell {
 
     fn report(&self, event: Event) {
         match &event {
-            Event::Refused { account, reason } => {
-                debug!(
-                    account = account.0,
-                    reason = reason.row().word,
-                    "packet refused"
-                );
-            }
+            Event::Refused { account, reason } => self.report_refusal(account.0, *reason),
             Event::LateFulfill { account, amount } => {
                 warn!(
                     account = account.0,
@@ -242,6 +245,22 @@ impl Shell {
                 // It is no mistake that nobody waits for it.
                 let _ = self.events.send(event);
             }
+        }
+    }
+
+    /// A line per refusal at debug; what an operator can mend is a warning now and then.
+    fn report_refusal(&self, account: u32, reason: Reason) {
+        let Row { word, level, .. } = reason.row();
+        debug!(account, reason = word, "packet refused");
+        let now_ns = self.clock.now_ns();
+        let warn_at_ns = &self.warn_at_ns[reason as usize];
+        if level == Level::Warn && warn_at_ns.load(Ordering::Relaxed) <= now_ns {
+            warn_at_ns.store(now_ns + WARN_PAUSE_NS, Ordering::Relaxed);
+            warn!(
+                account,
+                reason = word,
+                "packets are refused; `rialto account show NAME` counts them"
+            );
         }
     }
 

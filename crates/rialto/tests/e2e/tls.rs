@@ -60,13 +60,19 @@ fn alice(roots: Option<&CertifiedKey<KeyPair>>) -> (Node, Client) {
     }
     alice.restart();
     let limits = json!({"balance_min": CREDIT});
-    for (name, relation) in [("wallet", "local"), ("child", "child")] {
-        alice.account(json!({
-            "name": name, "relation": relation, "asset_code": "USD", "asset_scale": 9,
-            "limits": limits, "incoming_token": format!("token-of-{name}"),
-        }));
-    }
-    let client = Client::new(alice.node, "/accounts/child/ilp", "token-of-child");
+    alice.account(json!({
+        "name": "wallet", "relation": "local", "asset_code": "USD", "asset_scale": 9,
+        "limits": limits,
+    }));
+    alice.account(json!({
+        "name": "child", "relation": "child", "asset_code": "USD", "asset_scale": 9,
+        "limits": limits, "incoming_token": "token-from-child-to-alice",
+    }));
+    let client = Client::new(
+        alice.node,
+        "/accounts/child/ilp",
+        "token-from-child-to-alice",
+    );
     (alice, client)
 }
 
