@@ -90,6 +90,8 @@ async fn attempt(
         Ok(socket) => socket,
         Err(failed) => return failed,
     };
+    // Until its last bytes are out, the worker is not done.
+    let _counted = worker.count_connection();
     let mut hello = Vec::new();
     let session = Session::client(
         worker.btp_settings(),

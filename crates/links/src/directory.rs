@@ -10,7 +10,7 @@ use aws_lc_rs::digest;
 use http::{
     HeaderMap, HeaderValue, Uri,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST},
-    uri::{Authority, Scheme},
+    uri::{Authority, PathAndQuery, Scheme},
 };
 use rialto_btp::BtpUri;
 use rialto_connector::Reason;
@@ -209,6 +209,12 @@ impl HttpPeer {
             (ACCEPT, OCTET_STREAM),
         ]);
         parts.scheme = Some(scheme);
+        let path = parts.path_and_query.as_ref().map(PathAndQuery::as_str);
+        if let Some(query) = path.filter(|path| path.starts_with('?')) {
+            // A request names at least the path `/` (RFC 9112, section 3.2.1).
+            let path = format!("/{query}").parse().map_err(|_| HttpPeerError::Url)?;
+            parts.path_and_query = Some(path);
+        }
         let url = Uri::from_parts(parts).map_err(|_| HttpPeerError::Url)?;
         Ok(Self {
             url,
@@ -319,8 +325,11 @@ mod tests {
                 "http://127.0.0.1:8/ilp",
             ),
             ("http://[::1]:9/ilp", "::1", 9, "http://[::1]:9/ilp"),
+            ("http://h?a=b", "h", 80, "http://h/?a=b"),
         ] {
             let peer = HttpPeer::new(url, "t").unwrap();
+            let path = peer.url.path_and_query().unwrap().as_str();
+            assert!(path.parse::<Uri>().is_ok(), "{path}");
             assert_eq!((peer.host.as_str(), peer.port), (host, port));
             assert_eq!(peer.url.to_string(), shown);
         }

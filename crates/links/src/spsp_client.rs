@@ -102,7 +102,7 @@ pub enum QueryError {
     },
 }
 
-/// Characters of a strange answer that are shown.
+/// Characters of a strange answer that are shown. What is shown may end in the journal.
 const SHOWN_MAX: usize = 200;
 
 /// Asks where to pay `receiver`, a payment pointer or the URL of an SPSP endpoint. Needs a tokio
@@ -149,11 +149,15 @@ async fn query_url(
         let location = location.and_then(|value| value.to_str().ok()).unwrap_or("");
         url = follow(&url, location, permissions).map_err(|why| QueryError::Redirect {
             url: url.clone(),
-            location: location.to_owned(),
+            location: shown(location),
             why,
         })?;
     }
     Err(unreachable_url(&resolved_url, "too many redirects"))
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(SHOWN_MAX).collect()
 }
 
 fn unreachable_url(url: &str, error: &str) -> QueryError {
@@ -192,7 +196,7 @@ async fn read(url: &str, response: Response<Incoming>) -> Result<spsp::Response,
     let (head, body) = response.into_parts();
     let content_type = head.headers.get(CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
-    let content_type = content_type.unwrap_or_default().to_owned();
+    let content_type = shown(content_type.unwrap_or_default());
     let body = body::read(body, BODY_BYTES_MAX).await;
     let body = body.map_err(|error| match error {
         BodyError::TooLarge => unreachable_url(url, "the answer is too long"),
@@ -203,7 +207,7 @@ async fn read(url: &str, response: Response<Incoming>) -> Result<spsp::Response,
         return Err(QueryError::Status {
             url: url.to_owned(),
             status: head.status,
-            body: text.chars().take(SHOWN_MAX).collect(),
+            body: shown(&text),
         });
     }
     spsp::Response::parse(&body).map_err(|error| QueryError::NotSpsp {

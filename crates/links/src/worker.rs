@@ -157,7 +157,8 @@ impl Worker {
         }
     }
 
-    /// How many connections are open to this worker.
+    /// How many connections are open: all that came to this worker, and the BTP sessions that it
+    /// opened.
     pub fn connection_count(&self) -> usize {
         self.connections.get()
     }
@@ -278,11 +279,13 @@ impl Worker {
 
     /// Room for one more connection.
     pub(crate) fn permit(self: &Rc<Self>) -> Option<Permit> {
-        let count = self.connections.get();
-        (count < self.config.connections_max).then(|| {
-            self.connections.set(count + 1);
-            Permit(Rc::clone(self))
-        })
+        (self.connections.get() < self.config.connections_max).then(|| self.count_connection())
+    }
+
+    /// Counts a connection for which there is always room.
+    pub(crate) fn count_connection(self: &Rc<Self>) -> Permit {
+        self.connections.set(self.connections.get() + 1);
+        Permit(Rc::clone(self))
     }
 
     pub(crate) fn connection_ended(&self) {

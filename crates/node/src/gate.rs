@@ -65,6 +65,11 @@ impl Gate {
             .collect()
     }
 
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// When [`Self::overdue`] has something to say.
     pub(crate) fn next_overdue(&self) -> Option<u64> {
         self.waiting.values().map(|(until_ns, _)| *until_ns).min()
@@ -118,11 +123,13 @@ mod tests {
         assert!(gate.pass(effect(until(7, 50), 3), Lsn(5), 0).is_none());
         assert!(gate.pass(effect(until(8, 100), 4), Lsn(5), 0).is_none());
         assert_eq!(gate.next_overdue(), Some(50));
+        assert!(!gate.is_empty());
         assert!(gate.overdue(49).is_empty());
         assert_eq!(workers(gate.synced(Lsn(6))), [1, 2]);
         assert_eq!(workers(gate.overdue(50)), [3]);
         assert_eq!(gate.released_early, 1);
         assert_eq!(workers(gate.synced(Lsn(99))), [4]);
         assert_eq!(gate.next_overdue(), None);
+        assert!(gate.is_empty());
     }
 }

@@ -1,11 +1,13 @@
 //! Wiring: configuration, threads, the effect gate, signals. It decides nothing about packets.
 //!
-//! [`run`] is the whole life of a node: bind, recover, serve, drain. [`config`] is what an operator
-//! writes; [`check`] says what is wrong with it without touching anything.
+//! [`run()`] is the whole life of a node: bind, recover, serve, drain. [`config`] is what an operator
+//! writes; [`check`] says what is wrong with it without touching anything. [`inspect`] reads a
+//! journal without a node.
 
 pub mod config;
 mod gate;
 mod handle;
+pub mod inspect;
 mod log;
 mod run;
 pub mod secrets;

@@ -230,7 +230,7 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
         }
         info!("draining: new packets are refused, those in flight finish");
         tokio::select! {
-            () = drain(&shell, config.node.max_hold_ms) => {}
+            () = drain(&shell) => {}
             _ = terminate.recv() => warn!("told twice: stopping at once"),
             _ = interrupt.recv() => warn!("told twice: stopping at once"),
         }
@@ -432,13 +432,16 @@ fn write_endpoints(path: &Path, endpoints: &Endpoints) -> Result<(), RunError> {
 }
 
 /// Refuses new packets, and waits until those in flight are answered or their time is over.
-async fn drain(shell: &Shell, max_hold_ms: u32) {
+async fn drain(shell: &Shell) {
     shell.draining.store(true, Ordering::Relaxed);
     shell.step(&mut Effects::default(), Some, |core, now, out| {
         core.drain(now, out)
     });
-    let until = Instant::now() + Duration::from_millis(max_hold_ms.into()) + DRAIN_LOOK;
-    while shell.read(Connector::in_flight_count) > 0 && Instant::now() < until {
+    // As it is now: a reload may have changed it.
+    let hold_ms = shell.read(|core| core.settings().max_hold_ms);
+    let hold = Duration::from_millis(u64::try_from(hold_ms).unwrap_or_default());
+    let until = Instant::now() + hold + DRAIN_LOOK;
+    while !shell.is_quiet() && Instant::now() < until {
         tokio::time::sleep(DRAIN_LOOK).await;
     }
 }

@@ -8,13 +8,13 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use parking_lot::Mutex;
 use rialto_btp::BtpUri;
 use rialto_connector::{
-    Action, Connector, Effect, Effects, Event, Input, LinkId, Now, Reason,
+    Action, Connector, Durable, Effect, Effects, Event, Input, LinkId, Now, Reason,
     refusal::{Level, Row},
 };
 use rialto_journal::{Journal, JournalError};
@@ -56,6 +56,8 @@ pub(crate) struct Shell {
     core: Mutex<Connector>,
     pub(crate) journal: Journal,
     gate: Mutex<Gate>,
+    /// Steps that have decided something and not yet released all of it.
+    releasing: AtomicUsize,
     pub(crate) mailboxes: Vec<Mailbox>,
     /// Replaced whenever accounts change.
     pub(crate) directory: watch::Sender<Arc<Directory>>,
@@ -86,6 +88,7 @@ impl Shell {
             core: Mutex::new(connector),
             journal,
             gate: Mutex::default(),
+            releasing: AtomicUsize::new(0),
             mailboxes: (0..workers).map(|_| Mailbox::default()).collect(),
             directory: watch::Sender::new(Arc::default()),
             events: broadcast::Sender::new(EVENTS_MAX),
@@ -128,6 +131,7 @@ impl Shell {
         // Appended under the same lock, so that the order of records is the order of decisions.
         self.append(out, lsn);
         let timeout = core.poll_timeout();
+        self.releasing.fetch_add(1, Ordering::AcqRel);
         drop(core);
 
         // Before anything of this batch can leave.
@@ -135,6 +139,7 @@ impl Shell {
             self.fail(&failure);
         }
         self.release(out, synced, now.mono_ns, perform);
+        self.releasing.fetch_sub(1, Ordering::AcqRel);
         self.set_timer(timeout);
         (decided, lsn)
     }
@@ -142,6 +147,9 @@ impl Shell {
     /// A failed journal stops the node from accepting anything new. What was accepted is still
     /// decided and answered: a Fulfill is never held back because of a failure of our own.
     fn append(&self, out: &Effects, last: Lsn) {
+        if self.has_failed() {
+            return; // a journal that ends is worth more than one with a gap
+        }
         let mut appended = None;
         for record in out.records() {
             match self.journal.append(record) {
@@ -166,10 +174,14 @@ impl Shell {
     ) {
         for effect in out.drain() {
             let action = match effect.after {
-                rialto_connector::Durable::Nothing | rialto_connector::Durable::Written(_) => {
-                    Some(effect.action)
+                Durable::Nothing | Durable::Written(_) => Some(effect.action),
+                Durable::Synced {
+                    no_later_than_ns, ..
+                } => {
+                    let action = self.hold_back(effect, synced, now_ns);
+                    self.set_timer(action.is_none().then_some(no_later_than_ns));
+                    action
                 }
-                rialto_connector::Durable::Synced { .. } => self.hold_back(effect, synced, now_ns),
             };
             if let Some(action) = action.and_then(&mut perform) {
                 self.dispatch(action);
@@ -178,11 +190,8 @@ impl Shell {
     }
 
     fn hold_back(&self, effect: Effect, synced: Lsn, now_ns: u64) -> Option<Action> {
-        let mut gate = self.gate.lock();
-        let action = gate.pass(effect, synced, now_ns);
-        let overdue = gate.next_overdue();
-        drop(gate);
-        self.set_timer(overdue);
+        let now_ns = self.gate_time(now_ns);
+        let action = self.gate.lock().pass(effect, synced, now_ns);
         // The record may have been synced between the reading of `synced` and the gate.
         self.release_synced();
         action
@@ -191,18 +200,36 @@ impl Shell {
     /// After a sync: what waited for it leaves.
     pub(crate) fn release_synced(&self) {
         let synced = Lsn(self.journal.synced().0);
-        let ready = self.gate.lock().synced(synced);
-        ready.into_iter().for_each(|action| self.dispatch(action));
+        // Under the lock: what has left an empty gate has arrived where it is sent from.
+        let mut gate = self.gate.lock();
+        for action in gate.synced(synced) {
+            self.dispatch(action);
+        }
     }
 
     /// What can wait for the disk no longer leaves.
     pub(crate) fn release_overdue(&self) {
         let mut gate = self.gate.lock();
-        let ready = gate.overdue(self.clock.now_ns());
-        let next = gate.next_overdue();
-        drop(gate);
-        self.set_timer(next);
-        ready.into_iter().for_each(|action| self.dispatch(action));
+        for action in gate.overdue(self.gate_time(self.clock.now_ns())) {
+            self.dispatch(action);
+        }
+        self.set_timer(gate.next_overdue());
+    }
+
+    /// After a failure of the journal there is nothing left to wait for.
+    fn gate_time(&self, now_ns: u64) -> u64 {
+        match self.has_failed() {
+            true => u64::MAX,
+            false => now_ns,
+        }
+    }
+
+    /// Whether every packet is decided, and its answer with the thread that sends it.
+    pub(crate) fn is_quiet(&self) -> bool {
+        // In the order in which an answer passes them, so that none slips by.
+        self.read(|core| core.in_flight_count() == 0)
+            && self.releasing.load(Ordering::Acquire) == 0
+            && self.gate.lock().is_empty()
     }
 
     /// Fulfills that did not wait for the disk any longer.
@@ -342,6 +369,7 @@ impl Shell {
             );
             // Whoever waits for a sync learns that it will not come.
             self.synced.send_modify(|_| ());
+            self.set_timer(Some(0));
         }
     }
 

@@ -54,12 +54,12 @@ pub(crate) async fn run_worker(
             return;
         }
     };
-    let serving = spawn_local(Rc::clone(&worker).serve(listener, tls));
+    spawn_local(Rc::clone(&worker).serve(listener, tls));
     // One thread keeps the connections that we dial, and the time.
-    let first = (id == 0).then(|| {
-        let dialling = spawn_local(Rc::clone(&worker).dial());
-        (dialling, spawn_local(run_timer(Arc::clone(&shell))))
-    });
+    if id == 0 {
+        spawn_local(Rc::clone(&worker).dial());
+        spawn_local(run_timer(Arc::clone(&shell)));
+    }
 
     let mailbox = &shell.mailboxes[usize::from(id)];
     let (mut inputs, mut actions, mut out) = (Vec::new(), Vec::new(), Effects::default());
@@ -79,11 +79,13 @@ pub(crate) async fn run_worker(
         }
         Action::Report(_) => Some(action),
     };
+    let mut close_by = None;
     loop {
         tokio::select! {
             () = worker.inbox().arrived() => {}
             () = mailbox.arrived.notified() => {}
-            _ = stop.changed() => break,
+            _ = stop.wait_for(|stop| *stop), if close_by.is_none() => {}
+            () = sleep(FLUSH_LOOK), if close_by.is_some() => {}
         }
         mailbox.take(&mut actions);
         actions.drain(..).for_each(|action| worker.perform(action));
@@ -95,19 +97,16 @@ pub(crate) async fn run_worker(
                     .for_each(|input| core.handle(now, input, out));
             });
         }
-    }
-    serving.abort();
-    if let Some((dialling, timer)) = first {
-        dialling.abort();
-        timer.abort();
-    }
-    worker.close();
-    let flushed = async {
-        while worker.connection_count() > 0 {
-            sleep(FLUSH_LOOK).await;
+        // Only now, as answers may have arrived together with the word to stop.
+        match close_by {
+            None if *stop.borrow() => {
+                worker.close();
+                close_by = Some(Instant::now() + FLUSH_MAX);
+            }
+            Some(at) if worker.connection_count() == 0 || Instant::now() >= at => break,
+            Some(_) | None => {}
         }
-    };
-    let _ = tokio::time::timeout(FLUSH_MAX, flushed).await;
+    }
 }
 
 /// Gives the core its timeouts, and lets out what has waited for the disk long enough.

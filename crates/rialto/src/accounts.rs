@@ -158,13 +158,23 @@ pub(crate) async fn balance(args: &BalanceArgs) -> Result<(), Failure> {
     }
     for position in all["positions"].as_array().into_iter().flatten() {
         let asset = asset_of(position)?;
-        let amount = asset.decimal(units_of(&position["amount"])?);
+        let units = units_of(&position["amount"])?;
         rows.push(vec![
             format!("exchange:{asset}"),
-            format!("our position is {amount} {}", asset.code()),
+            position_words(&asset, units),
         ]);
     }
     output::table(&["ACCOUNT", "WHO OWES WHOM"], rows)
+}
+
+/// The node's own position in an asset, in words: long when its accounts together owe it.
+pub(crate) fn position_words(asset: &Asset, units: i128) -> String {
+    let code = asset.code();
+    match units {
+        0 => "our position is flat".to_owned(),
+        1.. => format!("our position is {} {code} long", asset.decimal(units)),
+        _ => format!("our position is {} {code} short", asset.decimal(-units)),
+    }
 }
 
 /// All accounts of the node.

@@ -46,12 +46,18 @@ Examples:
   rialto run --config /etc/rialto/rialto.toml --set log.level=debug")]
     Run(RunArgs),
 
-    /// Say what is wrong with a configuration, touching nothing
+    /// Say what is wrong with a configuration, or with a data folder, touching nothing
     #[command(after_help = "\
 Examples:
-  rialto check
-  rialto check --config /etc/rialto/rialto.toml && systemctl reload rialto")]
+  rialto check --config /etc/rialto/rialto.toml && systemctl reload rialto
+  rialto check --journal /var/lib/rialto
+
+A data folder is read without its node, and may be while the node runs.")]
     Check(CheckArgs),
+
+    /// Copies of a node's books
+    #[command(subcommand)]
+    Backup(BackupCommand),
 
     /// Show the configuration
     #[command(subcommand)]
@@ -166,9 +172,59 @@ pub(crate) struct RunArgs {
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
+    /// Verify this data folder, or a backup, instead of the configuration, and print its books
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) journal: Option<PathBuf>,
+    /// Print the books as JSON; amounts are whole numbers of the asset's smallest unit
+    #[arg(long, requires = "journal")]
+    pub(crate) json: bool,
     /// Print nothing on stderr but errors
     #[arg(long, short)]
     pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupCommand {
+    /// Copy the books of a node, running or not, to a new folder, and verify the copy
+    #[command(after_help = "\
+Examples:
+  rialto backup create /backup/rialto-2030-01-01
+  rialto backup create /backup/today --config /etc/rialto/rialto.toml --json
+
+Secrets and the configuration are not part of it: keep them apart.")]
+    Create(BackupNodeArgs),
+    /// Verify a backup, and print its books
+    #[command(after_help = "\
+Examples:
+  rialto backup verify /backup/rialto-2030-01-01
+  rialto backup verify /backup/today --json")]
+    Verify(BackupVerifyArgs),
+    /// Put a backup into the empty data folder of a node, and verify it there
+    #[command(after_help = "\
+Examples:
+  rialto backup restore /backup/rialto-2030-01-01
+  rialto backup restore /backup/today --config /etc/rialto/rialto.toml
+
+What was paid after the backup is not in it, while neighbours remember: compare with them first.")]
+    Restore(BackupNodeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupNodeArgs {
+    /// Folder of the backup
+    pub(crate) folder: PathBuf,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BackupVerifyArgs {
+    /// Folder of the backup
+    pub(crate) folder: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Subcommand)]

@@ -267,6 +267,8 @@ fn refused(status: StatusCode, body: &[u8], had_token: bool) -> Failure {
         }
         401 | 403 => Exit::Config,
         429 | 503 => Exit::TryAgain,
+        // The node is well; the receiver, or the way to it, is not.
+        502 => Exit::Unavailable,
         500..=599 => Exit::Internal,
         _ => Exit::Failed,
     };
@@ -322,6 +324,13 @@ mod tests {
                 true,
                 Exit::TryAgain,
                 "too many payments",
+            ),
+            (
+                502,
+                r#"{"detail":"no such receiver","field":"receiver"}"#,
+                true,
+                Exit::Unavailable,
+                "receiver: no such receiver",
             ),
             (
                 500,

@@ -27,7 +27,7 @@ use tokio::{
 
 use self::{delay::DelayProxy, process::NodeProcess};
 use crate::{
-    accounts::{asset_of, text},
+    accounts::{asset_of, position_words, text},
     args::DemoArgs,
     failure::{Exit, Failure},
     init::NewNode,
@@ -370,8 +370,7 @@ async fn report(node: &NodeProcess) -> Result<NodeReport, Failure> {
         let position = entry(format!("exchange:{asset}"), position, "amount")?;
         let units: i128 = position.balance.parse().unwrap_or_default();
         if units != 0 {
-            let (amount, code) = (asset.decimal(units), asset.code());
-            words.push(format!("our exchange position is {amount} {code}"));
+            words.push(position_words(&asset, units));
         }
         accounts.push(position);
     }

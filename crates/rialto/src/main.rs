@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `args.rs` | the command line |
 //! | `node.rs`, `init.rs` | `run`, `check`, `config`, `status`; `init` |
+//! | `journal.rs`, `backup.rs` | the books without a node: `check --journal`; `backup` |
 //! | `accounts.rs`, `routes.rs`, `payments.rs` | the client commands |
 //! | `connect.rs`, `client.rs` | which node they speak to, and how |
 //! | `demo.rs` | three nodes and a payment |
@@ -12,12 +13,14 @@
 
 mod accounts;
 mod args;
+mod backup;
 mod client;
 mod connect;
 mod demo;
 mod documents;
 mod failure;
 mod init;
+mod journal;
 mod node;
 mod output;
 mod payments;
@@ -46,6 +49,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Init(args) => init::init(args),
         Command::Run(args) => node::run(args),
         Command::Check(args) => node::check(args),
+        Command::Backup(command) => backup::backup(command),
         Command::Config(ConfigCommand::Show(args)) => node::config_show(args),
         Command::Status(args) => block_on(node::status(args)),
         Command::Account(command) => block_on(accounts::account(command)),

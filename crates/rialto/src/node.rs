@@ -15,6 +15,7 @@ use crate::{
     args::{CheckArgs, ConfigArgs, ConfigShowArgs, NodeArgs, RunArgs},
     connect::connect,
     failure::{Exit, Failure},
+    journal,
     output::{self, Output},
 };
 
@@ -35,6 +36,13 @@ fn exit_when_stdin_closes() {
 }
 
 pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
+    if let Some(folder) = &args.journal {
+        let output = Output {
+            json: args.json,
+            quiet: args.quiet,
+        };
+        return journal::check(folder, output);
+    }
     let loaded = load(&args.config)?;
     rialto_node::check(&loaded).map_err(failure)?;
     let output = Output {
@@ -79,7 +87,7 @@ pub(crate) async fn status(args: &NodeArgs) -> Result<(), Failure> {
     output::fields(&status)
 }
 
-fn load(args: &ConfigArgs) -> Result<Loaded, Failure> {
+pub(crate) fn load(args: &ConfigArgs) -> Result<Loaded, Failure> {
     config::load(&args.config, &args.set)
         .map_err(|error| Failure::new(Exit::Config, error.to_string()))
 }

@@ -246,8 +246,9 @@ pub(crate) async fn pay(args: &PayArgs) -> Result<(), Failure> {
             rejected,
         } = payment.packets;
         let (sent, delivered) = (payment.sent.words(), payment.delivered.words());
+        let packets = if fulfilled == 1 { "packet" } else { "packets" };
         output::line(&format!(
-            "{sent} left, {delivered} arrived, in {fulfilled} packets ({rejected} rejected)"
+            "{sent} left, {delivered} arrived, in {fulfilled} {packets} ({rejected} rejected)"
         ))?;
     }
     Ok(())
@@ -309,9 +310,13 @@ pub(crate) async fn ping(args: &PingArgs) -> Result<(), Failure> {
         }
         let destination = &args.destination;
         if ping["reached"] != true {
-            let (code, why) = (text(&ping["code"]), text(&ping["message"]));
-            let by = text(&ping["triggered_by"]);
-            let message = format!("{destination} was not reached: {code} {why}, says {by}");
+            let (code, by) = (text(&ping["code"]), text(&ping["triggered_by"]));
+            // Not everyone who rejects says why.
+            let why = match text(&ping["message"]) {
+                why if why.is_empty() => why,
+                why => format!(" {why}"),
+            };
+            let message = format!("{destination} was not reached: {code}{why}, says {by}");
             return Err(Failure::new(Exit::Unavailable, message));
         }
         if !args.node.output.json {

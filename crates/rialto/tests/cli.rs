@@ -263,7 +263,7 @@ fn a_node_is_operated_by_whoever_can_read_its_configuration() {
         concat!(
             " ACCOUNT         WHO OWES WHOM\n",
             " alice           even\n",
-            " exchange:USD/9  our position is 0.00 USD\n",
+            " exchange:USD/9  our position is flat\n",
         )
     );
 

@@ -337,3 +337,22 @@ fn a_worker_that_closes_says_so() {
         ));
     });
 }
+
+#[test]
+fn a_worker_that_closes_sends_what_it_owes_on_sessions_that_it_opened() {
+    run(async {
+        let hub = Node::start(Options::default()).await;
+        let node = client(&hub, "b").await;
+        let (down, _) = hub.link_up().await;
+        node.link_up().await;
+        hub.forward(down, 1, PREPARE);
+        let (_, link, request, _) = node.prepare().await;
+        node.answer(link, request, FULFILL);
+        node.worker.close();
+        assert_eq!(node.worker.connection_count(), 1);
+        let (_, request, packet) = hub.reply().await;
+        assert_eq!((request, &packet[..]), (RequestId(1), FULFILL));
+        assert_eq!(hub.link_down().await, down);
+        until(|| node.worker.connection_count() == 0).await;
+    });
+}

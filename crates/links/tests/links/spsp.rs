@@ -165,6 +165,12 @@ fn errors_name_the_url_and_what_came_back() {
             "{error}"
         );
 
+        let odd = "\"".repeat(9_000);
+        let odd = format!("HTTP/1.1 200 OK\r\ncontent-type: {odd}\r\ncontent-length: 0\r\n\r\n");
+        let (answer, _) = tokio::join!(query(&url), stranger(&listener, &odd));
+        let error = answer.unwrap_err().to_string();
+        assert!(error.len() < 1_000, "{} bytes", error.len());
+
         let long = format!(
             "HTTP/1.1 200 OK\r\ncontent-length: 70000\r\n\r\n{}",
             "x".repeat(70_000)

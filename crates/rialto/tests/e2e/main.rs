@@ -9,6 +9,7 @@ mod harness;
 mod interop;
 mod kill;
 mod long;
+mod races;
 mod raw;
 mod refusals;
 mod tls;

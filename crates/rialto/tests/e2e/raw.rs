@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
@@ -13,12 +13,24 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
+use rialto_btp::frame::{self, Frame};
 use rialto_packet::{Address, FulfillBuilder, Prepare, PrepareBuilder, Reply, Timestamp};
 
-/// Of a Prepare whose data begins with the fulfillment.
+/// Of a Prepare whose data is the fulfillment.
 pub(crate) fn prepare(number: u64, amount: u64, destination: &str, life_ms: i64) -> Vec<u8> {
-    let mut fulfillment = [0; 32];
-    fulfillment[..8].copy_from_slice(&number.to_be_bytes());
+    prepare_with_data(number, amount, destination, life_ms, 32)
+}
+
+/// The same with so many bytes of data, which begin with the fulfillment.
+pub(crate) fn prepare_with_data(
+    number: u64,
+    amount: u64,
+    destination: &str,
+    life_ms: i64,
+    data_len: usize,
+) -> Vec<u8> {
+    let mut data = vec![0; data_len];
+    data[..8].copy_from_slice(&number.to_be_bytes());
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap()
@@ -26,9 +38,9 @@ pub(crate) fn prepare(number: u64, amount: u64, destination: &str, life_ms: i64)
     PrepareBuilder {
         amount,
         expires_at: Timestamp::from_unix_ms(i64::try_from(now).unwrap()).plus_ms(life_ms),
-        condition: digest(&SHA256, &fulfillment).as_ref().try_into().unwrap(),
+        condition: digest(&SHA256, &data[..32]).as_ref().try_into().unwrap(),
         destination: destination.parse::<Address>().unwrap().as_ref(),
-        data: &fulfillment,
+        data: &data,
     }
     .encode()
     .unwrap()
@@ -125,6 +137,209 @@ fn read_message(connection: &mut BufReader<TcpStream>) -> Option<(String, Vec<u8
     let mut body = vec![0; length];
     connection.read_exact(&mut body).ok()?;
     Some((first, body))
+}
+
+/// One BTP session over a WebSocket, which reads and writes when the test says so.
+pub(crate) struct Btp {
+    reader: BufReader<TcpStream>,
+    pub(crate) writer: TcpStream,
+    last_request: u32,
+}
+
+/// What came over the WebSocket of a [`Btp`].
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// A BTP frame.
+    Frame(Vec<u8>),
+    /// The other end says why it closes.
+    Close(u16),
+}
+
+impl Btp {
+    /// Opens the WebSocket of an account's path, and nothing more.
+    pub(crate) fn open(node: SocketAddr, account: &str) -> Option<Self> {
+        let writer = TcpStream::connect(node).ok()?;
+        writer.set_nodelay(true).ok()?;
+        writer
+            .set_read_timeout(Some(Duration::from_secs(40)))
+            .ok()?;
+        write!(
+            &writer,
+            "GET /accounts/{account}/ilp/btp HTTP/1.1\r\nHost: {node}\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        .ok()?;
+        let mut reader = BufReader::new(writer.try_clone().ok()?);
+        let (first, _) = read_message(&mut reader)?;
+        assert!(first.starts_with("HTTP/1.1 101"), "{first}");
+        Some(Self {
+            reader,
+            writer,
+            last_request: 0,
+        })
+    }
+
+    /// Opens a session with this token; nothing if the node is not there.
+    pub(crate) fn try_connect(node: SocketAddr, account: &str, token: &str) -> Option<Self> {
+        let mut btp = Self::open(node, account)?;
+        btp.write(&auth(token)).ok()?;
+        let answer = btp.read()?;
+        let empty = |frame: &Vec<u8>| {
+            matches!(Frame::decode(frame).unwrap().body, frame::Body::Response(_))
+        };
+        assert!(matches!(&answer, Received::Frame(frame) if empty(frame)));
+        btp.last_request = 1;
+        Some(btp)
+    }
+
+    /// The same, and the node is there.
+    pub(crate) fn connect(node: SocketAddr, account: &str, token: &str) -> Self {
+        Self::try_connect(node, account, token).unwrap()
+    }
+
+    /// Writes a BTP frame.
+    pub(crate) fn write(&mut self, frame: &[u8]) -> io::Result<()> {
+        write_websocket(&self.writer, BINARY_WHOLE, frame)
+    }
+
+    /// The next BTP frame or close frame; nothing when the connection broke.
+    pub(crate) fn read(&mut self) -> Option<Received> {
+        loop {
+            let mut head = [0; 2];
+            self.reader.read_exact(&mut head).ok()?;
+            let mut length = u64::from(head[1]);
+            let long = match length {
+                126 => 2,
+                127 => 8,
+                _ => 0,
+            };
+            if long > 0 {
+                let mut bytes = [0; 8];
+                self.reader.read_exact(&mut bytes[8 - long..]).ok()?;
+                length = u64::from_be_bytes(bytes);
+            }
+            let mut payload = vec![0; usize::try_from(length).unwrap()];
+            self.reader.read_exact(&mut payload).ok()?;
+            match head[0] & 0x0f {
+                2 => return Some(Received::Frame(payload)),
+                8 => {
+                    let code = payload
+                        .get(..2)
+                        .map_or(1005, |code| u16::from_be_bytes(code.try_into().unwrap()));
+                    return Some(Received::Close(code));
+                }
+                _ => {} // pings
+            }
+        }
+    }
+
+    /// The next request that carries a packet: its id and the packet.
+    pub(crate) fn read_prepare(&mut self) -> Option<(u32, Vec<u8>)> {
+        loop {
+            let Received::Frame(bytes) = self.read()? else {
+                return None;
+            };
+            let frame = Frame::decode(&bytes).unwrap();
+            if let frame::Body::Message(data) = frame.body {
+                return Some((frame.request_id, data.get(frame::ILP)?.data.to_vec()));
+            }
+        }
+    }
+
+    /// Answers a request with a packet.
+    pub(crate) fn reply(&mut self, request: u32, packet: &[u8]) -> io::Result<()> {
+        let mut frame = Vec::new();
+        frame::put_ilp_response(&mut frame, request, packet);
+        self.write(&frame)
+    }
+
+    /// Sends a Prepare and waits for the reply; nothing when the connection broke.
+    pub(crate) fn send(&mut self, prepare: &[u8]) -> Option<Reply<Vec<u8>>> {
+        let mut replies = self.send_all(&[prepare.to_vec()]);
+        replies.pop()
+    }
+
+    /// Sends Prepares without waiting in between. The replies in the order in which they came; fewer
+    /// when the connection broke.
+    pub(crate) fn send_all(&mut self, prepares: &[Vec<u8>]) -> Vec<Reply<Vec<u8>>> {
+        let first = self.last_request + 1;
+        self.last_request += u32::try_from(prepares.len()).unwrap();
+        let writer = self.writer.try_clone().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                for (request, prepare) in (first..).zip(prepares) {
+                    let mut frame = Vec::new();
+                    frame::put_ilp_message(&mut frame, request, prepare);
+                    if write_websocket(&writer, BINARY_WHOLE, &frame).is_err() {
+                        return; // the reader sees it, too
+                    }
+                }
+            });
+            let mut replies = Vec::new();
+            while replies.len() < prepares.len() {
+                let Some(Received::Frame(bytes)) = self.read() else {
+                    break;
+                };
+                let frame::Body::Response(data) = Frame::decode(&bytes).unwrap().body else {
+                    panic!("not a response");
+                };
+                let packet = data.get(frame::ILP).unwrap().data.to_vec();
+                replies.push(Reply::parse(packet).unwrap());
+            }
+            replies
+        })
+    }
+}
+
+/// First byte of a WebSocket message with bytes that is one frame.
+pub(crate) const BINARY_WHOLE: u8 = 0x82;
+
+/// Writes a frame as clients do, masked with zeros.
+pub(crate) fn write_websocket(mut stream: &TcpStream, first: u8, payload: &[u8]) -> io::Result<()> {
+    let mut frame = vec![first];
+    match u16::try_from(payload.len()) {
+        Ok(length @ 0..126) => frame.push(0x80 | length.to_be_bytes()[1]),
+        Ok(length) => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&length.to_be_bytes());
+        }
+        Err(_) => {
+            frame.push(0x80 | 127);
+            frame.extend_from_slice(&(payload.len() as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(payload);
+    stream.write_all(&frame)
+}
+
+/// The frame that a BTP session begins with.
+pub(crate) fn auth(token: &str) -> Vec<u8> {
+    let entry = |name, data| frame::Entry {
+        name,
+        content_type: frame::ContentType::TEXT,
+        data,
+    };
+    let mut frame = Vec::new();
+    let entries = [
+        entry(frame::AUTH, &[]),
+        entry(frame::AUTH_TOKEN, token.as_bytes()),
+    ];
+    frame::put_message(&mut frame, 1, &entries).unwrap();
+    frame
+}
+
+/// What became of a packet: `fulfill`, or code and reason of the reject.
+pub(crate) fn outcome(reply: &Reply<Vec<u8>>) -> String {
+    match reply {
+        Reply::Fulfill(_) => "fulfill".to_owned(),
+        Reply::Reject(reject) => {
+            let message = reject.message();
+            let reason = message.split(':').next().unwrap();
+            format!("{} {reason}", reject.code())
+        }
+    }
 }
 
 /// What a [`Server`] does with a Prepare: status, content type and body; `None` never answers.

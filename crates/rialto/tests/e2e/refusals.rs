@@ -396,7 +396,7 @@ fn a_pair_without_a_rate_is_named_before_anything_is_sent() {
         Some(json!({"from": "USD", "to": "EUR", "rate": "0.5"})),
     );
     let quote = hub.ok("POST", "/v1/quotes", Some(request));
-    assert_eq!(quote["deliver_amount"], "5", "{quote}");
+    assert_eq!(quote["deliver_amount"]["amount"], "5", "{quote}");
 }
 
 fn run_badly(node: &Node) -> (i32, String) {
@@ -454,6 +454,23 @@ fn a_node_that_cannot_start_says_why_and_writes_nothing() {
     let (code, said) = run_badly(&taken);
     assert_eq!(code, 69, "{said}");
     assert!(said.contains(&format!("process {}", taken.pid())), "{said}");
+
+    // A data folder of another version: bytes 8 to 11 of its files.
+    let mut node = taken;
+    assert_eq!(node.terminate(), 0);
+    let journal = node.folder().join("data/journal");
+    let files = || fs::read_dir(&journal).unwrap().map(|entry| entry.unwrap().path());
+    for file in files().filter(|file| fs::metadata(file).unwrap().len() > 12) {
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[8..12].copy_from_slice(&99u32.to_le_bytes());
+        fs::write(&file, bytes).unwrap();
+    }
+    let contents = || files().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>();
+    let before = contents();
+    let (code, said) = run_badly(&node);
+    assert_eq!(code, 78, "{said}");
+    assert!(said.contains("has format version 99") && said.contains("journal"), "{said}");
+    assert_eq!(contents(), before, "nothing is written");
 }
 
 #[test]

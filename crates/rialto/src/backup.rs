@@ -1,0 +1,179 @@
+//! Copies of a node's books, taken while it runs.
+//!
+//! A journal is only ever appended to, so each file up to the size it had at one moment, copied in
+//! order (the newest checkpoint, then the segments from the oldest to the newest), is what the
+//! journal was after some record. The node may remove files after a checkpoint of its own; then the
+//! copy is begun anew.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Read},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use rialto_node::inspect::{Inspection, JOURNAL_FOLDER, is_checkpoint, is_journal_file};
+use tempfile::TempDir;
+
+use crate::{
+    args::{BackupCommand, BackupNodeArgs, BackupVerifyArgs, ConfigArgs},
+    failure::{Exit, Failure},
+    journal,
+    node::load,
+};
+
+/// How often a copy is begun before a node that keeps changing its files is said to be too busy.
+const COPIES_MAX: u32 = 8;
+
+pub(crate) fn backup(command: &BackupCommand) -> Result<(), Failure> {
+    match command {
+        BackupCommand::Create(args) => create(args),
+        BackupCommand::Verify(args) => verify(args),
+        BackupCommand::Restore(args) => restore(args),
+    }
+}
+
+fn create(args: &BackupNodeArgs) -> Result<(), Failure> {
+    let backup = &args.folder;
+    if backup.symlink_metadata().is_ok() {
+        let message = format!("{} exists already: name a new folder", backup.display());
+        return Err(Failure::failed(message));
+    }
+    let source = data_dir(&args.config)?.join(JOURNAL_FOLDER);
+    let before = journal::read(&source)?;
+    journal::sound(&before)?;
+    let parent = parent(backup);
+    fs::create_dir_all(parent).map_err(cannot("make", parent))?;
+    let mut copies = 0;
+    let (copy, found) = loop {
+        if copies == COPIES_MAX {
+            let message = format!("{} keeps changing: try again", source.display());
+            return Err(Failure::new(Exit::TryAgain, message));
+        }
+        copies += 1;
+        let copy = new_folder(parent)?;
+        match copy_journal(&source, copy.path()) {
+            // A checkpoint of the node has just replaced it.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            copied => copied.map_err(cannot("copy", &source))?,
+        }
+        let found = journal::read(copy.path())?;
+        // All that was there when the command was given is in it, whatever happened since.
+        if found.is_sound() && found.books.last >= before.books.last {
+            break (copy, found);
+        }
+    };
+    put(copy, backup)?;
+    done(args, backup, &found, "copied to")
+}
+
+fn verify(args: &BackupVerifyArgs) -> Result<(), Failure> {
+    journal::check(&args.folder, args.output)
+}
+
+fn restore(args: &BackupNodeArgs) -> Result<(), Failure> {
+    let backup = journal::read(&args.folder)?;
+    journal::sound(&backup)?;
+    let data_dir = data_dir(&args.config)?;
+    fs::create_dir_all(&data_dir).map_err(cannot("make", &data_dir))?;
+    let mut entries = fs::read_dir(&data_dir).map_err(cannot("read", &data_dir))?;
+    if entries.next().is_some() {
+        let message = format!(
+            "{} is not empty: move what is in it away first",
+            data_dir.display()
+        );
+        return Err(Failure::failed(message));
+    }
+    let copy = new_folder(&data_dir)?;
+    copy_journal(&args.folder, copy.path()).map_err(cannot("copy", &args.folder))?;
+    let found = journal::read(copy.path())?;
+    if !found.is_sound() || found.books != backup.books {
+        let message = format!(
+            "the copy in {} differs from the backup: nothing was restored",
+            data_dir.display()
+        );
+        return Err(Failure::failed(message));
+    }
+    // Should a node have been started in the meantime, its folder is in the way of this one.
+    let folder = data_dir.join(JOURNAL_FOLDER);
+    put(copy, &folder)?;
+    done(args, &folder, &found, "restored to")
+}
+
+fn done(
+    args: &BackupNodeArgs,
+    folder: &Path,
+    found: &Inspection,
+    what: &str,
+) -> Result<(), Failure> {
+    let text = format!(
+        "books of {} accounts up to record {} {what} {}",
+        found.books.accounts.len(),
+        found.books.last,
+        folder.display()
+    );
+    args.output.done(&journal::to_json(folder, found), &text)
+}
+
+fn data_dir(args: &ConfigArgs) -> Result<PathBuf, Failure> {
+    Ok(load(args)?.config.node.data_dir)
+}
+
+/// A folder that nobody else may look into, and that goes away unless it is put in its place.
+fn new_folder(parent: &Path) -> Result<TempDir, Failure> {
+    let made = tempfile::Builder::new()
+        .prefix(".rialto-copy-")
+        .tempdir_in(parent);
+    made.map_err(cannot("make a folder in", parent))
+}
+
+/// Gives a copy its name, once all of it is safe on disk.
+fn put(copy: TempDir, name: &Path) -> Result<(), Failure> {
+    sync_folder(copy.path())
+        .and_then(|()| fs::rename(copy.path(), name))
+        .and_then(|()| sync_folder(parent(name)))
+        .map_err(cannot("make", name))?;
+    // Nothing is left under the old name.
+    let _ = copy.keep();
+    Ok(())
+}
+
+/// Copies the newest checkpoint and then the segments, each as long as it is when it is opened, to
+/// files that only their owner may read.
+fn copy_journal(from: &Path, to: &Path) -> io::Result<()> {
+    let entries = fs::read_dir(from)?.map(|entry| Ok(entry?.path()));
+    let mut paths = entries.collect::<io::Result<Vec<_>>>()?;
+    paths.retain(|path| is_journal_file(path));
+    // Names are numbers of one width, so that this is the order in which they were begun.
+    paths.sort();
+    let (checkpoints, segments): (Vec<_>, Vec<_>) =
+        paths.into_iter().partition(|path| is_checkpoint(path));
+    for path in checkpoints.iter().next_back().into_iter().chain(&segments) {
+        let source = File::open(path)?;
+        let size = source.metadata()?.len();
+        let mut copy = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(to.join(path.file_name().unwrap_or_default()))?;
+        io::copy(&mut source.take(size), &mut copy)?;
+        copy.sync_all()?;
+    }
+    Ok(())
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+fn cannot(what: &'static str, path: &Path) -> impl Fn(io::Error) -> Failure {
+    let path = path.to_owned();
+    move |error| Failure::failed(format!("cannot {what} {}: {error}", path.display()))
+}

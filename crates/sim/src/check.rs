@@ -1,0 +1,717 @@
+//! The witness: it sees the bytes that go in and out of every node, keeps naive books of them, and
+//! says what does not agree. It uses nothing of the node's own arithmetic.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use rialto_connector::{Action, Connector, Durable, Effect, LinkId};
+use rialto_ledger::{AccountId, Commit, Ledger, Record};
+use rialto_packet::{Prepare, Reply, Timestamp};
+
+use crate::plan::{HOLD_MS_MAX, NODES, NodePlan, Party, WINDOW_MS};
+
+/// What was found to be wrong, in one line.
+pub(crate) type Checked = Result<(), String>;
+
+/// One packet on one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HopKey {
+    pub(crate) connection: u32,
+    /// The end that asked.
+    pub(crate) end: usize,
+    pub(crate) request: u64,
+}
+
+/// A node's side of an authenticated connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Link {
+    pub(crate) connection: u32,
+    /// The node's end of it.
+    pub(crate) end: usize,
+    pub(crate) account: AccountId,
+    pub(crate) other: Party,
+}
+
+impl Link {
+    /// A request that the node sent.
+    pub(crate) fn asked(&self, request: u64) -> HopKey {
+        let (connection, end) = (self.connection, self.end);
+        HopKey { connection, end, request }
+    }
+
+    /// A request that the node got.
+    pub(crate) fn got(&self, request: u64) -> HopKey {
+        let (connection, end) = (self.connection, 1 - self.end);
+        HopKey { connection, end, request }
+    }
+}
+
+/// All that is known of one packet between two neighbours.
+#[derive(Debug)]
+pub(crate) struct Hop {
+    from: Party,
+    to: Party,
+    /// The account of the asking node that is paid, and of the asked node that pays.
+    payee: AccountId,
+    payer: AccountId,
+    amount: u64,
+    condition: [u8; 32],
+    expires_at: Timestamp,
+    /// For a node that asked: until when a Fulfill counts, in simulated time.
+    deadline_ns: u64,
+    /// The packet that it came from.
+    upstream: Option<HopKey>,
+    /// A node that asked still waits.
+    is_open: bool,
+    /// Which life of the asked node got it.
+    arrived: Option<u32>,
+    /// What the asked node decided: whether it fulfilled.
+    decided: Option<bool>,
+    /// What it then sent.
+    released: Option<bool>,
+    /// Until when a Fulfill waits for the disk, in simulated time.
+    waits_until_ns: Option<u64>,
+    /// It was to be sent only once its record was on disk.
+    is_promised: bool,
+    /// The record of the asked node that books it, and whether it was lost after the Fulfill was sent.
+    receiver_commit: Option<u64>,
+    receiver_lost: bool,
+    /// The record of the asking node, and whether it was lost.
+    sender_commit: Option<u64>,
+    sender_lost: bool,
+}
+
+/// What is known of one node.
+#[derive(Debug)]
+struct Books {
+    plan: NodePlan,
+    /// All records, the first at 0.
+    history: Vec<(Vec<u8>, Option<Commit>)>,
+    /// Sums of the commits.
+    recorded: BTreeMap<AccountId, i128>,
+    /// Sums of what was seen on the wires.
+    seen: BTreeMap<AccountId, i128>,
+    in_flight: BTreeMap<AccountId, u128>,
+    open: BTreeSet<HopKey>,
+    /// Counts restarts.
+    life: u32,
+}
+
+/// An input as the witness sees it.
+#[derive(Debug)]
+pub(crate) enum Seen {
+    Prepare { link: Link, key: HopKey, packet: Vec<u8> },
+    Reply { link: Link, key: HopKey, packet: Vec<u8> },
+    Failed { key: HopKey },
+    Timeout,
+    Other,
+}
+
+/// When something was seen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    /// Simulated time.
+    pub(crate) now_ns: u64,
+    /// The node's wall clock.
+    pub(crate) wall: Timestamp,
+    /// What is to be added to the node's monotonic clock to get simulated time.
+    pub(crate) boot_ns: i128,
+}
+
+/// How a node died.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Death {
+    /// The disk lost its unsynced writes too.
+    pub(crate) power_cut: bool,
+    /// The journal had failed before.
+    pub(crate) failed: bool,
+    /// The process died within a write.
+    pub(crate) written: u64,
+    pub(crate) synced: u64,
+}
+
+/// What the run came to; sums over the whole network.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Tally {
+    /// Packets on connections.
+    pub hops: u64,
+    /// Commits booked.
+    pub commits: u64,
+    /// Crashes that left what was written.
+    pub kills: u64,
+    /// Crashes that left what was synced.
+    pub power_cuts: u64,
+    /// Commits that a power cut or a failed journal took.
+    pub lost: u64,
+    /// The most of a cap that was lost at once, in thousandths.
+    pub lost_of_cap: u64,
+    /// Fulfills that the asked node booked and the asking node did not.
+    pub undelivered: u64,
+    /// The opposite: the asked node lost its record.
+    pub forgotten: u64,
+}
+
+/// The witness.
+#[derive(Debug)]
+pub(crate) struct Witness {
+    nodes: Vec<Books>,
+    hops: BTreeMap<HopKey, Hop>,
+    pub(crate) tally: Tally,
+}
+
+fn complain<T>(text: String) -> Result<T, String> {
+    Err(text)
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = digest(&SHA256, bytes);
+    digest.as_ref().try_into().expect("SHA-256 gives 32 bytes")
+}
+
+fn add(to: &mut BTreeMap<AccountId, i128>, account: AccountId, amount: i128) {
+    *to.entry(account).or_default() += amount;
+}
+
+impl Books {
+    fn commit(&mut self, commit: &Commit) {
+        add(&mut self.recorded, commit.from, -i128::from(commit.amount_in));
+        if commit.to != AccountId::NODE {
+            add(&mut self.recorded, commit.to, commit.amount_out.into());
+        }
+    }
+
+    /// Commits after record `lsn`, by payer.
+    fn commits_after(&self, lsn: u64) -> BTreeMap<AccountId, u128> {
+        let mut sums = BTreeMap::new();
+        let after = usize::try_from(lsn).expect("few records");
+        for (_, commit) in self.history.iter().skip(after) {
+            if let Some(commit) = commit {
+                *sums.entry(commit.from).or_default() += u128::from(commit.amount_in);
+            }
+        }
+        sums
+    }
+
+    fn is_neighbour(&self, id: AccountId) -> bool {
+        id != AccountId::NODE && !self.plan.is_local(id)
+    }
+
+    /// Sums per account, each against its cap and per asset against the node's.
+    fn check_caps(&self, sums: &BTreeMap<AccountId, u128>, what: &str) -> Checked {
+        let mut assets: BTreeMap<_, u128> = BTreeMap::new();
+        for (id, sum) in sums {
+            let plan = self.plan.account(*id);
+            if *sum > plan.unsynced_max.into() {
+                let (name, cap) = (plan.name, plan.unsynced_max);
+                return complain(format!("I10: {what} {sum} of {name} is above its cap {cap}"));
+            }
+            *assets.entry((plan.code, plan.scale)).or_default() += sum;
+        }
+        for (asset, sum) in assets {
+            if sum > self.plan.unsynced_max.into() {
+                let cap = self.plan.unsynced_max;
+                return complain(format!("I10: {what} {sum} in {asset:?} is above the cap {cap}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Witness {
+    pub(crate) fn new(plans: &[NodePlan]) -> Self {
+        let books = |plan: &NodePlan| Books {
+            plan: plan.clone(),
+            history: Vec::new(),
+            recorded: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            open: BTreeSet::new(),
+            life: 0,
+        };
+        Self {
+            nodes: plans.iter().map(books).collect(),
+            hops: BTreeMap::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    pub(crate) fn plan(&self, node: usize) -> &NodePlan {
+        &self.nodes[node].plan
+    }
+
+    /// A scripted neighbour sends a Prepare, or what it says is one.
+    pub(crate) fn edge_asks(&mut self, key: HopKey, from: Party, to: usize, payer: AccountId, packet: &[u8]) {
+        let parsed = Prepare::parse(packet).ok();
+        let hop = Hop {
+            from,
+            to: Party::Node(to),
+            payee: AccountId::NODE,
+            payer,
+            amount: parsed.as_ref().map_or(0, Prepare::amount),
+            condition: parsed.as_ref().map_or([0; 32], Prepare::condition),
+            expires_at: parsed.as_ref().map_or(Timestamp::MIN, Prepare::expires_at),
+            deadline_ns: 0,
+            upstream: None,
+            is_open: false,
+            arrived: None,
+            decided: None,
+            released: None,
+            waits_until_ns: None,
+            is_promised: false,
+            receiver_commit: None,
+            receiver_lost: false,
+            sender_commit: None,
+            sender_lost: false,
+        };
+        self.tally.hops += 1;
+        self.hops.insert(key, hop);
+    }
+
+    /// A scripted neighbour got an answer.
+    pub(crate) fn edge_answered(&mut self, key: HopKey, packet: &[u8]) -> Checked {
+        let Some(hop) = self.hops.get(&key) else {
+            return complain(format!("an answer to a request that nobody sent: {key:?}"));
+        };
+        match Reply::parse(packet) {
+            Ok(Reply::Fulfill(fulfill)) if sha256(&fulfill.fulfillment()) != hop.condition => {
+                complain(format!("I4: a wrong fulfillment was passed on: {key:?}"))
+            }
+            Ok(Reply::Fulfill(_) | Reply::Reject(_)) => Ok(()),
+            Err(error) => complain(format!("an answer that is no packet: {key:?} {error}")),
+        }
+    }
+
+    /// Whether a scripted neighbour's packet was fulfilled; `None` without an answer.
+    pub(crate) fn outcome(&self, key: HopKey) -> Option<bool> {
+        self.hops.get(&key)?.released
+    }
+
+    /// One input of a node, the records and effects that came of it.
+    pub(crate) fn observe(
+        &mut self,
+        node: usize,
+        at: Moment,
+        seen: &Seen,
+        records: &[Vec<u8>],
+        effects: &[Effect],
+        links: &BTreeMap<u32, Link>,
+    ) -> Checked {
+        let commits = self.observe_records(node, records)?;
+        self.observe_input(node, at, seen, &commits)?;
+        let mut fulfilled = 0;
+        for effect in effects {
+            match &effect.action {
+                Action::Answer { link, request, packet } => {
+                    let key = link_of(links, *link)?.got(request.0);
+                    fulfilled += self.observe_answer(node, at, key, effect.after, packet, &commits)?;
+                }
+                Action::Forward { link, request, packet, .. } => {
+                    let link = link_of(links, *link)?;
+                    self.observe_forward(node, at, seen, link, request.0, packet)?;
+                }
+                Action::Disconnect { .. } | Action::Report(_) => {}
+            }
+        }
+        let books = &self.nodes[node];
+        let from_neighbours = commits.iter().filter(|(_, commit)| books.is_neighbour(commit.from));
+        let count = from_neighbours.count();
+        if count != fulfilled {
+            return complain(format!("I3: {fulfilled} fulfills were passed upstream for {count} commits"));
+        }
+        Ok(())
+    }
+
+    fn observe_records(&mut self, node: usize, records: &[Vec<u8>]) -> Result<Vec<(u64, Commit)>, String> {
+        let books = &mut self.nodes[node];
+        let mut commits = Vec::new();
+        for bytes in records {
+            let record = Record::decode(bytes).map_err(|error| error.to_string())?;
+            let commit = match record {
+                Record::Commit(commit) => Some(commit),
+                Record::Progress(_)
+                | Record::AccountPut { .. }
+                | Record::AccountDeleted { .. }
+                | Record::RoutePut { .. }
+                | Record::RouteDeleted { .. }
+                | Record::RatePut { .. }
+                | Record::RateDeleted { .. }
+                | Record::PaymentPut { .. }
+                | Record::Balance { .. }
+                | Record::Position { .. }
+                | Record::Counters { .. } => None,
+            };
+            books.history.push((bytes.clone(), commit));
+            let Some(commit) = commit else { continue };
+            let Commit { from, amount_in, to, amount_out } = commit;
+            if to != AccountId::NODE && books.plan.converted(from, to, amount_in) != Some(amount_out) {
+                return complain(format!("I5: {commit:?} is not what the rate gives"));
+            }
+            books.commit(&commit);
+            self.tally.commits += 1;
+            commits.push((books.history.len() as u64, commit));
+        }
+        Ok(commits)
+    }
+
+    /// Packets that end with this input, and the one that a Fulfill pays.
+    fn observe_input(&mut self, node: usize, at: Moment, seen: &Seen, commits: &[(u64, Commit)]) -> Checked {
+        let mut paid = None;
+        match seen {
+            Seen::Prepare { key, .. } => {
+                let life = self.nodes[node].life;
+                let hop = self.hops.get_mut(key).ok_or("a packet from nowhere")?;
+                hop.arrived = Some(life);
+            }
+            Seen::Reply { link, key, packet } => {
+                if let Some(hop) = self.hops.get(key).filter(|hop| hop.is_open)
+                    && let Ok(Reply::Fulfill(fulfill)) = Reply::parse(&packet[..])
+                    && sha256(&fulfill.fulfillment()) == hop.condition
+                    && at.now_ns < hop.deadline_ns
+                {
+                    paid = Some((*key, link.account, hop.amount));
+                }
+                self.close(node, *key);
+            }
+            Seen::Failed { key } => self.close(node, *key),
+            Seen::Timeout => {
+                let is_due = |key: &&HopKey| self.hops[*key].deadline_ns <= at.now_ns;
+                let due: Vec<_> = self.nodes[node].open.iter().filter(is_due).copied().collect();
+                due.into_iter().for_each(|key| self.close(node, key));
+            }
+            Seen::Other => {}
+        }
+        let books = &mut self.nodes[node];
+        let to_neighbours: Vec<_> = commits.iter().filter(|(_, commit)| books.is_neighbour(commit.to)).collect();
+        match (paid, &to_neighbours[..]) {
+            (None, []) => Ok(()),
+            (Some((key, account, amount)), [(lsn, commit)]) if (commit.to, commit.amount_out) == (account, amount) => {
+                add(&mut books.seen, account, amount.into());
+                self.hops.get_mut(&key).expect("it was looked up").sender_commit = Some(*lsn);
+                Ok(())
+            }
+            _ => complain(format!("I4: {to_neighbours:?} was booked where {paid:?} was due")),
+        }
+    }
+
+    fn close(&mut self, node: usize, key: HopKey) {
+        let Some(hop) = self.hops.get_mut(&key) else { return };
+        let books = &mut self.nodes[node];
+        if !books.open.remove(&key) {
+            return;
+        }
+        hop.is_open = false;
+        let upstream = hop.upstream.and_then(|key| self.hops.get(&key));
+        if let Some(upstream) = upstream {
+            let in_flight = books.in_flight.entry(upstream.payer).or_default();
+            *in_flight -= u128::from(upstream.amount);
+        }
+    }
+
+    /// Gives 1 for a Fulfill.
+    fn observe_answer(
+        &mut self,
+        node: usize,
+        at: Moment,
+        key: HopKey,
+        after: Durable,
+        packet: &[u8],
+        commits: &[(u64, Commit)],
+    ) -> Result<usize, String> {
+        let hop = self.hops.get_mut(&key).ok_or("an answer to nobody")?;
+        if hop.to != Party::Node(node) || hop.arrived.is_none() || hop.decided.is_some() {
+            return complain(format!("I3: a second end of {key:?}: {hop:?}"));
+        }
+        let reply = Reply::parse(packet).map_err(|error| error.to_string())?;
+        let Reply::Fulfill(fulfill) = reply else {
+            hop.decided = Some(false);
+            return Ok(0);
+        };
+        hop.decided = Some(true);
+        let lsn = match after {
+            Durable::Written(lsn) => lsn,
+            Durable::Synced { lsn, no_later_than_ns } => {
+                let until_ns = i128::from(no_later_than_ns) + at.boot_ns;
+                hop.waits_until_ns = u64::try_from(until_ns).ok();
+                lsn
+            }
+            Durable::Nothing => return complain(format!("a fulfill that waits for no record: {key:?}")),
+        };
+        let commit = commits.iter().find(|(of, _)| *of == lsn.0);
+        let is_right = |commit: &Commit| commit.from == hop.payer && commit.amount_in == hop.amount;
+        if !commit.is_some_and(|(_, commit)| is_right(commit)) {
+            return complain(format!("I3: the fulfill of {key:?} has no commit: {commit:?} for {hop:?}"));
+        }
+        if sha256(&fulfill.fulfillment()) != hop.condition {
+            return complain(format!("I4: a wrong fulfillment: {key:?}"));
+        }
+        hop.receiver_commit = Some(lsn.0);
+        let (payer, amount) = (hop.payer, hop.amount);
+        add(&mut self.nodes[node].seen, payer, -i128::from(amount));
+        Ok(1)
+    }
+
+    fn observe_forward(
+        &mut self,
+        node: usize,
+        at: Moment,
+        seen: &Seen,
+        link: Link,
+        request: u64,
+        packet: &[u8],
+    ) -> Checked {
+        let packet = Prepare::parse(packet).map_err(|error| error.to_string())?;
+        let key = link.asked(request);
+        if self.hops.get(&key).is_some_and(|hop| hop.is_open) {
+            return complain(format!("a request id is used again while it is in use: {key:?}"));
+        }
+        let expires_at = packet.expires_at();
+        if expires_at > at.wall.plus_ms(HOLD_MS_MAX) {
+            return complain(format!("I6: {key:?} is held longer than allowed"));
+        }
+        // What a node sends while it handles a packet is that packet, or its own senders' next.
+        let upstream = match seen {
+            Seen::Prepare { key, .. } if self.hops[key].condition == packet.condition() => Some(*key),
+            Seen::Prepare { .. } | Seen::Reply { .. } | Seen::Failed { .. } | Seen::Timeout | Seen::Other => None,
+        };
+        let books = &mut self.nodes[node];
+        if let Some(from) = upstream {
+            let from = &self.hops[&from];
+            if expires_at > from.expires_at.plus_ms(-WINDOW_MS) {
+                return complain(format!("I6: {key:?} expires less than a window earlier"));
+            }
+            let amount = books.plan.converted(from.payer, link.account, from.amount);
+            if amount != Some(packet.amount()) {
+                return complain(format!("I5: {} is passed on where {amount:?} is due: {key:?}", packet.amount()));
+            }
+            *books.in_flight.entry(from.payer).or_default() += u128::from(from.amount);
+        }
+        books.open.insert(key);
+        let left_ms = u64::try_from(expires_at.ms_since(at.wall)).unwrap_or(0);
+        let payer = match link.other {
+            Party::Node(other) => self.nodes[other].plan.id(NODES[node]),
+            Party::Edge(_) => AccountId::NODE,
+        };
+        let hop = Hop {
+            from: Party::Node(node),
+            to: link.other,
+            payee: link.account,
+            payer,
+            amount: packet.amount(),
+            condition: packet.condition(),
+            expires_at,
+            deadline_ns: at.now_ns + left_ms * 1_000_000,
+            upstream,
+            is_open: true,
+            arrived: None,
+            decided: None,
+            released: None,
+            waits_until_ns: None,
+            is_promised: false,
+            receiver_commit: None,
+            receiver_lost: false,
+            sender_commit: None,
+            sender_lost: false,
+        };
+        self.tally.hops += 1;
+        self.hops.insert(key, hop);
+        Ok(())
+    }
+
+    /// An answer leaves a node.
+    pub(crate) fn released(&mut self, now_ns: u64, key: HopKey, packet: &[u8]) -> Checked {
+        let hop = self.hops.get_mut(&key).ok_or("an answer to nobody left")?;
+        let is_fulfill = matches!(Reply::parse(packet), Ok(Reply::Fulfill(_)));
+        if hop.released.is_some() || hop.decided != Some(is_fulfill) {
+            return complain(format!("I3: what left is not what was decided: {key:?} {hop:?}"));
+        }
+        hop.released = Some(is_fulfill);
+        hop.is_promised = hop.waits_until_ns.is_some_and(|until_ns| now_ns < until_ns);
+        Ok(())
+    }
+
+    /// After each step of a node.
+    pub(crate) fn check(&self, node: usize, core: &Connector, synced: u64) -> Checked {
+        let books = &self.nodes[node];
+        self.check_balances(node, core.ledger())?;
+        if core.in_flight_count() != books.open.len() {
+            let (core, seen) = (core.in_flight_count(), books.open.len());
+            return complain(format!("I3: {core} packets are in flight where {seen} were seen"));
+        }
+        let mut at_risk = books.commits_after(synced);
+        for account in core.ledger().accounts() {
+            let (id, plan) = (account.id, books.plan.account(account.id));
+            let in_flight = account.exposure().in_flight;
+            let seen = books.in_flight.get(&id).copied().unwrap_or_default();
+            if books.is_neighbour(id) && in_flight != seen {
+                return complain(format!("{} has {in_flight} in flight where {seen} was seen", plan.name));
+            }
+            let in_flight_signed = i128::try_from(in_flight).expect("bounded by credit");
+            if account.balance() - in_flight_signed < plan.balance_min {
+                let (name, balance, min) = (plan.name, account.balance(), plan.balance_min);
+                return complain(format!("I2: {name} has {balance} less {in_flight}, below {min}"));
+            }
+            *at_risk.entry(id).or_default() += in_flight;
+        }
+        books.check_caps(&at_risk, "what is in flight and unsynced")
+    }
+
+    fn check_balances(&self, node: usize, ledger: &Ledger) -> Checked {
+        let books = &self.nodes[node];
+        let mut sums: BTreeMap<_, i128> = BTreeMap::new();
+        for account in ledger.accounts() {
+            let name = books.plan.account(account.id).name;
+            let recorded = books.recorded.get(&account.id).copied().unwrap_or_default();
+            let seen = books.seen.get(&account.id).copied().unwrap_or_default();
+            let balance = account.balance();
+            if balance != recorded {
+                return complain(format!("I7: {name} has {balance}, the records say {recorded}"));
+            }
+            if books.is_neighbour(account.id) && balance != seen {
+                return complain(format!("I11: {name} has {balance}, what was seen says {seen}"));
+            }
+            *sums.entry(account.settings.asset.clone()).or_default() += balance;
+        }
+        for (asset, position, _) in ledger.positions() {
+            let sum = sums.get(asset).copied().unwrap_or_default() + position;
+            if sum != 0 {
+                return complain(format!("I1: the accounts in {asset} sum to {sum}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A record that recovery read must be the one that was appended.
+    pub(crate) fn check_replayed(&self, node: usize, lsn: u64, payload: &[u8]) -> Checked {
+        let index = usize::try_from(lsn).expect("few records") - 1;
+        match self.nodes[node].history.get(index) {
+            Some((bytes, _)) if bytes == payload => Ok(()),
+            _ => complain(format!("I7: record {lsn} came back as another one")),
+        }
+    }
+
+    /// A node came back with the records up to `last`.
+    pub(crate) fn recovered(&mut self, node: usize, death: Death, last: u64, ledger: &Ledger) -> Checked {
+        let least = match death.power_cut || death.failed {
+            true => death.synced,
+            false => death.written,
+        };
+        let books = &mut self.nodes[node];
+        // On a journal that failed, the core's numbers went on without it, so there is no upper end.
+        if last < least || last > books.history.len() as u64 {
+            let Death { power_cut, written, synced, .. } = death;
+            return complain(format!("recovered {last} of {written} written, {synced} synced; power cut: {power_cut}"));
+        }
+        let lost = books.commits_after(last);
+        books.check_caps(&lost, "G2: what was lost")?;
+        for (id, sum) in &lost {
+            let cap = u128::from(books.plan.account(*id).unsynced_max);
+            let of_cap = u64::try_from(sum * 1_000 / cap).expect("at most the cap");
+            self.tally.lost_of_cap = self.tally.lost_of_cap.max(of_cap);
+        }
+        match death.power_cut {
+            true => self.tally.power_cuts += 1,
+            false => self.tally.kills += 1,
+        }
+        let keep = usize::try_from(last).expect("few records");
+        let gone = books.history.split_off(keep);
+        self.tally.lost += gone.iter().filter(|(_, commit)| commit.is_some()).count() as u64;
+        books.life += 1;
+        books.recorded.clear();
+        let commits: Vec<_> = books.history.iter().filter_map(|(_, commit)| *commit).collect();
+        commits.iter().for_each(|commit| books.commit(commit));
+        books.open.clear();
+        books.in_flight.clear();
+        self.recovered_hops(node, death, last)?;
+        self.check_balances(node, ledger)
+    }
+
+    fn recovered_hops(&mut self, node: usize, death: Death, last: u64) -> Checked {
+        let mut seen = BTreeMap::new();
+        for (key, hop) in &mut self.hops {
+            if hop.from == Party::Node(node) {
+                hop.is_open = false;
+                if hop.sender_commit.is_some_and(|lsn| lsn > last) {
+                    hop.sender_commit = None;
+                    hop.sender_lost = true;
+                }
+                if hop.sender_commit.is_some() {
+                    add(&mut seen, hop.payee, hop.amount.into());
+                }
+            }
+            if hop.to == Party::Node(node) {
+                if hop.receiver_commit.is_some_and(|lsn| lsn > last) {
+                    let was_sent = hop.released == Some(true);
+                    if was_sent && !death.failed && (!death.power_cut || hop.is_promised) {
+                        return complain(format!("G1: a fulfill was sent and its commit is gone: {key:?} {hop:?}"));
+                    }
+                    hop.receiver_commit = None;
+                    hop.receiver_lost = was_sent;
+                }
+                if hop.receiver_commit.is_some() {
+                    add(&mut seen, hop.payer, -i128::from(hop.amount));
+                }
+            }
+        }
+        self.nodes[node].seen = seen;
+        Ok(())
+    }
+
+    /// Once all is quiet: nothing is held, every packet has its end, and neighbours agree but for
+    /// what a crash or a lost or late answer explains, to the unit.
+    pub(crate) fn check_quiet(&mut self, cores: &[&Connector]) -> Checked {
+        for (node, core) in cores.iter().enumerate() {
+            let name = NODES[node];
+            if let Some(account) = core.ledger().accounts().find(|account| !account.is_idle()) {
+                return complain(format!("I12: {name} holds {:?} of {}", account.exposure(), account.settings.name));
+            }
+            let mut payments = core.ledger().payments().values();
+            if let Some(payment) = payments.find(|payment| payment.end.is_none()) {
+                return complain(format!("I12: payment {} of {name} has no end", payment.id.0));
+            }
+        }
+        let mut differences: BTreeMap<(usize, usize), i128> = BTreeMap::new();
+        for (key, hop) in &self.hops {
+            if let Party::Node(node) = hop.to
+                && hop.arrived == Some(self.nodes[node].life)
+                && hop.decided.is_none()
+            {
+                return complain(format!("I3: {} never answered {key:?} {hop:?}", NODES[node]));
+            }
+            let (Party::Node(from), Party::Node(to)) = (hop.from, hop.to) else { continue };
+            let difference = differences.entry((from.min(to), from.max(to))).or_default();
+            match (hop.receiver_commit, hop.sender_commit) {
+                (Some(_), None) => {
+                    self.tally.undelivered += 1;
+                    *difference -= i128::from(hop.amount);
+                }
+                (None, Some(_)) if hop.receiver_lost => {
+                    self.tally.forgotten += 1;
+                    *difference += i128::from(hop.amount);
+                }
+                (None, Some(_)) => {
+                    return complain(format!("I9: {key:?} was paid and never charged: {hop:?}"));
+                }
+                (None, None) | (Some(_), Some(_)) => {}
+            }
+        }
+        for ((a, b), difference) in differences {
+            let balance = |of: usize, with: usize| {
+                let account = cores[of].ledger().account_by_name(NODES[with]);
+                account.expect("neighbours have accounts").balance()
+            };
+            let sum = balance(a, b) + balance(b, a);
+            if sum != difference {
+                let (a, b) = (NODES[a], NODES[b]);
+                return complain(format!("I9: {a} and {b} differ by {sum} where {difference} is explained"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn link_of(links: &BTreeMap<u32, Link>, link: LinkId) -> Result<Link, String> {
+    match link {
+        LinkId::Session { serial, .. } => links.get(&serial).copied().ok_or(format!("no link {serial}")),
+        LinkId::Local | LinkId::Http(_) | LinkId::Waiting { .. } => Err(format!("{link:?} is no session")),
+    }
+}

@@ -1,0 +1,65 @@
+//! Faults of the node's own, put in on purpose: the checkers must catch each of them.
+//!
+//! They are made where the simulator touches the node (its shell, its clock, what goes in and comes
+//! out), so the code that ships has no switch for them.
+
+macro_rules! mutants {
+    ($($(#[doc = $doc:literal])* $name:ident = $word:literal,)*) => {
+        /// One fault put in on purpose.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Mutant {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl Mutant {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// Its name.
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)*
+                }
+            }
+        }
+    };
+}
+
+mutants! {
+    /// What waits for the disk does not wait.
+    GateDropped = "gate-dropped",
+    /// Effects leave before their records are written.
+    WriteAfterSend = "write-after-send",
+    /// The core is told that what was written is safe.
+    WrittenCountsAsSynced = "written-counts-as-synced",
+    /// Recovery believes a record that did not reach the disk whole.
+    TornRecordAccepted = "torn-record-accepted",
+    /// Recovery applies the last commit again.
+    CommitReplayedTwice = "commit-replayed-twice",
+    /// Recovery leaves the last commit out.
+    CommitForgotten = "commit-forgotten",
+    /// A Fulfill that comes after the deadline counts.
+    LateFulfillPaid = "late-fulfill-paid",
+    /// The monotonic clock follows a step of the wall clock.
+    ClockStepRevives = "clock-step-revives",
+    /// Request ids come round while they are in use.
+    RequestIdReused = "request-id-reused",
+    /// A wrong preimage counts.
+    PreimageUnchecked = "preimage-unchecked",
+    /// A Reject pays.
+    RejectCreatesCredit = "reject-creates-credit",
+    /// What was fulfilled is rejected upstream.
+    FulfillTurnedReject = "fulfill-turned-reject",
+    /// A packet is answered twice.
+    AnsweredTwice = "answered-twice",
+    /// Timeouts do not reach the core.
+    HoldLeaked = "hold-leaked",
+    /// A packet keeps its expiry.
+    ExpiryKept = "expiry-kept",
+    /// The next hop gets one unit more.
+    RoundedUp = "rounded-up",
+    /// Accounts may owe one unit more than the operator said.
+    LimitOffByOne = "limit-off-by-one",
+    /// No cap on what is in flight or unsynced.
+    CapLifted = "cap-lifted",
+}
