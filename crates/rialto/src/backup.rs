@@ -40,31 +40,32 @@ fn create(args: &BackupNodeArgs) -> Result<(), Failure> {
         return Err(Failure::failed(message));
     }
     let source = data_dir(&args.config)?.join(JOURNAL_FOLDER);
-    let before = journal::read(&source)?;
-    journal::sound(&before)?;
     let parent = parent(backup);
     fs::create_dir_all(parent).map_err(cannot("make", parent))?;
-    let mut copies = 0;
-    let (copy, found) = loop {
-        if copies == COPIES_MAX {
-            let message = format!("{} keeps changing: try again", source.display());
-            return Err(Failure::new(Exit::TryAgain, message));
-        }
-        copies += 1;
+    let (copy, found) = take(&source, parent)?;
+    put(copy, backup)?;
+    done(args, backup, &found, "copied to")
+}
+
+/// A sound copy of a journal that may be in use, in a new folder within `parent`.
+fn take(source: &Path, parent: &Path) -> Result<(TempDir, Inspection), Failure> {
+    let before = journal::read(source)?;
+    journal::sound(&before)?;
+    for _ in 0..COPIES_MAX {
         let copy = new_folder(parent)?;
-        match copy_journal(&source, copy.path()) {
+        match copy_journal(source, copy.path()) {
             // A checkpoint of the node has just replaced it.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            copied => copied.map_err(cannot("copy", &source))?,
+            copied => copied.map_err(cannot("copy", source))?,
         }
         let found = journal::read(copy.path())?;
         // All that was there when the command was given is in it, whatever happened since.
         if found.is_sound() && found.books.last >= before.books.last {
-            break (copy, found);
+            return Ok((copy, found));
         }
-    };
-    put(copy, backup)?;
-    done(args, backup, &found, "copied to")
+    }
+    let message = format!("{} keeps changing: try again", source.display());
+    Err(Failure::new(Exit::TryAgain, message))
 }
 
 fn verify(args: &BackupVerifyArgs) -> Result<(), Failure> {
@@ -176,4 +177,116 @@ fn parent(path: &Path) -> &Path {
 fn cannot(what: &'static str, path: &Path) -> impl Fn(io::Error) -> Failure {
     let path = path.to_owned();
     move |error| Failure::failed(format!("cannot {what} {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, AtomicU64, Ordering},
+        },
+        thread,
+    };
+
+    use rialto_journal::{FileDisk, Journal, Lsn, Options};
+    use rialto_ledger::{AccountId, AccountSettings, Commit, Ledger, Limits, Record, Relation};
+
+    use super::*;
+
+    fn account(id: u32, name: &str) -> Record {
+        let settings = AccountSettings {
+            name: name.to_owned(),
+            relation: Relation::Peer,
+            asset: "USD/9".parse().unwrap(),
+            ilp_address: None,
+            limits: Limits::default(),
+            spread: None,
+            incoming_tokens: Vec::new(),
+            http: None,
+            btp: None,
+            paused: false,
+        };
+        Record::AccountPut {
+            id: AccountId(id),
+            settings: Box::new(settings),
+        }
+    }
+
+    /// Two accounts, then one unit from the first to the second per record, in small segments with
+    /// a checkpoint every hundred records, until told to stop.
+    fn keep_books(folder: &Path, written: &AtomicU64, stop: &AtomicBool) {
+        let options = Options {
+            id: 7,
+            segment_bytes: 1000,
+        };
+        let nothing = |_: rialto_journal::Replay<'_>| Ok::<(), io::Error>(());
+        let (journal, _) =
+            Journal::open(Arc::new(FileDisk::new(folder)), options, nothing).unwrap();
+        let mut ledger = Ledger::default();
+        let mut append = |record: &Record| {
+            ledger.apply(record).unwrap();
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            let lsn = journal.append(&bytes).unwrap();
+            if lsn.0 % 3 == 0 {
+                written.store(journal.write().unwrap().0, Ordering::Release);
+            }
+            if lsn.0 % 100 == 0 {
+                let state = ledger.snapshot().into_iter().map(|record| {
+                    let mut bytes = Vec::new();
+                    record.encode(&mut bytes);
+                    bytes
+                });
+                journal.checkpoint(Lsn(lsn.0), state).unwrap();
+            }
+        };
+        append(&account(1, "alice"));
+        append(&account(2, "bob"));
+        while !stop.load(Ordering::Relaxed) {
+            append(&Record::Commit(Commit {
+                from: AccountId(1),
+                amount_in: 1,
+                to: AccountId(2),
+                amount_out: 1,
+            }));
+        }
+    }
+
+    #[test]
+    fn a_copy_beside_checkpoints_and_new_segments_is_a_whole_prefix() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join(JOURNAL_FOLDER);
+        let (written, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| keep_books(&source, &written, &stop));
+            let (mut taken, mut tries) = (0, 0);
+            while taken < 20 {
+                let before = written.load(Ordering::Acquire);
+                if before < 2 {
+                    thread::yield_now();
+                    continue;
+                }
+                tries += 1;
+                match take(&source, folder.path()) {
+                    Ok((_copy, found)) => {
+                        let books = found.books;
+                        assert!(books.last >= before);
+                        let balances: Vec<_> =
+                            books.accounts.iter().map(|line| line.balance).collect();
+                        let moved = i128::from(books.last) - 2;
+                        assert_eq!(balances, [-moved, moved]);
+                        taken += 1;
+                    }
+                    // This journal is replaced more often than any node's.
+                    Err(failure) => assert_eq!(failure.exit, Exit::TryAgain, "{failure}"),
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+            println!(
+                "{taken} copies in {tries} tries, {} records",
+                written.load(Ordering::Acquire)
+            );
+        });
+    }
 }

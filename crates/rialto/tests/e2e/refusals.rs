@@ -459,17 +459,28 @@ fn a_node_that_cannot_start_says_why_and_writes_nothing() {
     let mut node = taken;
     assert_eq!(node.terminate(), 0);
     let journal = node.folder().join("data/journal");
-    let files = || fs::read_dir(&journal).unwrap().map(|entry| entry.unwrap().path());
+    let files = || {
+        fs::read_dir(&journal)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+    };
     for file in files().filter(|file| fs::metadata(file).unwrap().len() > 12) {
         let mut bytes = fs::read(&file).unwrap();
         bytes[8..12].copy_from_slice(&99u32.to_le_bytes());
         fs::write(&file, bytes).unwrap();
     }
-    let contents = || files().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>();
+    let contents = || {
+        files()
+            .map(|file| fs::read(file).unwrap())
+            .collect::<Vec<_>>()
+    };
     let before = contents();
     let (code, said) = run_badly(&node);
     assert_eq!(code, 78, "{said}");
-    assert!(said.contains("has format version 99") && said.contains("journal"), "{said}");
+    assert!(
+        said.contains("has format version 99") && said.contains("journal"),
+        "{said}"
+    );
     assert_eq!(contents(), before, "nothing is written");
 }
 
