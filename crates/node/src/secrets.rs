@@ -94,7 +94,7 @@ impl NodeSecret {
         Ok(Self::new(root))
     }
 
-    fn new(root: [u8; 32]) -> Self {
+    pub(crate) fn new(root: [u8; 32]) -> Self {
         let key = UnboundKey::new(&AES_256_GCM, &derive(&root, "rialto sealing"));
         let sealing = LessSafeKey::new(key.expect("the key has 32 bytes"));
         Self {

@@ -190,8 +190,10 @@ impl Shell {
     }
 
     fn hold_back(&self, effect: Effect, synced: Lsn, now_ns: u64) -> Option<Action> {
-        let now_ns = self.gate_time(now_ns);
-        let action = self.gate.lock().pass(effect, synced, now_ns);
+        let mut gate = self.gate.lock();
+        // Under the lock, so that a failure is seen here or this action by who releases all of them.
+        let action = gate.pass(effect, synced, self.gate_time(now_ns));
+        drop(gate);
         // The record may have been synced between the reading of `synced` and the gate.
         self.release_synced();
         action
@@ -376,5 +378,133 @@ impl Shell {
     /// Whether the journal failed.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng;
+    use rialto_connector::{RequestId, Settings, command::PaymentRequest};
+    use rialto_journal::{Options, SimDisk};
+    use rialto_ledger::{AccountId, AccountSettings, Limits, Relation};
+    use rialto_packet::PrepareBuilder;
+
+    use super::*;
+
+    /// SHA-256 of the fulfillment that everybody knows, which answers a ping.
+    const PING: &[u8; 32] = b"pingpingpingpingpingpingpingping";
+
+    /// A strict node whose journal nobody syncs, with a local account.
+    fn shell() -> Shell {
+        let settings = Settings {
+            strict: true,
+            ..Settings::new("test.node".parse().unwrap())
+        };
+        let connector = Connector::new(settings, [0; 32], ChaCha20Rng::from_seed([0; 32]));
+        let journal = Journal::open(Arc::new(SimDisk::new()), Options::default(), |_| {
+            Ok::<_, std::io::Error>(())
+        });
+        let (journal, _) = journal.unwrap();
+        let shell = Shell::new(connector, journal, NodeSecret::new([0; 32]), 1);
+        let account = AccountSettings {
+            name: "alice".to_owned(),
+            relation: Relation::Local,
+            asset: "USD/9".parse().unwrap(),
+            ilp_address: None,
+            limits: Limits {
+                balance_min: -1_000,
+                ..Limits::default()
+            },
+            spread: None,
+            incoming_tokens: Vec::new(),
+            http: None,
+            btp: None,
+            paused: false,
+        };
+        step(&shell, |core, _, out| {
+            core.account_create(account, out).unwrap()
+        });
+        shell.journal.sync().unwrap();
+        shell
+    }
+
+    fn step<T>(shell: &Shell, decide: impl FnOnce(&mut Connector, Now, &mut Effects) -> T) -> T {
+        shell.step(&mut Effects::default(), Some, decide).0
+    }
+
+    /// A packet that is fulfilled by the node itself.
+    fn ping(shell: &Shell) {
+        step(shell, |core, now, out| {
+            let condition = rialto_links::hash_token(PING).0;
+            let packet = PrepareBuilder {
+                amount: 1,
+                expires_at: now.wall.plus_ms(60_000),
+                condition,
+                destination: "test.node".parse::<rialto_packet::Address>().unwrap().as_ref(),
+                data: &[],
+            };
+            let prepare = Input::Prepare {
+                account: AccountId(1),
+                link: LinkId::Waiting { worker: 0 },
+                request: RequestId(7),
+                packet: BytesMut::from(&packet.encode().unwrap()[..]),
+            };
+            core.handle(now, prepare, out);
+        });
+    }
+
+    fn answered(shell: &Shell) -> usize {
+        let mut actions = Vec::new();
+        shell.mailboxes[0].take(&mut actions);
+        let answers = actions
+            .iter()
+            .filter(|action| matches!(action, Action::Answer { .. }));
+        answers.count()
+    }
+
+    #[test]
+    fn a_node_is_not_quiet_while_a_fulfill_waits_for_the_disk() {
+        let shell = shell();
+        assert!(shell.is_quiet());
+        ping(&shell);
+        assert_eq!(shell.read(Connector::in_flight_count), 0);
+        assert_eq!(answered(&shell), 0);
+        assert!(!shell.is_quiet());
+        shell.journal.sync().unwrap();
+        shell.release_synced();
+        assert!(shell.is_quiet());
+        assert_eq!(answered(&shell), 1);
+    }
+
+    #[test]
+    fn a_failed_journal_holds_no_fulfill_back_and_takes_no_record() {
+        let shell = shell();
+        ping(&shell);
+        assert_eq!(answered(&shell), 0);
+        // Too large for the journal, which is sound otherwise.
+        let request = PaymentRequest {
+            account: "alice".to_owned(),
+            idempotency_key: "key".to_owned(),
+            request: String::new(),
+            receiver: "x".repeat(2 << 20),
+        };
+        step(&shell, |core, now, out| {
+            core.payment_create(now, request, out).unwrap()
+        });
+        assert!(shell.has_failed());
+        assert_eq!(shell.timer_at_ns(), 0);
+        shell.release_overdue();
+        assert_eq!(answered(&shell), 1);
+
+        let written = shell.journal.written();
+        step(&shell, |core, _, out| {
+            core.route_put("test.x".parse().unwrap(), "alice", out)
+                .unwrap()
+        });
+        assert_eq!(shell.journal.written(), written);
+        ping(&shell);
+        assert_eq!(answered(&shell), 1, "refused");
     }
 }

@@ -6,6 +6,7 @@
 )]
 
 mod harness;
+mod hostile;
 mod interop;
 mod kill;
 mod long;

@@ -1,0 +1,882 @@
+//! Neighbours and strangers that mean harm, against the real binary. Each may spoil its own packets
+//! only: meanwhile everyone else's are all fulfilled, memory stays within a bound, and afterwards the
+//! books add up.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, BufRead, BufReader, ErrorKind, Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use rialto_packet::Prepare;
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{ADMIN_TOKEN, CREDIT, Node, wait_for},
+    raw::{self, BINARY_WHOLE, Btp, Client, OCTETS, Received, Server, outcome, write_websocket},
+};
+
+const ALICE: &str = "token-from-alice-to-hub";
+const EVE: &str = "token-from-eve-to-hub";
+const CAROL: &str = "token-from-carol-to-hub";
+
+/// Of the whole node, whatever is done to it: in the tests' own build it has some 40,000 at rest.
+const MEMORY_KIB_MAX: u64 = 200_000;
+
+/// Clients of carol's over HTTP, beside one over BTP.
+const OTHERS: usize = 3;
+
+/// Packets of others that have to be fulfilled in each test, so that it says something.
+const OTHERS_COUNT_MIN: u64 = 100;
+
+/// A hub with others at work: carol sends to dave, one packet after the other from each client. There
+/// is also alice, who may send what a test wants; it adds eve.
+struct World {
+    hub: Node,
+    _dave: Server,
+    stop: Arc<AtomicBool>,
+    count: Arc<AtomicU64>,
+    others: Vec<thread::JoinHandle<BTreeMap<String, u64>>>,
+}
+
+impl World {
+    fn start() -> Self {
+        let dave = Server::start(|packet| Some((200, OCTETS, raw::fulfill(packet))));
+        let hub = Node::start("hub", "test.hub", "");
+        for (name, token) in [("alice", ALICE), ("carol", CAROL)] {
+            hub.account(json!({
+                "name": name, "relation": "child", "asset_code": "USD", "asset_scale": 9,
+                "limits": {"balance_min": CREDIT}, "incoming_token": token,
+            }));
+        }
+        hub.account(json!({
+            "name": "dave", "relation": "child", "asset_code": "USD", "asset_scale": 9,
+            "http": {"url": format!("http://{}/ilp", dave.address), "token": "t"},
+        }));
+        let stop = Arc::new(AtomicBool::new(false));
+        let count = Arc::new(AtomicU64::new(0));
+        let mut world = Self {
+            hub,
+            _dave: dave,
+            stop,
+            count,
+            others: Vec::new(),
+        };
+        for _ in 0..OTHERS {
+            let mut client = Client::new(world.hub.node, "/accounts/carol/ilp", CAROL);
+            world.send_from_others(move |packet| client.send(packet).map(|it| outcome(&it)));
+        }
+        let mut session = Btp::connect(world.hub.node, "carol", CAROL);
+        world.send_from_others(move |packet| session.send(packet).map(|it| outcome(&it)));
+        world
+    }
+
+    fn send_from_others(&mut self, mut send: impl FnMut(&[u8]) -> Option<String> + Send + 'static) {
+        let (stop, count) = (Arc::clone(&self.stop), Arc::clone(&self.count));
+        self.others.push(thread::spawn(move || {
+            let mut outcomes = BTreeMap::new();
+            while !stop.load(Ordering::Relaxed) {
+                let packet = raw::prepare(raw::next_number(), 1, "test.hub.dave.x", 20_000);
+                let outcome = send(&packet).unwrap_or_else(|| "broken off".to_owned());
+                *outcomes.entry(outcome).or_default() += 1;
+                count.fetch_add(1, Ordering::Relaxed);
+                // Everyday traffic, not a second attack.
+                thread::park_timeout(Duration::from_millis(2));
+            }
+            outcomes
+        }));
+    }
+
+    /// Another account, which may receive and send.
+    fn eve(&self, extra: &Value) {
+        let mut eve = json!({
+            "name": "eve", "relation": "child", "asset_code": "USD", "asset_scale": 9,
+            "limits": {"balance_min": CREDIT}, "incoming_token": EVE,
+        });
+        let settings = eve.as_object_mut().unwrap();
+        settings.extend(extra.as_object().unwrap().clone());
+        self.hub.account(eve);
+    }
+
+    fn eve_over_btp(&self) -> Btp {
+        self.eve(&json!({}));
+        Btp::connect(self.hub.node, "eve", EVE)
+    }
+
+    fn alice(&self) -> Btp {
+        Btp::connect(self.hub.node, "alice", ALICE)
+    }
+
+    fn account(&self, name: &str) -> Value {
+        self.hub.ok("GET", &format!("/v1/accounts/{name}"), None)
+    }
+
+    /// What one account's sender got, all at once.
+    fn send(&self, packets: &[Vec<u8>]) -> BTreeMap<String, usize> {
+        let mut outcomes = BTreeMap::new();
+        for reply in self.alice().send_all(packets) {
+            *outcomes.entry(outcome(&reply)).or_default() += 1;
+        }
+        outcomes
+    }
+
+    /// Others did not notice, nothing is left in flight, the books add up, memory is bounded.
+    fn end(self, what: &str) -> Node {
+        wait_for("some traffic of others", || {
+            (self.count.load(Ordering::Relaxed) >= OTHERS_COUNT_MIN).then_some(())
+        });
+        self.stop.store(true, Ordering::Relaxed);
+        let mut outcomes = BTreeMap::<String, u64>::new();
+        for thread in self.others {
+            for (outcome, count) in thread.join().unwrap() {
+                *outcomes.entry(outcome).or_default() += count;
+            }
+        }
+        let packets = outcomes.get("fulfill").copied().unwrap_or_default();
+        assert_eq!(outcomes.len(), 1, "{what}: others were hurt: {outcomes:?}");
+        wait_for("the end of all packets", || {
+            let metrics = self.hub.ok("GET", "/metrics", None);
+            metrics
+                .as_str()
+                .unwrap()
+                .contains("\nrialto_in_flight_packets 0\n")
+                .then_some(())
+        });
+        assert_eq!(-self.hub.balance("carol"), i128::from(packets));
+        assert_eq!(self.hub.balance("dave"), i128::from(packets));
+        self.hub.assert_books_add_up();
+        let memory_kib = self.hub.memory_kib();
+        assert!(memory_kib <= MEMORY_KIB_MAX, "{what}: {memory_kib} KiB");
+        println!(
+            "{what}: {packets} of {packets} packets of others fulfilled, \
+             {memory_kib} KiB at most"
+        );
+        self.hub
+    }
+}
+
+fn packets(count: usize, destination: &str, life_ms: i64, data_len: usize) -> Vec<Vec<u8>> {
+    let packet = |_| raw::prepare_with_data(raw::next_number(), 10, destination, life_ms, data_len);
+    (0..count).map(packet).collect()
+}
+
+fn only(outcome: &str, count: usize) -> BTreeMap<String, usize> {
+    BTreeMap::from([(outcome.to_owned(), count)])
+}
+
+#[test]
+fn a_peer_that_never_answers_costs_its_own_packets_only() {
+    const COUNT: usize = 1_000;
+    let world = World::start();
+    let silent = Server::start(|_| None);
+    world.eve(&json!({
+        "http": {"url": format!("http://{}/ilp", silent.address), "token": "t"},
+    }));
+    // More than there are lanes to her: the others wait for one until their time is up.
+    let sent = world.send(&packets(COUNT, "test.hub.eve.x", 3_000, 32));
+    assert_eq!(sent, only("R00 expiry.timed_out", COUNT));
+    // The same with a session that takes everything and says nothing.
+    world
+        .hub
+        .ok("PATCH", "/v1/accounts/eve", Some(json!({"http": null})));
+    let eve = Btp::connect(world.hub.node, "eve", EVE);
+    let sent = world.send(&packets(COUNT, "test.hub.eve.x", 3_000, 32));
+    assert_eq!(sent, only("R00 expiry.timed_out", COUNT));
+    drop(eve);
+    assert_eq!(
+        (world.hub.balance("alice"), world.hub.balance("eve")),
+        (0, 0)
+    );
+    world.end("a peer that never answers");
+}
+
+#[test]
+fn a_peer_that_reads_a_byte_a_second_over_btp_is_disconnected() {
+    const COUNT: usize = 2_000;
+    let world = World::start();
+    let eve = world.eve_over_btp();
+    let gone = Arc::new(AtomicBool::new(false));
+    let done = Arc::clone(&gone);
+    let reading = thread::spawn(move || read_slowly(&eve.writer, &done));
+    // 64 MiB, which neither sockets nor outbox hold.
+    let sent = world.send(&packets(COUNT, "test.hub.eve.x", 8_000, 32_000));
+    let expired = sent.get("R00 expiry.timed_out").copied();
+    let unsent = sent.get("T01 link.closed").copied();
+    let refused = unsent.unwrap_or_default();
+    assert_eq!(expired.unwrap_or_default() + refused, COUNT, "{sent:?}");
+    assert!(refused > 0, "she was let go: {sent:?}");
+    assert_eq!(world.account("eve")["link"], "down");
+    gone.store(true, Ordering::Relaxed);
+    reading.join().unwrap();
+    world.end("one byte a second over BTP");
+}
+
+#[test]
+fn a_peer_that_reads_and_writes_a_byte_a_second_over_http_holds_up_nobody() {
+    const COUNT: usize = 6_000;
+    let world = World::start();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let gone = Arc::new(AtomicBool::new(false));
+    let done = Arc::clone(&gone);
+    let accepting = thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            if done.load(Ordering::Relaxed) {
+                return;
+            }
+            let done = Arc::clone(&done);
+            thread::spawn(move || read_slowly(&stream, &done));
+        }
+    });
+    world.eve(&json!({"http": {"url": format!("http://{address}/ilp"), "token": "t"}}));
+    let sent = world.send(&packets(COUNT, "test.hub.eve.x", 6_000, 32_000));
+    println!("{sent:?}");
+    gone.store(true, Ordering::Relaxed);
+    let _ = TcpStream::connect(address);
+    accepting.join().unwrap();
+    let expired = sent.get("R00 expiry.timed_out").copied();
+    let refused = sent.get("T01 link.timeout").copied();
+    assert_eq!(
+        expired.unwrap_or_default() + refused.unwrap_or_default(),
+        COUNT,
+        "{sent:?}"
+    );
+    world.end("one byte a second over HTTP");
+}
+
+/// Reads a byte, and writes one of an answer, each second.
+fn read_slowly(mut stream: &TcpStream, done: &AtomicBool) {
+    let mut answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
+        .iter()
+        .cycle();
+    while !done.load(Ordering::Relaxed) {
+        let mut byte = [0];
+        if !matches!(stream.read(&mut byte), Ok(1)) {
+            return;
+        }
+        if stream.write_all(&[*answer.next().unwrap()]).is_err() {
+            return;
+        }
+        thread::park_timeout(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn duplicate_and_late_replies_pay_nobody_twice() {
+    const COUNT: usize = 100;
+    let world = World::start();
+    let mut eve = world.eve_over_btp();
+    let packets_sent = packets(COUNT, "test.hub.eve.x", 20_000, 32);
+    let mut alice = world.alice();
+    let sending = thread::spawn(move || alice.send_all(&packets_sent));
+    for _ in 0..COUNT {
+        let (request, packet) = eve.read_prepare().unwrap();
+        for _ in 0..3 {
+            eve.reply(request, &raw::fulfill(&packet)).unwrap();
+        }
+    }
+    let replies = sending.join().unwrap();
+    assert!(replies.iter().all(|reply| outcome(reply) == "fulfill"));
+    assert_eq!(world.hub.balance("eve"), 10 * COUNT as i128);
+
+    // The same packets' answers after their time, each twice.
+    let packets_sent = packets(COUNT, "test.hub.eve.x", 2_500, 32);
+    let mut alice = world.alice();
+    let sending = thread::spawn(move || alice.send_all(&packets_sent));
+    let held: Vec<_> = (0..COUNT).map(|_| eve.read_prepare().unwrap()).collect();
+    let replies = sending.join().unwrap();
+    let expired = |reply| outcome(reply) == "R00 expiry.timed_out";
+    assert!(replies.iter().all(expired));
+    for (request, packet) in &held {
+        for _ in 0..2 {
+            eve.reply(*request, &raw::fulfill(packet)).unwrap();
+        }
+    }
+    wait_for("the late fulfills to be counted", || {
+        (world.account("eve")["stats"]["late_fulfills"] == COUNT).then_some(())
+    });
+    // Answers to requests that were never made.
+    for request in [0, 1, u32::MAX] {
+        eve.reply(request, &raw::fulfill(&held[0].1)).unwrap();
+    }
+    let stats = world.account("eve")["stats"].clone();
+    assert_eq!(stats["late_amount"], (10 * COUNT).to_string());
+    assert_eq!(world.hub.balance("eve"), 10 * COUNT as i128);
+    assert_eq!(world.hub.balance("alice"), -10 * COUNT as i128);
+    world.end("duplicate and late replies");
+}
+
+#[test]
+fn packets_held_to_expiry_use_up_their_senders_limit_only() {
+    const LIMIT: usize = 1_000;
+    let world = World::start();
+    let eve = world.eve_over_btp();
+    let limits = json!({"limits": {"balance_min": CREDIT, "in_flight_count_max": LIMIT}});
+    world.hub.ok("PATCH", "/v1/accounts/alice", Some(limits));
+    let mut alice = world.alice();
+    let sending =
+        thread::spawn(move || alice.send_all(&packets(LIMIT + 200, "test.hub.eve.x", 6_000, 32)));
+    wait_for("the limit to be reached", || {
+        let account = world.account("alice");
+        let refused = &account["stats"]["refused"]["acct.inflight_limit"];
+        (account["in_flight"]["count"] == LIMIT && *refused == 200).then_some(())
+    });
+    let mut outcomes = BTreeMap::new();
+    for reply in sending.join().unwrap() {
+        *outcomes.entry(outcome(&reply)).or_default() += 1;
+    }
+    let mut expected = only("R00 expiry.timed_out", LIMIT);
+    expected.extend(only("T04 acct.inflight_limit", 200));
+    assert_eq!(outcomes, expected);
+    drop(eve);
+    assert_eq!(world.account("alice")["in_flight"]["count"], 0);
+    world.end("1,000 packets held to expiry");
+}
+
+/// Sockets that this process and the node may both open, with some to spare.
+fn sockets_max(wanted: usize) -> usize {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap();
+    let line = limits.lines().find(|it| it.starts_with("Max open files"));
+    let soft = line.unwrap().split_whitespace().nth(3).unwrap();
+    soft.parse()
+        .map_or(wanted, |soft: usize| wanted.min(soft / 2))
+}
+
+fn open_files(node: &Node) -> usize {
+    let folder = format!("/proc/{}/fd", node.pid());
+    fs::read_dir(folder).unwrap().count()
+}
+
+#[test]
+fn idle_connections_are_let_go_and_hurt_nobody() {
+    let world = World::start();
+    let before = open_files(&world.hub);
+    let count = sockets_max(8_000);
+    let idle: Vec<_> = (0..count)
+        .map(|_| TcpStream::connect(world.hub.node).unwrap())
+        .collect();
+    // In the meantime a new client gets its turn.
+    let mut new = Client::new(world.hub.node, "/accounts/alice/ilp", ALICE);
+    let packet = raw::prepare(raw::next_number(), 1, "test.hub.dave.y", 20_000);
+    assert_eq!(
+        outcome(&new.send(&packet).unwrap()),
+        "R01 fx.rounds_to_zero"
+    );
+    wait_for("the node to let go of them", || {
+        (open_files(&world.hub) < before + 100).then_some(())
+    });
+    drop(idle);
+    world.end(&format!("{count} idle connections"));
+}
+
+#[test]
+fn slow_heads_and_bodies_are_cut_off() {
+    const EACH: usize = 400;
+    let world = World::start();
+    let open = |text: &str| {
+        let mut stream = TcpStream::connect(world.hub.node).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(40)))
+            .unwrap();
+        stream
+    };
+    let heads: Vec<_> = (0..EACH)
+        .map(|_| open("POST /accounts/alice/ilp HTTP/1.1\r\nHost: x\r\nX-A"))
+        .collect();
+    let body = format!(
+        "POST /accounts/alice/ilp HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ALICE}\r\n\
+         Content-Type: application/octet-stream\r\nContent-Length: 1000\r\n\r\n"
+    );
+    let mut bodies: Vec<_> = (0..EACH).map(|_| open(&body)).collect();
+    // A byte now and then does not help; neither does a session that never says who it is.
+    let unknown: Vec<_> = (0..EACH)
+        .map(|_| Btp::open(world.hub.node, "alice").unwrap())
+        .collect();
+    for _ in 0..5 {
+        for stream in heads.iter().chain(&bodies) {
+            let mut stream = stream;
+            let _ = stream.write_all(b"a");
+        }
+        thread::park_timeout(Duration::from_millis(300));
+    }
+    for stream in &mut bodies {
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 408");
+    }
+    for mut session in unknown {
+        while !matches!(session.read(), None | Some(Received::Close(_))) {}
+    }
+    assert_eq!(world.account("alice")["stats"]["prepares_in"], 0);
+    drop(heads);
+    world.end("slow heads, bodies and sessions");
+}
+
+#[test]
+fn oversized_frames_and_bodies_are_refused_unread() {
+    let world = World::start();
+    // A frame that says it has 2^40 bytes, one that is a byte too long, and one in pieces.
+    let mut huge = vec![BINARY_WHOLE, 0x80 | 127];
+    huge.extend_from_slice(&(1u64 << 40).to_be_bytes());
+    huge.extend_from_slice(&[0; 4]);
+    type Send = Box<dyn Fn(&TcpStream) -> io::Result<()>>;
+    let cases: [Send; 3] = [
+        Box::new(move |mut stream| stream.write_all(&huge)),
+        Box::new(|stream| write_websocket(stream, BINARY_WHOLE, &vec![6; 128 * 1024 + 1])),
+        Box::new(|stream| {
+            write_websocket(stream, 0x02, &[6; 1_000])?;
+            (0..1_000).try_for_each(|_| write_websocket(stream, 0x00, &[6; 1_000]))
+        }),
+    ];
+    for send in cases {
+        let mut alice = world.alice();
+        let _ = send(&alice.writer); // it may be closed before all is written
+        assert_eq!(alice.read(), Some(Received::Close(1009)));
+    }
+    let head = format!(
+        "POST /accounts/alice/ilp HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ALICE}\r\n\
+         Content-Type: application/octet-stream\r\n"
+    );
+    let long = format!("X-Long: {}\r\n", "a".repeat(100_000));
+    let chunk = format!("4000\r\n{}\r\n", "a".repeat(0x4000));
+    for (request, status) in [
+        (format!("{head}Content-Length: 40001\r\n\r\n"), "413"),
+        (
+            format!("{head}Content-Length: 18446744073709551615\r\n\r\n"),
+            "413",
+        ),
+        (
+            format!(
+                "{head}Transfer-Encoding: chunked\r\n\r\n{}",
+                chunk.repeat(4)
+            ),
+            "413",
+        ),
+        (format!("{head}{long}\r\n"), "431"),
+        (format!("{head}{}\r\n", "X-A: b\r\n".repeat(2_000)), "431"),
+    ] {
+        let mut stream = TcpStream::connect(world.hub.node).unwrap();
+        let _ = stream.write_all(request.as_bytes());
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert_eq!(answer, format!("HTTP/1.1 {status}"), "{}", &request[..300]);
+    }
+    assert_eq!(world.account("alice")["stats"]["prepares_in"], 0);
+    world.end("oversized frames and bodies");
+}
+
+/// An HTTP/2 frame.
+fn h2(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+    frame.extend_from_slice(&[kind, flags]);
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// `POST http://x/accounts/alice/ilp`, by HPACK without a table.
+fn h2_head() -> Vec<u8> {
+    let mut head = vec![0x83, 0x86, 0x01, 1, b'x', 0x04];
+    let path = b"/accounts/alice/ilp";
+    head.push(path.len().to_be_bytes()[7]);
+    head.extend_from_slice(path);
+    let token = format!("Bearer {ALICE}");
+    head.extend_from_slice(&[0x0f, 0x08, token.len().to_be_bytes()[7]]); // authorization
+    head.extend_from_slice(token.as_bytes());
+    head
+}
+
+#[test]
+fn http2_floods_end_the_connection_that_floods() {
+    const FRAMES: u32 = 100_000;
+    let world = World::start();
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const CONTINUATION: u8 = 9;
+    let rapid_reset = |number: u32| {
+        let stream = 2 * number + 1;
+        let mut frames = h2(HEADERS, 0x4, stream, &h2_head());
+        frames.extend(h2(RST_STREAM, 0, stream, &8u32.to_be_bytes()));
+        frames
+    };
+    let continuation = |number: u32| match number {
+        0 => h2(HEADERS, 0, 1, &h2_head()),
+        _ => h2(
+            CONTINUATION,
+            0,
+            1,
+            &[&[0x00, 1, b'x', 100][..], &[b'y'; 100]].concat(),
+        ),
+    };
+    let settings = |_| h2(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]);
+    let ping = |_| h2(PING, 0, 0, &[7; 8]);
+    let empty = |number: u32| match number {
+        0 => h2(HEADERS, 0x4, 1, &h2_head()),
+        _ => h2(0, 0, 1, &[]),
+    };
+    type Flood<'a> = (&'a str, &'a dyn Fn(u32) -> Vec<u8>);
+    let floods: [Flood; 5] = [
+        ("rapid reset", &rapid_reset),
+        ("continuation", &continuation),
+        ("settings", &settings),
+        ("ping", &ping),
+        ("empty data", &empty),
+    ];
+    for (name, frames) in floods {
+        let mut stream = TcpStream::connect(world.hub.node).unwrap();
+        // It never reads: what the node would have to say stays with the node.
+        stream
+            .set_write_timeout(Some(Duration::from_millis(500)))
+            .unwrap();
+        stream
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .unwrap();
+        stream.write_all(&h2(SETTINGS, 0, 0, &[])).unwrap();
+        let mut taken = 0;
+        let mut end = "took all".to_owned();
+        'flood: for first in (0..FRAMES).step_by(100) {
+            let batch: Vec<u8> = (first..first + 100).flat_map(frames).collect();
+            if let Err(error) = stream.write_all(&batch) {
+                end = match error.kind() {
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => "stopped reading".to_owned(),
+                    _ => "closed".to_owned(),
+                };
+                break 'flood;
+            }
+            taken += 100;
+        }
+        println!("{name}: the node {end} after at most {taken} frames");
+        if ["rapid reset", "continuation"].contains(&name) {
+            assert_eq!(end, "closed", "{name}");
+        }
+    }
+    assert_eq!(world.account("alice")["stats"]["prepares_in"], 0);
+    world.end("HTTP/2 floods");
+}
+
+#[test]
+fn requests_that_two_readers_would_read_differently_smuggle_nothing() {
+    let world = World::start();
+    let packet = raw::prepare(raw::next_number(), 1, "test.hub.dave.x", 20_000);
+    let request = |framing: &str| {
+        format!(
+            "POST /accounts/alice/ilp HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ALICE}\r\n\
+             Content-Type: application/octet-stream\r\n{framing}\r\n"
+        )
+    };
+    // Whoever takes this for a request moves money.
+    let mut hidden = request(&format!("Content-Length: {}\r\n", packet.len())).into_bytes();
+    hidden.extend_from_slice(&packet);
+    let length = hidden.len();
+    let cases: Vec<(&str, String)> = vec![
+        (
+            "length and chunks",
+            request(&format!(
+                "Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n"
+            )) + "0\r\n\r\n",
+        ),
+        (
+            "chunks and length",
+            request(&format!(
+                "Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n"
+            )) + "0\r\n\r\n",
+        ),
+        (
+            "short length and chunks",
+            request("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n") + "0\r\n\r\n",
+        ),
+        (
+            "two lengths",
+            request(&format!(
+                "Content-Length: 0\r\nContent-Length: {length}\r\n"
+            )),
+        ),
+        (
+            "two lengths in one",
+            request(&format!("Content-Length: 0, {length}\r\n")),
+        ),
+        ("signed length", request("Content-Length: +0\r\n")),
+        ("negative length", request("Content-Length: -0\r\n")),
+        ("hexadecimal length", request("Content-Length: 0x0\r\n")),
+        ("empty length", request("Content-Length:\r\n")),
+        (
+            "overflowing length",
+            request("Content-Length: 18446744073709551616\r\n"),
+        ),
+        ("folded header", request("X-A: b\r\n Content-Length: 0\r\n")),
+        (
+            "folded coding",
+            request(&format!(
+                "Content-Length: {length}\r\nTransfer-Encoding:\r\n chunked\r\n"
+            )) + "0\r\n\r\n",
+        ),
+        ("space before the colon", request("Content-Length : 0\r\n")),
+        (
+            "bare carriage return",
+            request("X-A: b\rContent-Length: 0\r\n"),
+        ),
+        (
+            "null in a value",
+            request("X-A: b\0c\r\nContent-Length: 0\r\n"),
+        ),
+        (
+            "chunked twice",
+            request("Transfer-Encoding: chunked, chunked\r\n") + "0\r\n\r\n",
+        ),
+        (
+            "chunked is not last",
+            request("Transfer-Encoding: chunked, identity\r\n") + "0\r\n\r\n",
+        ),
+        (
+            "unknown coding",
+            request("Transfer-Encoding: xchunked\r\n") + "0\r\n\r\n",
+        ),
+        (
+            "coding with a tab",
+            request("Transfer-Encoding:\tchunked\x0b\r\n") + "0\r\n\r\n",
+        ),
+        (
+            "chunked in HTTP/1.0",
+            request("Transfer-Encoding: chunked\r\n").replace("HTTP/1.1", "HTTP/1.0") + "0\r\n\r\n",
+        ),
+        (
+            "chunk size that is none",
+            request("Transfer-Encoding: chunked\r\n") + "zz\r\n\r\n",
+        ),
+        (
+            "chunk size with a sign",
+            request("Transfer-Encoding: chunked\r\n") + "+0\r\n\r\n",
+        ),
+        (
+            "chunk size with 0x",
+            request("Transfer-Encoding: chunked\r\n") + "0x0\r\n\r\n",
+        ),
+        (
+            "chunk size too large",
+            request("Transfer-Encoding: chunked\r\n") + "fffffffffffffffff\r\n\r\n",
+        ),
+        (
+            "chunk longer than it says",
+            request("Transfer-Encoding: chunked\r\n") + "1\r\nabc\r\n0\r\n\r\n",
+        ),
+        (
+            "chunk that ends in a bare line feed",
+            request("Transfer-Encoding: chunked\r\n") + "1\na\r\n0\r\n\r\n",
+        ),
+        (
+            "chunk extension with a line feed",
+            request("Transfer-Encoding: chunked\r\n") + "0;a\nb\r\n\r\n",
+        ),
+        (
+            "other version",
+            "POST /accounts/alice/ilp HTTP/1.2\r\nHost: x\r\n\r\n".to_owned(),
+        ),
+        ("no version", "POST /accounts/alice/ilp\r\n\r\n".to_owned()),
+        (
+            "space in the path",
+            "POST /accounts/alice /ilp HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+        ),
+    ];
+    let count = cases.len();
+    let mut wrong = Vec::new();
+    for (name, ambiguous) in cases {
+        let mut stream = TcpStream::connect(world.hub.node).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let bytes = [ambiguous.as_bytes(), &hidden].concat();
+        let _ = stream.write_all(&bytes);
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut answers = Vec::new();
+        let _ = stream.read_to_end(&mut answers);
+        let answers = String::from_utf8_lossy(&answers);
+        let statuses: Vec<&str> = answers
+            .match_indices("HTTP/1.1 ")
+            .map(|(at, _)| &answers[at + 9..at + 12])
+            .collect();
+        let moved = world.account("alice")["stats"]["prepares_in"]
+            .as_u64()
+            .unwrap();
+        println!("{name}: {statuses:?}, {moved}");
+        if statuses.len() > 1 || statuses.iter().any(|status| !status.starts_with('4')) {
+            wrong.push(format!("{name}: {statuses:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(world.account("alice")["stats"]["prepares_in"], 0);
+    assert_eq!(world.hub.balance("alice"), 0);
+    world.end(&format!("{count} smuggled requests"));
+}
+
+#[test]
+fn wrong_tokens_are_counted_and_open_nothing() {
+    const CONNECTIONS: usize = 20;
+    const EACH: usize = 1_000;
+    let world = World::start();
+    let node = world.hub.node;
+    let guessing: Vec<_> = (0..CONNECTIONS)
+        .map(|connection| {
+            thread::spawn(move || {
+                let stream = TcpStream::connect(node).unwrap();
+                let mut writer = stream.try_clone().unwrap();
+                let writing = thread::spawn(move || {
+                    for guess in 0..EACH {
+                        write!(
+                            writer,
+                            "POST /accounts/alice/ilp HTTP/1.1\r\nHost: x\r\n\
+                             Authorization: Bearer token-{connection}-{guess}-from-a-list\r\n\
+                             Content-Length: 0\r\n\r\n"
+                        )
+                        .unwrap();
+                    }
+                });
+                let lines = BufReader::new(stream).lines().map_while(Result::ok);
+                let refused = lines.filter(|line| line.starts_with("HTTP/1.1 401"));
+                assert_eq!(refused.take(EACH).count(), EACH);
+                writing.join().unwrap();
+            })
+        })
+        .collect();
+    guessing.into_iter().for_each(|it| it.join().unwrap());
+    let metrics = world.hub.ok("GET", "/metrics", None);
+    let counted = format!(
+        "rialto_unauthenticated_total{{reason=\"auth.unknown_token\"}} {}\n",
+        CONNECTIONS * EACH
+    );
+    assert!(metrics.as_str().unwrap().contains(&counted));
+    assert_eq!(world.account("alice")["stats"]["prepares_in"], 0);
+    let log_bytes = world.hub.log().len();
+    assert!(
+        log_bytes < 100_000,
+        "strangers fill the log: {log_bytes} bytes"
+    );
+    world.end(&format!("{} wrong tokens", CONNECTIONS * EACH));
+}
+
+/// Texts that break out of quotes, lines, labels, tables or paths where they are not escaped.
+const HOSTILE: [&str; 14] = [
+    "injected\n",
+    "injected\r\nX-Injected: 1",
+    "injected\"} 1\ninjected{a=\"",
+    "injected\\",
+    "injected\u{0}",
+    "injected\u{1b}[31m",
+    "injected\u{202e}",
+    "injected é",
+    "injected/../../etc",
+    "injected%0a",
+    "injected.a",
+    "<script>injected</script>",
+    "${jndi:injected}",
+    "",
+];
+
+#[test]
+fn hostile_names_reach_neither_log_nor_metrics() {
+    let world = World::start();
+    let long = "injected".repeat(10);
+    for text in HOSTILE.into_iter().chain([long.as_str()]) {
+        let account = |field: &str, value: &Value| {
+            let mut account = json!({
+                "name": "new", "relation": "child", "asset_code": "USD", "asset_scale": 9,
+            });
+            account[field] = value.clone();
+            account
+        };
+        for (field, value) in [
+            ("name", json!(text)),
+            ("ilp_address", json!(format!("test.hub.{text}"))),
+            ("incoming_token", json!(format!("\n{text}\n"))),
+            (
+                "http",
+                json!({"url": format!("http://h/ {text}"), "token": "t"}),
+            ),
+            (
+                "btp",
+                json!({"url": format!("btp+ws://h {text}/"), "token": "t"}),
+            ),
+        ] {
+            // An address may have a dot more.
+            if field == "ilp_address" && text == "injected.a" {
+                continue;
+            }
+            let body = account(field, &value);
+            let (status, problem) = world.hub.call("POST", "/v1/accounts", Some(body));
+            assert_eq!(status, 422, "{field} {text:?}: {problem}");
+            assert!(problem.is_object(), "{field} {text:?}: {problem}");
+        }
+        // Strangers: a path, a token, a frame.
+        let escaped = text.replace(['\r', '\n', '\0'], "%0a");
+        for request in [
+            format!("GET /accounts/{escaped}/spsp HTTP/1.1\r\nHost: x\r\n"),
+            format!("POST /ilp HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {escaped}\r\n"),
+        ] {
+            let mut stream = TcpStream::connect(world.hub.node).unwrap();
+            write!(
+                stream,
+                "{request}Content-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+            .unwrap();
+            let mut answer = String::new();
+            let _ = stream.read_to_string(&mut answer);
+            assert!(answer.starts_with("HTTP/1.1 4"), "{request:?}: {answer}");
+            assert!(!answer.contains("njected"), "{answer}");
+        }
+        let mut session = Btp::open(world.hub.node, "alice").unwrap();
+        session.write(&raw::auth(text)).unwrap();
+        while !matches!(session.read(), None | Some(Received::Close(_))) {}
+    }
+    let hub = world.end("hostile names");
+    let metrics = hub.ok("GET", "/metrics", None);
+    assert!(!metrics.as_str().unwrap().contains("njected"));
+    assert!(
+        !hub.ok("GET", "/v1/accounts", None)
+            .to_string()
+            .contains("njected")
+    );
+    for line in hub.log().lines() {
+        let parsed: Value = serde_json::from_str(line).unwrap();
+        assert!(parsed.is_object(), "{line}");
+        assert!(!line.contains("njected"), "{line}");
+    }
+    assert!(!hub.log().contains(ADMIN_TOKEN));
+}
+
+/// The destination of a packet is a stranger's text, too.
+#[test]
+fn hostile_destinations_are_refused_without_a_trace() {
+    let world = World::start();
+    let good = raw::prepare(
+        raw::next_number(),
+        1,
+        "test.hub.aaaaaaaaaaaaaaaaaaaaaaaa",
+        20_000,
+    );
+    let at = good.windows(4).position(|it| it == b"aaaa").unwrap();
+    let mut alice = world.alice();
+    for text in HOSTILE
+        .iter()
+        .filter(|text| !text.is_empty() && **text != "injected.a")
+    {
+        let mut packet = good.clone();
+        let text = &text.as_bytes()[..text.len().min(24)];
+        packet[at..at + text.len()].copy_from_slice(text);
+        let reply = alice.send(&packet).unwrap();
+        assert_eq!(outcome(&reply), "F01 addr.invalid");
+        assert!(Prepare::parse(&packet[..]).is_err());
+    }
+    drop(alice);
+    let hub = world.end("hostile destinations");
+    assert!(!hub.log().contains("njected"));
+}
