@@ -274,6 +274,11 @@ impl Connector {
         self.sessions.get(&id)?.last().copied()
     }
 
+    /// Whether a BTP session of the account stands, whoever opened it.
+    pub fn has_session(&self, id: AccountId) -> bool {
+        self.sessions.contains_key(&id)
+    }
+
     /// Every route: prefix, where it came from, next hop (`None` is the node itself). Sorted.
     pub fn routes(&self) -> Vec<(Prefix, RouteSource, Option<AccountId>)> {
         let mut routes: BTreeMap<Prefix, (RouteSource, Option<AccountId>)> = BTreeMap::new();

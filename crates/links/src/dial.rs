@@ -28,6 +28,9 @@ use crate::{
 /// How long the WebSocket upgrade may take.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Where the peer opened a session itself, that is looked at again after so long.
+const SESSION_LOOK: Duration = Duration::from_millis(250);
+
 /// A task that ends with its owner.
 struct Dialing {
     uri: BtpUri,
@@ -68,6 +71,12 @@ async fn keep_up(worker: Rc<Worker>, account: AccountId, uri: BtpUri) {
     let mut backoff = Backoff::default();
     let pace = Pace::default();
     while !worker.is_draining() {
+        // A second session would take the place of the first; two nodes that both dial would go on
+        // like that for ever, and each time lose what is in flight.
+        if worker.has_session(account) {
+            sleep(SESSION_LOOK).await;
+            continue;
+        }
         let (ended, message) = attempt(&worker, account, &uri).await;
         if let Some(message) = message
             && let Some(held_back) = pace.due(worker.clock().now_ns())

@@ -212,7 +212,9 @@ impl HttpPeer {
         let path = parts.path_and_query.as_ref().map(PathAndQuery::as_str);
         if let Some(query) = path.filter(|path| path.starts_with('?')) {
             // A request names at least the path `/` (RFC 9112, section 3.2.1).
-            let path = format!("/{query}").parse().map_err(|_| HttpPeerError::Url)?;
+            let path = format!("/{query}")
+                .parse()
+                .map_err(|_| HttpPeerError::Url)?;
             parts.path_and_query = Some(path);
         }
         let url = Uri::from_parts(parts).map_err(|_| HttpPeerError::Url)?;

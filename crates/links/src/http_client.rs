@@ -45,6 +45,8 @@ use crate::{
 pub const HTTP_LANES_MAX: usize = 256;
 /// Most packets that wait for a lane. One more fails at once.
 pub const HTTP_QUEUE_LEN_MAX: usize = 4_096;
+/// Most bytes of packets that wait for a lane.
+pub const HTTP_QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long an idle connection is kept. Shorter than what servers allow, so that a packet rarely
 /// meets a connection that is just being closed.
 const IDLE_NS_MAX: u64 = 15_000_000_000;
@@ -75,8 +77,29 @@ struct Lanes {
     count: usize,
     idle: Vec<Rc<Slot>>,
     queue: VecDeque<Job>,
+    /// Of the packets in `queue`.
+    queue_bytes: usize,
     http2: Option<http2::SendRequest<Body>>,
     connect_failed: Option<(u64, LinkFailure)>,
+}
+
+impl Lanes {
+    /// Lets a job wait, or gives it back when too much waits already.
+    fn enqueue(&mut self, job: Job) -> Result<(), Job> {
+        let bytes = self.queue_bytes + job.packet.len();
+        if self.queue.len() >= HTTP_QUEUE_LEN_MAX || bytes > HTTP_QUEUE_BYTES_MAX {
+            return Err(job);
+        }
+        self.queue_bytes = bytes;
+        self.queue.push_back(job);
+        Ok(())
+    }
+
+    fn dequeue(&mut self) -> Option<Job> {
+        let job = self.queue.pop_front()?;
+        self.queue_bytes -= job.packet.len();
+        Some(job)
+    }
 }
 
 /// Where an idle lane is given its next job.
@@ -142,9 +165,7 @@ impl HttpClient {
         } else if lanes.count < HTTP_LANES_MAX {
             lanes.count += 1;
             spawn_local(lane(Rc::clone(self), job));
-        } else if lanes.queue.len() < HTTP_QUEUE_LEN_MAX {
-            lanes.queue.push_back(job);
-        } else {
+        } else if let Err(job) = lanes.enqueue(job) {
             self.fail(&job, LinkFailure::Timeout);
         }
     }
@@ -220,7 +241,7 @@ impl HttpClient {
         self.fail(job, error.failure);
         let lanes = &mut *self.lanes.borrow_mut();
         lanes.connect_failed = Some((now_ns + RECONNECT_PAUSE_NS, error.failure));
-        for job in lanes.queue.drain(..) {
+        while let Some(job) = lanes.dequeue() {
             self.fail(&job, error.failure);
         }
     }
@@ -258,7 +279,7 @@ impl HttpClient {
         connection: &mut Option<Connection>,
         mut timer: Pin<&mut Sleep>,
     ) -> Option<Job> {
-        if let Some(job) = self.lanes.borrow_mut().queue.pop_front() {
+        if let Some(job) = self.lanes.borrow_mut().dequeue() {
             return Some(job);
         }
         let idle_until = self.clock.instant(self.clock.now_ns() + IDLE_NS_MAX);
@@ -316,7 +337,7 @@ async fn lane(client: Rc<HttpClient>, first: Job) {
         next = client.next(&slot, &mut connection, timer.as_mut()).await;
     }
     let lanes = &mut *client.lanes.borrow_mut();
-    match lanes.queue.pop_front() {
+    match lanes.dequeue() {
         Some(job) => drop(spawn_local(lane(Rc::clone(&client), job))),
         None => lanes.count -= 1,
     }

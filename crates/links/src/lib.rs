@@ -43,7 +43,7 @@ pub use btp::OUTBOX_BYTES_MAX;
 pub use clock::Clock;
 pub use connect::CONNECT_TIMEOUT;
 pub use directory::{Account, AuthCounters, Directory, HttpPeer, HttpPeerError, hash_token};
-pub use http_client::{HTTP_LANES_MAX, HTTP_QUEUE_LEN_MAX};
+pub use http_client::{HTTP_LANES_MAX, HTTP_QUEUE_BYTES_MAX, HTTP_QUEUE_LEN_MAX};
 pub use inbox::{INBOX_LEN_MAX, Inbox};
 pub use server::{BODY_TIMEOUT, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, HTTP2_STREAMS_MAX};
 pub use spsp::{SpspAnswer, SpspQuery, SpspRefusal};

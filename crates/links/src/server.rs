@@ -16,7 +16,7 @@ use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{
         ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderName, SEC_WEBSOCKET_ACCEPT,
-        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE, WWW_AUTHENTICATE,
+        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
     },
     request::Parts,
 };
@@ -280,6 +280,14 @@ impl Client {
         let (mut head, body) = request.into_parts();
         let upgrade = head.extensions.remove::<OnUpgrade>();
         let mut response = match Route::of(head.uri.path()) {
+            _ if has_unknown_coding(&head.headers) => {
+                let message = "bodies have no transfer coding but chunked\n";
+                with(
+                    plain(StatusCode::NOT_IMPLEMENTED, message),
+                    CONNECTION,
+                    "close",
+                )
+            }
             Route::Ilp(named) => self.ilp(&head, named, body).await,
             Route::Btp(named) => self.btp(&head, named, upgrade),
             Route::Spsp(named) => {
@@ -395,6 +403,14 @@ async fn session(
     Driver::new(worker, socket, session, side, Vec::new())
         .run()
         .await;
+}
+
+/// Whether the body is wrapped in more than chunks, which not all would unwrap alike (RFC 9112,
+/// section 6.1).
+fn has_unknown_coding(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(TRANSFER_ENCODING).into_iter();
+    let is_chunked = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"chunked");
+    values.next().is_some_and(|only| !is_chunked(only)) || values.next().is_some()
 }
 
 /// The token of an `Authorization: Bearer` header (RFC 6750).

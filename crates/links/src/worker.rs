@@ -48,6 +48,8 @@ pub struct WorkerConfig {
     pub connections_max: usize,
     /// Answers SPSP queries.
     pub spsp: Box<SpspAnswer>,
+    /// Whether a BTP session of the account stands, on whatever worker and whoever opened it.
+    pub has_session: Box<dyn Fn(AccountId) -> bool>,
 }
 
 /// The links of one thread. Everything runs on the `LocalSet` that it is used in.
@@ -314,6 +316,10 @@ impl Worker {
 
     pub(crate) fn tls(&self) -> &ClientTls {
         &self.config.tls
+    }
+
+    pub(crate) fn has_session(&self, account: AccountId) -> bool {
+        (self.config.has_session)(account)
     }
 
     pub(crate) fn spsp(&self) -> &SpspAnswer {

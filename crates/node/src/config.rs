@@ -106,7 +106,7 @@ pub struct AdminConfig {
 }
 
 /// One of `admin.tokens`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdminToken {
     /// For people.

@@ -9,6 +9,7 @@ mod gate;
 mod handle;
 pub mod inspect;
 mod log;
+mod open_files;
 mod run;
 pub mod secrets;
 mod shell;

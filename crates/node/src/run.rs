@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     net::{SocketAddr, TcpListener},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process,
     sync::{Arc, atomic::Ordering},
@@ -24,6 +25,7 @@ use rialto_links::{
 use rialto_stream::spsp;
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
+use socket2::SockRef;
 use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -34,7 +36,7 @@ use tracing::{error, info, warn};
 use crate::{
     config::{self, Config, ConfigError, Durability, Loaded},
     handle::Handle,
-    log,
+    log, open_files,
     secrets::{NodeSecret, SecretError, random, read_private},
     shell::Shell,
     threads,
@@ -43,8 +45,8 @@ use crate::{
 /// Where a running node says how it is reached, in its data folder.
 pub const ENDPOINTS_FILE: &str = "endpoints.json";
 
-/// Connections open to one I/O thread at a time.
-const CONNECTIONS_MAX: usize = 16_384;
+/// Connections that may wait to be accepted, unless the operating system allows fewer.
+const BACKLOG: i32 = 4_096;
 
 /// How often a drain looks whether everything was answered.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
@@ -169,6 +171,7 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
         config: RwLock::new(config.clone()),
     });
 
+    let connections_max = open_files::connections_max(open_files::raise(), workers);
     let (stop, stopped) = watch::channel(false);
     let mut io_threads = Vec::new();
     for id in 0..workers {
@@ -176,6 +179,7 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
             .try_clone()
             .map_err(system("listen on several threads"))?;
         let (handle, client_tls) = (Arc::clone(&handle), files.client_tls.clone());
+        let with_sessions = Arc::clone(&shell);
         let worker = move || WorkerConfig {
             id,
             clock: handle.shell.clock,
@@ -183,8 +187,9 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
             auth_counters: Arc::clone(&handle.auth),
             tls: client_tls,
             btp: session::Settings::default(),
-            connections_max: CONNECTIONS_MAX,
+            connections_max,
             spsp: answer_spsp(handle),
+            has_session: Box::new(move |id| with_sessions.read(|core| core.has_session(id))),
         };
         let (shell, tls) = (Arc::clone(&shell), files.server_tls.clone());
         let thread = threads::spawn_worker(shell, id, worker, listener, tls, stopped.clone());
@@ -319,6 +324,9 @@ fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, RunError>
         source,
     };
     let listener = TcpListener::bind(address).map_err(listen)?;
+    // Once more, because the standard library lets only 128 wait: connections beyond them are
+    // dropped, and clients that come in a burst try again for seconds.
+    SockRef::from(&listener).listen(BACKLOG).map_err(listen)?;
     listener.set_nonblocking(true).map_err(listen)?;
     Ok(listener)
 }
@@ -336,7 +344,7 @@ fn cores() -> u16 {
 
 /// Opens the journal and brings the books to where they were.
 fn recover(config: &Config, secret: NodeSecret, workers: u16) -> Result<Shell, RunError> {
-    fs::create_dir_all(&config.node.data_dir).map_err(system("make the data folder"))?;
+    make_data_folder(&config.node.data_dir).map_err(system("make the data folder"))?;
     let rng = ChaCha20Rng::from_seed(random());
     let mut connector = Connector::new(settings(config), secret.stream(), rng);
     let disk = Arc::new(FileDisk::new(config.node.data_dir.join("journal")));
@@ -376,6 +384,14 @@ fn recover(config: &Config, secret: NodeSecret, workers: u16) -> Result<Shell, R
     Ok(Shell::new(connector, journal, secret, workers))
 }
 
+/// Who owes whom is for its owner's eyes only. A folder that is there keeps its permissions.
+fn make_data_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}
+
 fn settings(config: &Config) -> Settings {
     let node = &config.node;
     Settings {
@@ -403,11 +419,13 @@ fn answer_spsp(handle: Arc<Handle>) -> Box<SpspAnswer> {
             .account
             .or_else(default)
             .ok_or(SpspRefusal::UnknownReceiver)?;
-        let (found, _) = handle
-            .shell
-            .step(&mut Effects::default(), Some, |core, _, _| {
-                core.spsp(&name, query.receipt.as_ref())
-            });
+        let shell = &handle.shell;
+        if shell.draining.load(Ordering::Relaxed) || shell.has_failed() {
+            return Err(SpspRefusal::Unavailable);
+        }
+        let (found, _) = shell.step(&mut Effects::default(), Some, |core, _, _| {
+            core.spsp(&name, query.receipt.as_ref())
+        });
         let found = found.ok_or(SpspRefusal::UnknownReceiver)?;
         Ok(spsp::Response {
             destination_account: found.credentials.destination_account,
@@ -481,7 +499,21 @@ fn reload(path: &Path, flags: &[(String, String)], handle: &Handle, level: &log:
             "node.tls_cert_file",
             old.node.tls_cert_file != new.node.tls_cert_file,
         ),
+        (
+            "node.tls_key_file",
+            old.node.tls_key_file != new.node.tls_key_file,
+        ),
+        (
+            "node.tls_roots_file",
+            old.node.tls_roots_file != new.node.tls_roots_file,
+        ),
         ("admin.listen", old.admin.listen != new.admin.listen),
+        (
+            "admin.token_file",
+            old.admin.token_file != new.admin.token_file,
+        ),
+        ("admin.tokens", old.admin.tokens != new.admin.tokens),
+        ("log.format", old.log.format != new.log.format),
     ] {
         if changed {
             warn!(key, "changes only with a restart");
@@ -510,9 +542,19 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> RunError {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::{env, fs, net::TcpListener, os::unix::fs::PermissionsExt, process};
 
-    use super::{RunError, bind};
+    use super::{RunError, bind, make_data_folder};
+
+    #[test]
+    fn nobody_else_reads_the_data_folder() {
+        let folder = env::temp_dir().join(format!("rialto-data-{}", process::id()));
+        make_data_folder(&folder).unwrap();
+        make_data_folder(&folder).unwrap();
+        let mode = fs::metadata(&folder).unwrap().permissions().mode();
+        fs::remove_dir(&folder).unwrap();
+        assert_eq!(mode & 0o777, 0o700);
+    }
 
     #[test]
     fn a_taken_port_names_its_key() {

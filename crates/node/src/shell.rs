@@ -442,7 +442,7 @@ mod tests {
                 amount: 1,
                 expires_at: now.wall.plus_ms(60_000),
                 condition,
-                destination: "test.node".parse::<rialto_packet::Address>().unwrap().as_ref(),
+                destination: core.settings().address.as_ref(),
                 data: &[],
             };
             let prepare = Input::Prepare {

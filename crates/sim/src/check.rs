@@ -36,13 +36,21 @@ impl Link {
     /// A request that the node sent.
     pub(crate) fn asked(&self, request: u64) -> HopKey {
         let (connection, end) = (self.connection, self.end);
-        HopKey { connection, end, request }
+        HopKey {
+            connection,
+            end,
+            request,
+        }
     }
 
     /// A request that the node got.
     pub(crate) fn got(&self, request: u64) -> HopKey {
         let (connection, end) = (self.connection, 1 - self.end);
-        HopKey { connection, end, request }
+        HopKey {
+            connection,
+            end,
+            request,
+        }
     }
 }
 
@@ -56,6 +64,8 @@ pub(crate) struct Hop {
     payer: AccountId,
     amount: u64,
     condition: [u8; 32],
+    /// For those whose data is the preimage.
+    preimage: Option<[u8; 32]>,
     expires_at: Timestamp,
     /// For a node that asked: until when a Fulfill counts, in simulated time.
     deadline_ns: u64,
@@ -100,9 +110,18 @@ struct Books {
 /// An input as the witness sees it.
 #[derive(Debug)]
 pub(crate) enum Seen {
-    Prepare { link: Link, key: HopKey, packet: Vec<u8> },
-    Reply { link: Link, key: HopKey, packet: Vec<u8> },
-    Failed { key: HopKey },
+    Prepare {
+        key: HopKey,
+        packet: Vec<u8>,
+    },
+    Reply {
+        link: Link,
+        key: HopKey,
+        packet: Vec<u8>,
+    },
+    Failed {
+        key: HopKey,
+    },
     Timeout,
     Other,
 }
@@ -151,6 +170,20 @@ pub struct Tally {
     pub forgotten: u64,
 }
 
+impl Tally {
+    /// Adds what another run came to.
+    pub fn add(&mut self, other: &Self) {
+        self.hops += other.hops;
+        self.commits += other.commits;
+        self.kills += other.kills;
+        self.power_cuts += other.power_cuts;
+        self.lost += other.lost;
+        self.lost_of_cap = self.lost_of_cap.max(other.lost_of_cap);
+        self.undelivered += other.undelivered;
+        self.forgotten += other.forgotten;
+    }
+}
+
 /// The witness.
 #[derive(Debug)]
 pub(crate) struct Witness {
@@ -168,13 +201,21 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     digest.as_ref().try_into().expect("SHA-256 gives 32 bytes")
 }
 
+fn preimage<B: AsRef<[u8]>>(packet: &Prepare<B>) -> Option<[u8; 32]> {
+    packet.data().try_into().ok()
+}
+
 fn add(to: &mut BTreeMap<AccountId, i128>, account: AccountId, amount: i128) {
     *to.entry(account).or_default() += amount;
 }
 
 impl Books {
     fn commit(&mut self, commit: &Commit) {
-        add(&mut self.recorded, commit.from, -i128::from(commit.amount_in));
+        add(
+            &mut self.recorded,
+            commit.from,
+            -i128::from(commit.amount_in),
+        );
         if commit.to != AccountId::NODE {
             add(&mut self.recorded, commit.to, commit.amount_out.into());
         }
@@ -203,14 +244,18 @@ impl Books {
             let plan = self.plan.account(*id);
             if *sum > plan.unsynced_max.into() {
                 let (name, cap) = (plan.name, plan.unsynced_max);
-                return complain(format!("I10: {what} {sum} of {name} is above its cap {cap}"));
+                return complain(format!(
+                    "I10: {what} {sum} of {name} is above its cap {cap}"
+                ));
             }
             *assets.entry((plan.code, plan.scale)).or_default() += sum;
         }
         for (asset, sum) in assets {
             if sum > self.plan.unsynced_max.into() {
                 let cap = self.plan.unsynced_max;
-                return complain(format!("I10: {what} {sum} in {asset:?} is above the cap {cap}"));
+                return complain(format!(
+                    "I10: {what} {sum} in {asset:?} is above the cap {cap}"
+                ));
             }
         }
         Ok(())
@@ -240,7 +285,14 @@ impl Witness {
     }
 
     /// A scripted neighbour sends a Prepare, or what it says is one.
-    pub(crate) fn edge_asks(&mut self, key: HopKey, from: Party, to: usize, payer: AccountId, packet: &[u8]) {
+    pub(crate) fn edge_asks(
+        &mut self,
+        key: HopKey,
+        from: Party,
+        to: usize,
+        payer: AccountId,
+        packet: &[u8],
+    ) {
         let parsed = Prepare::parse(packet).ok();
         let hop = Hop {
             from,
@@ -249,6 +301,7 @@ impl Witness {
             payer,
             amount: parsed.as_ref().map_or(0, Prepare::amount),
             condition: parsed.as_ref().map_or([0; 32], Prepare::condition),
+            preimage: parsed.as_ref().and_then(preimage),
             expires_at: parsed.as_ref().map_or(Timestamp::MIN, Prepare::expires_at),
             deadline_ns: 0,
             upstream: None,
@@ -301,11 +354,21 @@ impl Witness {
         let mut fulfilled = 0;
         for effect in effects {
             match &effect.action {
-                Action::Answer { link, request, packet } => {
+                Action::Answer {
+                    link,
+                    request,
+                    packet,
+                } => {
                     let key = link_of(links, *link)?.got(request.0);
-                    fulfilled += self.observe_answer(node, at, key, effect.after, packet, &commits)?;
+                    fulfilled +=
+                        self.observe_answer(node, at, key, effect.after, packet, &commits)?;
                 }
-                Action::Forward { link, request, packet, .. } => {
+                Action::Forward {
+                    link,
+                    request,
+                    packet,
+                    ..
+                } => {
                     let link = link_of(links, *link)?;
                     self.observe_forward(node, at, seen, link, request.0, packet)?;
                 }
@@ -313,15 +376,23 @@ impl Witness {
             }
         }
         let books = &self.nodes[node];
-        let from_neighbours = commits.iter().filter(|(_, commit)| books.is_neighbour(commit.from));
+        let from_neighbours = commits
+            .iter()
+            .filter(|(_, commit)| books.is_neighbour(commit.from));
         let count = from_neighbours.count();
         if count != fulfilled {
-            return complain(format!("I3: {fulfilled} fulfills were passed upstream for {count} commits"));
+            return complain(format!(
+                "I3: {fulfilled} fulfills were passed upstream for {count} commits"
+            ));
         }
         Ok(())
     }
 
-    fn observe_records(&mut self, node: usize, records: &[Vec<u8>]) -> Result<Vec<(u64, Commit)>, String> {
+    fn observe_records(
+        &mut self,
+        node: usize,
+        records: &[Vec<u8>],
+    ) -> Result<Vec<(u64, Commit)>, String> {
         let books = &mut self.nodes[node];
         let mut commits = Vec::new();
         for bytes in records {
@@ -342,8 +413,15 @@ impl Witness {
             };
             books.history.push((bytes.clone(), commit));
             let Some(commit) = commit else { continue };
-            let Commit { from, amount_in, to, amount_out } = commit;
-            if to != AccountId::NODE && books.plan.converted(from, to, amount_in) != Some(amount_out) {
+            let Commit {
+                from,
+                amount_in,
+                to,
+                amount_out,
+            } = commit;
+            if to != AccountId::NODE
+                && books.plan.converted(from, to, amount_in) != Some(amount_out)
+            {
                 return complain(format!("I5: {commit:?} is not what the rate gives"));
             }
             books.commit(&commit);
@@ -354,7 +432,13 @@ impl Witness {
     }
 
     /// Packets that end with this input, and the one that a Fulfill pays.
-    fn observe_input(&mut self, node: usize, at: Moment, seen: &Seen, commits: &[(u64, Commit)]) -> Checked {
+    fn observe_input(
+        &mut self,
+        node: usize,
+        at: Moment,
+        seen: &Seen,
+        commits: &[(u64, Commit)],
+    ) -> Checked {
         let mut paid = None;
         match seen {
             Seen::Prepare { key, .. } => {
@@ -375,26 +459,43 @@ impl Witness {
             Seen::Failed { key } => self.close(node, *key),
             Seen::Timeout => {
                 let is_due = |key: &&HopKey| self.hops[*key].deadline_ns <= at.now_ns;
-                let due: Vec<_> = self.nodes[node].open.iter().filter(is_due).copied().collect();
+                let due: Vec<_> = self.nodes[node]
+                    .open
+                    .iter()
+                    .filter(is_due)
+                    .copied()
+                    .collect();
                 due.into_iter().for_each(|key| self.close(node, key));
             }
             Seen::Other => {}
         }
         let books = &mut self.nodes[node];
-        let to_neighbours: Vec<_> = commits.iter().filter(|(_, commit)| books.is_neighbour(commit.to)).collect();
+        let to_neighbours: Vec<_> = commits
+            .iter()
+            .filter(|(_, commit)| books.is_neighbour(commit.to))
+            .collect();
         match (paid, &to_neighbours[..]) {
             (None, []) => Ok(()),
-            (Some((key, account, amount)), [(lsn, commit)]) if (commit.to, commit.amount_out) == (account, amount) => {
+            (Some((key, account, amount)), [(lsn, commit)])
+                if (commit.to, commit.amount_out) == (account, amount) =>
+            {
                 add(&mut books.seen, account, amount.into());
-                self.hops.get_mut(&key).expect("it was looked up").sender_commit = Some(*lsn);
+                self.hops
+                    .get_mut(&key)
+                    .expect("it was looked up")
+                    .sender_commit = Some(*lsn);
                 Ok(())
             }
-            _ => complain(format!("I4: {to_neighbours:?} was booked where {paid:?} was due")),
+            _ => complain(format!(
+                "I4: {to_neighbours:?} was booked where {paid:?} was due"
+            )),
         }
     }
 
     fn close(&mut self, node: usize, key: HopKey) {
-        let Some(hop) = self.hops.get_mut(&key) else { return };
+        let Some(hop) = self.hops.get_mut(&key) else {
+            return;
+        };
         let books = &mut self.nodes[node];
         if !books.open.remove(&key) {
             return;
@@ -429,17 +530,24 @@ impl Witness {
         hop.decided = Some(true);
         let lsn = match after {
             Durable::Written(lsn) => lsn,
-            Durable::Synced { lsn, no_later_than_ns } => {
+            Durable::Synced {
+                lsn,
+                no_later_than_ns,
+            } => {
                 let until_ns = i128::from(no_later_than_ns) + at.boot_ns;
                 hop.waits_until_ns = u64::try_from(until_ns).ok();
                 lsn
             }
-            Durable::Nothing => return complain(format!("a fulfill that waits for no record: {key:?}")),
+            Durable::Nothing => {
+                return complain(format!("a fulfill that waits for no record: {key:?}"));
+            }
         };
         let commit = commits.iter().find(|(of, _)| *of == lsn.0);
         let is_right = |commit: &Commit| commit.from == hop.payer && commit.amount_in == hop.amount;
         if !commit.is_some_and(|(_, commit)| is_right(commit)) {
-            return complain(format!("I3: the fulfill of {key:?} has no commit: {commit:?} for {hop:?}"));
+            return complain(format!(
+                "I3: the fulfill of {key:?} has no commit: {commit:?} for {hop:?}"
+            ));
         }
         if sha256(&fulfill.fulfillment()) != hop.condition {
             return complain(format!("I4: a wrong fulfillment: {key:?}"));
@@ -462,7 +570,9 @@ impl Witness {
         let packet = Prepare::parse(packet).map_err(|error| error.to_string())?;
         let key = link.asked(request);
         if self.hops.get(&key).is_some_and(|hop| hop.is_open) {
-            return complain(format!("a request id is used again while it is in use: {key:?}"));
+            return complain(format!(
+                "a request id is used again while it is in use: {key:?}"
+            ));
         }
         let expires_at = packet.expires_at();
         if expires_at > at.wall.plus_ms(HOLD_MS_MAX) {
@@ -470,8 +580,14 @@ impl Witness {
         }
         // What a node sends while it handles a packet is that packet, or its own senders' next.
         let upstream = match seen {
-            Seen::Prepare { key, .. } if self.hops[key].condition == packet.condition() => Some(*key),
-            Seen::Prepare { .. } | Seen::Reply { .. } | Seen::Failed { .. } | Seen::Timeout | Seen::Other => None,
+            Seen::Prepare { key, .. } if self.hops[key].condition == packet.condition() => {
+                Some(*key)
+            }
+            Seen::Prepare { .. }
+            | Seen::Reply { .. }
+            | Seen::Failed { .. }
+            | Seen::Timeout
+            | Seen::Other => None,
         };
         let books = &mut self.nodes[node];
         if let Some(from) = upstream {
@@ -481,7 +597,10 @@ impl Witness {
             }
             let amount = books.plan.converted(from.payer, link.account, from.amount);
             if amount != Some(packet.amount()) {
-                return complain(format!("I5: {} is passed on where {amount:?} is due: {key:?}", packet.amount()));
+                return complain(format!(
+                    "I5: {} is passed on where {amount:?} is due: {key:?}",
+                    packet.amount()
+                ));
             }
             *books.in_flight.entry(from.payer).or_default() += u128::from(from.amount);
         }
@@ -498,6 +617,7 @@ impl Witness {
             payer,
             amount: packet.amount(),
             condition: packet.condition(),
+            preimage: preimage(&packet),
             expires_at,
             deadline_ns: at.now_ns + left_ms * 1_000_000,
             upstream,
@@ -522,7 +642,9 @@ impl Witness {
         let hop = self.hops.get_mut(&key).ok_or("an answer to nobody left")?;
         let is_fulfill = matches!(Reply::parse(packet), Ok(Reply::Fulfill(_)));
         if hop.released.is_some() || hop.decided != Some(is_fulfill) {
-            return complain(format!("I3: what left is not what was decided: {key:?} {hop:?}"));
+            return complain(format!(
+                "I3: what left is not what was decided: {key:?} {hop:?}"
+            ));
         }
         hop.released = Some(is_fulfill);
         hop.is_promised = hop.waits_until_ns.is_some_and(|until_ns| now_ns < until_ns);
@@ -535,7 +657,9 @@ impl Witness {
         self.check_balances(node, core.ledger())?;
         if core.in_flight_count() != books.open.len() {
             let (core, seen) = (core.in_flight_count(), books.open.len());
-            return complain(format!("I3: {core} packets are in flight where {seen} were seen"));
+            return complain(format!(
+                "I3: {core} packets are in flight where {seen} were seen"
+            ));
         }
         let mut at_risk = books.commits_after(synced);
         for account in core.ledger().accounts() {
@@ -543,12 +667,17 @@ impl Witness {
             let in_flight = account.exposure().in_flight;
             let seen = books.in_flight.get(&id).copied().unwrap_or_default();
             if books.is_neighbour(id) && in_flight != seen {
-                return complain(format!("{} has {in_flight} in flight where {seen} was seen", plan.name));
+                return complain(format!(
+                    "{} has {in_flight} in flight where {seen} was seen",
+                    plan.name
+                ));
             }
             let in_flight_signed = i128::try_from(in_flight).expect("bounded by credit");
             if account.balance() - in_flight_signed < plan.balance_min {
                 let (name, balance, min) = (plan.name, account.balance(), plan.balance_min);
-                return complain(format!("I2: {name} has {balance} less {in_flight}, below {min}"));
+                return complain(format!(
+                    "I2: {name} has {balance} less {in_flight}, below {min}"
+                ));
             }
             *at_risk.entry(id).or_default() += in_flight;
         }
@@ -564,10 +693,14 @@ impl Witness {
             let seen = books.seen.get(&account.id).copied().unwrap_or_default();
             let balance = account.balance();
             if balance != recorded {
-                return complain(format!("I7: {name} has {balance}, the records say {recorded}"));
+                return complain(format!(
+                    "I7: {name} has {balance}, the records say {recorded}"
+                ));
             }
             if books.is_neighbour(account.id) && balance != seen {
-                return complain(format!("I11: {name} has {balance}, what was seen says {seen}"));
+                return complain(format!(
+                    "I11: {name} has {balance}, what was seen says {seen}"
+                ));
             }
             *sums.entry(account.settings.asset.clone()).or_default() += balance;
         }
@@ -589,8 +722,26 @@ impl Witness {
         }
     }
 
+    /// What the edges put into their packets, for a node that would accept it unseen.
+    pub(crate) fn preimage(&self, key: HopKey) -> Option<[u8; 32]> {
+        self.hops.get(&key)?.preimage
+    }
+
+    /// The commit after record `last`, for a recovery that believes too much.
+    pub(crate) fn record_after(&self, node: usize, last: u64) -> Option<Record> {
+        let index = usize::try_from(last).ok()?;
+        let (_, commit) = self.nodes[node].history.get(index)?;
+        commit.map(Record::Commit)
+    }
+
     /// A node came back with the records up to `last`.
-    pub(crate) fn recovered(&mut self, node: usize, death: Death, last: u64, ledger: &Ledger) -> Checked {
+    pub(crate) fn recovered(
+        &mut self,
+        node: usize,
+        death: Death,
+        last: u64,
+        ledger: &Ledger,
+    ) -> Checked {
         let least = match death.power_cut || death.failed {
             true => death.synced,
             false => death.written,
@@ -598,8 +749,15 @@ impl Witness {
         let books = &mut self.nodes[node];
         // On a journal that failed, the core's numbers went on without it, so there is no upper end.
         if last < least || last > books.history.len() as u64 {
-            let Death { power_cut, written, synced, .. } = death;
-            return complain(format!("recovered {last} of {written} written, {synced} synced; power cut: {power_cut}"));
+            let Death {
+                power_cut,
+                written,
+                synced,
+                ..
+            } = death;
+            return complain(format!(
+                "recovered {last} of {written} written, {synced} synced; power cut: {power_cut}"
+            ));
         }
         let lost = books.commits_after(last);
         books.check_caps(&lost, "G2: what was lost")?;
@@ -617,7 +775,11 @@ impl Witness {
         self.tally.lost += gone.iter().filter(|(_, commit)| commit.is_some()).count() as u64;
         books.life += 1;
         books.recorded.clear();
-        let commits: Vec<_> = books.history.iter().filter_map(|(_, commit)| *commit).collect();
+        let commits: Vec<_> = books
+            .history
+            .iter()
+            .filter_map(|(_, commit)| *commit)
+            .collect();
         commits.iter().for_each(|commit| books.commit(commit));
         books.open.clear();
         books.in_flight.clear();
@@ -642,7 +804,9 @@ impl Witness {
                 if hop.receiver_commit.is_some_and(|lsn| lsn > last) {
                     let was_sent = hop.released == Some(true);
                     if was_sent && !death.failed && (!death.power_cut || hop.is_promised) {
-                        return complain(format!("G1: a fulfill was sent and its commit is gone: {key:?} {hop:?}"));
+                        return complain(format!(
+                            "G1: a fulfill was sent and its commit is gone: {key:?} {hop:?}"
+                        ));
                     }
                     hop.receiver_commit = None;
                     hop.receiver_lost = was_sent;
@@ -662,11 +826,18 @@ impl Witness {
         for (node, core) in cores.iter().enumerate() {
             let name = NODES[node];
             if let Some(account) = core.ledger().accounts().find(|account| !account.is_idle()) {
-                return complain(format!("I12: {name} holds {:?} of {}", account.exposure(), account.settings.name));
+                return complain(format!(
+                    "I12: {name} holds {:?} of {}",
+                    account.exposure(),
+                    account.settings.name
+                ));
             }
             let mut payments = core.ledger().payments().values();
             if let Some(payment) = payments.find(|payment| payment.end.is_none()) {
-                return complain(format!("I12: payment {} of {name} has no end", payment.id.0));
+                return complain(format!(
+                    "I12: payment {} of {name} has no end",
+                    payment.id.0
+                ));
             }
         }
         let mut differences: BTreeMap<(usize, usize), i128> = BTreeMap::new();
@@ -675,9 +846,14 @@ impl Witness {
                 && hop.arrived == Some(self.nodes[node].life)
                 && hop.decided.is_none()
             {
-                return complain(format!("I3: {} never answered {key:?} {hop:?}", NODES[node]));
+                return complain(format!(
+                    "I3: {} never answered {key:?} {hop:?}",
+                    NODES[node]
+                ));
             }
-            let (Party::Node(from), Party::Node(to)) = (hop.from, hop.to) else { continue };
+            let (Party::Node(from), Party::Node(to)) = (hop.from, hop.to) else {
+                continue;
+            };
             let difference = differences.entry((from.min(to), from.max(to))).or_default();
             match (hop.receiver_commit, hop.sender_commit) {
                 (Some(_), None) => {
@@ -702,7 +878,9 @@ impl Witness {
             let sum = balance(a, b) + balance(b, a);
             if sum != difference {
                 let (a, b) = (NODES[a], NODES[b]);
-                return complain(format!("I9: {a} and {b} differ by {sum} where {difference} is explained"));
+                return complain(format!(
+                    "I9: {a} and {b} differ by {sum} where {difference} is explained"
+                ));
             }
         }
         Ok(())
@@ -711,7 +889,12 @@ impl Witness {
 
 fn link_of(links: &BTreeMap<u32, Link>, link: LinkId) -> Result<Link, String> {
     match link {
-        LinkId::Session { serial, .. } => links.get(&serial).copied().ok_or(format!("no link {serial}")),
-        LinkId::Local | LinkId::Http(_) | LinkId::Waiting { .. } => Err(format!("{link:?} is no session")),
+        LinkId::Session { serial, .. } => links
+            .get(&serial)
+            .copied()
+            .ok_or(format!("no link {serial}")),
+        LinkId::Local | LinkId::Http(_) | LinkId::Waiting { .. } => {
+            Err(format!("{link:?} is no session"))
+        }
     }
 }

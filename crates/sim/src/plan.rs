@@ -51,27 +51,65 @@ pub(crate) enum Party {
 
 /// Every connection that is kept up.
 pub(crate) const DIALLERS: [Dialler; 5] = [
-    Dialler { client: Party::Node(ALICE), account: "hub", server: HUB, username: "alice" },
-    Dialler { client: Party::Node(BOB), account: "hub", server: HUB, username: "bob" },
-    Dialler { client: Party::Edge(0), account: "", server: ALICE, username: "carol" },
-    Dialler { client: Party::Edge(1), account: "", server: HUB, username: "mallory" },
-    Dialler { client: Party::Edge(2), account: "", server: BOB, username: "shop" },
+    Dialler {
+        client: Party::Node(ALICE),
+        account: "hub",
+        server: HUB,
+        username: "alice",
+    },
+    Dialler {
+        client: Party::Node(BOB),
+        account: "hub",
+        server: HUB,
+        username: "bob",
+    },
+    Dialler {
+        client: Party::Edge(0),
+        account: "",
+        server: ALICE,
+        username: "carol",
+    },
+    Dialler {
+        client: Party::Edge(1),
+        account: "",
+        server: HUB,
+        username: "mallory",
+    },
+    Dialler {
+        client: Party::Edge(2),
+        account: "",
+        server: BOB,
+        username: "shop",
+    },
 ];
 
 /// A scripted neighbour at the edge of the network.
 #[derive(Debug)]
 pub(crate) struct Edge {
-    pub(crate) name: &'static str,
     pub(crate) address: &'static str,
+    /// Of its amounts.
+    pub(crate) digits_max: u32,
     /// Answers truthfully and in time.
     pub(crate) is_honest: bool,
 }
 
 /// All scripted neighbours.
 pub(crate) const EDGES: [Edge; 3] = [
-    Edge { name: "carol", address: "g.alice.carol", is_honest: true },
-    Edge { name: "mallory", address: "g.hub.mallory", is_honest: false },
-    Edge { name: "shop", address: "g.bob.shop", is_honest: true },
+    Edge {
+        address: "g.alice.carol",
+        digits_max: 10,
+        is_honest: true,
+    },
+    Edge {
+        address: "g.hub.mallory",
+        digits_max: 7,
+        is_honest: false,
+    },
+    Edge {
+        address: "g.bob.shop",
+        digits_max: 5,
+        is_honest: true,
+    },
 ];
 
 /// What the checkers know of an account. What the node is told is made from it.
@@ -109,7 +147,10 @@ impl NodePlan {
 
     /// An account's number by its name.
     pub(crate) fn id(&self, name: &str) -> AccountId {
-        let index = self.accounts.iter().position(|account| account.name == name);
+        let index = self
+            .accounts
+            .iter()
+            .position(|account| account.name == name);
         let index = index.expect("names in plans are those of their accounts");
         AccountId(u32::try_from(index + 1).expect("few accounts"))
     }
@@ -144,7 +185,9 @@ impl NodePlan {
         Settings {
             min_message_window_ms: WINDOW_MS,
             max_hold_ms: HOLD_MS_MAX,
-            spread: format!("0.{:03}", self.spread).parse().expect("a decimal number"),
+            spread: format!("0.{:03}", self.spread)
+                .parse()
+                .expect("a decimal number"),
             strict: self.strict,
             unsynced_max: assets.collect::<BTreeMap<_, _>>(),
             ..Settings::new(address.parse().expect("an address"))
@@ -163,7 +206,9 @@ impl AccountPlan {
             name: self.name.to_owned(),
             relation: self.relation,
             asset: self.asset(),
-            ilp_address: self.address.map(|address| address.parse().expect("an address")),
+            ilp_address: self
+                .address
+                .map(|address| address.parse().expect("an address")),
             limits: Limits {
                 balance_min: self.balance_min - i128::from(is(Mutant::LimitOffByOne)),
                 in_flight_count_max: Some(self.in_flight_count_max),
@@ -197,7 +242,7 @@ pub(crate) fn draw(rng: &mut Rng) -> Vec<NodePlan> {
         scale,
         address,
         balance_min: -i128::from(10_u64.pow(u32::from(scale)) * rng.pick(&[1, 10, 1_000])),
-        in_flight_count_max: rng.pick(&[3, 20, 1_000]),
+        in_flight_count_max: rng.pick(&[5, 50, 1_000]),
         unsynced_max: 10_u64.pow(u32::from(scale)) * rng.pick(&[1, 5, 100]),
     };
     let (peer, child, local) = (Relation::Peer, Relation::Child, Relation::Local);

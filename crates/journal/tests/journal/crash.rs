@@ -5,10 +5,10 @@ use proptest::prelude::*;
 use rialto_journal::{Fate, Faults};
 
 /// A small generator of coin flips, so that a test is the same each time.
-struct Coins(u64);
+pub(crate) struct Coins(pub(crate) u64);
 
 impl Coins {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -17,7 +17,7 @@ impl Coins {
 }
 
 /// Ways to lose power: (bytes in a piece, fate of the n-th piece).
-fn crash(disk: &SimDisk, way: u64) {
+pub(crate) fn crash(disk: &SimDisk, way: u64) {
     let mut asked = 0;
     let mut coins = Coins(way + 1);
     match way {

@@ -11,6 +11,7 @@ mod faults;
 mod files;
 mod format;
 mod threads;
+mod torture;
 
 use rialto_journal::{Journal, JournalError, Lsn, Options, Recovered, Replay, SimDisk, inspect};
 use std::{convert::Infallible, sync::Arc};

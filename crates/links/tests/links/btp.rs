@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::{cell::Cell, collections::BTreeSet, rc::Rc};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, SinkExt, StreamExt};
@@ -62,14 +62,18 @@ fn prepare(request_id: u32) -> Message {
     Message::Binary(frame.into())
 }
 
-/// A node that dials `hub`, where it is bob.
-async fn client(hub: &Node, token: &str) -> Node {
+/// The account of `hub` at a node that dials it, where it is bob.
+fn dialled(hub: &Node, token: &str) -> Account {
     let uri = format!("btp+ws://:{token}@{}/accounts/bob/ilp/btp", hub.address);
-    let node = Node::new([Account {
+    Account {
         btp: Some(uri.parse().unwrap()),
         ..account(ALICE, "hub", "h")
-    }])
-    .await;
+    }
+}
+
+/// A node that dials `hub`, where it is bob.
+async fn client(hub: &Node, token: &str) -> Node {
+    let node = Node::new([dialled(hub, token)]).await;
     node.dial();
     node
 }
@@ -284,6 +288,28 @@ fn a_lost_connection_is_opened_again() {
         assert_eq!(node.link_down().await, up);
         assert_ne!(hub.link_up().await.0, down);
         assert_ne!(node.link_up().await.0, up);
+    });
+}
+
+#[test]
+fn nobody_is_dialled_who_has_a_session_already() {
+    run(async {
+        let hub = Node::start(Options::default()).await;
+        let asked = Rc::new(Cell::new(0));
+        let count = Rc::clone(&asked);
+        let has_session = Box::new(move |_| {
+            count.set(count.get() + 1);
+            count.get() < 2
+        });
+        let node = Node::start(Options {
+            accounts: vec![dialled(&hub, "b")],
+            has_session,
+            ..Options::default()
+        })
+        .await;
+        node.dial();
+        node.link_up().await;
+        assert_eq!(asked.get(), 2);
     });
 }
 

@@ -64,6 +64,7 @@ pub(crate) struct Options {
     pub(crate) connections_max: usize,
     pub(crate) client_tls: ClientTls,
     pub(crate) server_tls: Option<Arc<ServerConfig>>,
+    pub(crate) has_session: Box<dyn Fn(AccountId) -> bool>,
 }
 
 impl Default for Options {
@@ -74,6 +75,7 @@ impl Default for Options {
             connections_max: 1_000,
             client_tls: ClientTls::new(None).unwrap(),
             server_tls: None,
+            has_session: Box::new(|_| false),
         }
     }
 }
@@ -110,6 +112,7 @@ impl Node {
             btp: options.btp,
             connections_max: options.connections_max,
             spsp: Box::new(answer_spsp),
+            has_session: options.has_session,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, BufRead, BufReader, ErrorKind, Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -27,8 +27,8 @@ const ALICE: &str = "token-from-alice-to-hub";
 const EVE: &str = "token-from-eve-to-hub";
 const CAROL: &str = "token-from-carol-to-hub";
 
-/// Of the whole node, whatever is done to it: in the tests' own build it has some 40,000 at rest.
-const MEMORY_KIB_MAX: u64 = 200_000;
+/// Of the whole node, whatever is done to it: in the tests' own build it has some 26,000 at rest.
+const MEMORY_KIB_MAX: u64 = 120_000;
 
 /// Clients of carol's over HTTP, beside one over BTP.
 const OTHERS: usize = 3;
@@ -41,6 +41,8 @@ const OTHERS_COUNT_MIN: u64 = 100;
 struct World {
     hub: Node,
     _dave: Server,
+    /// Packets of one unit that dave said yes to.
+    fulfilled: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     count: Arc<AtomicU64>,
     others: Vec<thread::JoinHandle<BTreeMap<String, u64>>>,
@@ -48,7 +50,12 @@ struct World {
 
 impl World {
     fn start() -> Self {
-        let dave = Server::start(|packet| Some((200, OCTETS, raw::fulfill(packet))));
+        let fulfilled = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&fulfilled);
+        let dave = Server::start(move |packet| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Some((200, OCTETS, raw::fulfill(packet)))
+        });
         let hub = Node::start("hub", "test.hub", "");
         for (name, token) in [("alice", ALICE), ("carol", CAROL)] {
             hub.account(json!({
@@ -65,6 +72,7 @@ impl World {
         let mut world = Self {
             hub,
             _dave: dave,
+            fulfilled,
             stop,
             count,
             others: Vec::new(),
@@ -88,7 +96,7 @@ impl World {
                 *outcomes.entry(outcome).or_default() += 1;
                 count.fetch_add(1, Ordering::Relaxed);
                 // Everyday traffic, not a second attack.
-                thread::park_timeout(Duration::from_millis(2));
+                thread::park_timeout(Duration::from_millis(5));
             }
             outcomes
         }));
@@ -118,7 +126,13 @@ impl World {
         self.hub.ok("GET", &format!("/v1/accounts/{name}"), None)
     }
 
-    /// What one account's sender got, all at once.
+    /// Packets of alice's that came to the core.
+    fn alice_count(&self) -> u64 {
+        let stats = &self.account("alice")["stats"];
+        stats["prepares_in"].as_u64().unwrap_or_default()
+    }
+
+    /// What became of alice's packets, sent all at once.
     fn send(&self, packets: &[Vec<u8>]) -> BTreeMap<String, usize> {
         let mut outcomes = BTreeMap::new();
         for reply in self.alice().send_all(packets) {
@@ -150,7 +164,8 @@ impl World {
                 .then_some(())
         });
         assert_eq!(-self.hub.balance("carol"), i128::from(packets));
-        assert_eq!(self.hub.balance("dave"), i128::from(packets));
+        let fulfilled = self.fulfilled.load(Ordering::Relaxed);
+        assert_eq!(self.hub.balance("dave"), i128::from(fulfilled));
         self.hub.assert_books_add_up();
         let memory_kib = self.hub.memory_kib();
         assert!(memory_kib <= MEMORY_KIB_MAX, "{what}: {memory_kib} KiB");
@@ -179,15 +194,15 @@ fn a_peer_that_never_answers_costs_its_own_packets_only() {
     world.eve(&json!({
         "http": {"url": format!("http://{}/ilp", silent.address), "token": "t"},
     }));
-    // More than there are lanes to her: the others wait for one until their time is up.
-    let sent = world.send(&packets(COUNT, "test.hub.eve.x", 3_000, 32));
+    // More than may be under way to her: the others wait for one until their time is up.
+    let sent = world.send(&packets(COUNT, "test.hub.eve.x", 5_000, 32));
     assert_eq!(sent, only("R00 expiry.timed_out", COUNT));
     // The same with a session that takes everything and says nothing.
     world
         .hub
         .ok("PATCH", "/v1/accounts/eve", Some(json!({"http": null})));
     let eve = Btp::connect(world.hub.node, "eve", EVE);
-    let sent = world.send(&packets(COUNT, "test.hub.eve.x", 3_000, 32));
+    let sent = world.send(&packets(COUNT, "test.hub.eve.x", 5_000, 32));
     assert_eq!(sent, only("R00 expiry.timed_out", COUNT));
     drop(eve);
     assert_eq!(
@@ -204,7 +219,7 @@ fn a_peer_that_reads_a_byte_a_second_over_btp_is_disconnected() {
     let eve = world.eve_over_btp();
     let gone = Arc::new(AtomicBool::new(false));
     let done = Arc::clone(&gone);
-    let reading = thread::spawn(move || read_slowly(&eve.writer, &done));
+    let reading = thread::spawn(move || read_slowly(&eve.writer, b"", &done));
     // 64 MiB, which neither sockets nor outbox hold.
     let sent = world.send(&packets(COUNT, "test.hub.eve.x", 8_000, 32_000));
     let expired = sent.get("R00 expiry.timed_out").copied();
@@ -212,6 +227,7 @@ fn a_peer_that_reads_a_byte_a_second_over_btp_is_disconnected() {
     let refused = unsent.unwrap_or_default();
     assert_eq!(expired.unwrap_or_default() + refused, COUNT, "{sent:?}");
     assert!(refused > 0, "she was let go: {sent:?}");
+    assert!(world.hub.log().contains("NotReading"));
     assert_eq!(world.account("eve")["link"], "down");
     gone.store(true, Ordering::Relaxed);
     reading.join().unwrap();
@@ -220,7 +236,7 @@ fn a_peer_that_reads_a_byte_a_second_over_btp_is_disconnected() {
 
 #[test]
 fn a_peer_that_reads_and_writes_a_byte_a_second_over_http_holds_up_nobody() {
-    const COUNT: usize = 6_000;
+    const COUNT: usize = 3_000;
     let world = World::start();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -232,36 +248,31 @@ fn a_peer_that_reads_and_writes_a_byte_a_second_over_http_holds_up_nobody() {
                 return;
             }
             let done = Arc::clone(&done);
-            thread::spawn(move || read_slowly(&stream, &done));
+            thread::spawn(move || read_slowly(&stream, b"HTTP/1.1 200 OK\r\n", &done));
         }
     });
     world.eve(&json!({"http": {"url": format!("http://{address}/ilp"), "token": "t"}}));
-    let sent = world.send(&packets(COUNT, "test.hub.eve.x", 6_000, 32_000));
-    println!("{sent:?}");
+    let sent = world.send(&packets(COUNT, "test.hub.eve.x", 8_000, 32_000));
     gone.store(true, Ordering::Relaxed);
     let _ = TcpStream::connect(address);
     accepting.join().unwrap();
     let expired = sent.get("R00 expiry.timed_out").copied();
-    let refused = sent.get("T01 link.timeout").copied();
-    assert_eq!(
-        expired.unwrap_or_default() + refused.unwrap_or_default(),
-        COUNT,
-        "{sent:?}"
-    );
+    let refused = sent.get("T01 link.timeout").copied().unwrap_or_default();
+    assert_eq!(expired.unwrap_or_default() + refused, COUNT, "{sent:?}");
+    assert!(refused > 0, "there is an end to what waits: {sent:?}");
     world.end("one byte a second over HTTP");
 }
 
-/// Reads a byte, and writes one of an answer, each second.
-fn read_slowly(mut stream: &TcpStream, done: &AtomicBool) {
-    let mut answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
-        .iter()
-        .cycle();
+/// Reads a byte a second, and writes one of an answer if there is one.
+fn read_slowly(mut stream: &TcpStream, answer: &[u8], done: &AtomicBool) {
+    let mut answer = answer.iter();
     while !done.load(Ordering::Relaxed) {
-        let mut byte = [0];
-        if !matches!(stream.read(&mut byte), Ok(1)) {
+        if !matches!(stream.read(&mut [0]), Ok(1)) {
             return;
         }
-        if stream.write_all(&[*answer.next().unwrap()]).is_err() {
+        if let Some(byte) = answer.next()
+            && stream.write_all(&[*byte]).is_err()
+        {
             return;
         }
         thread::park_timeout(Duration::from_secs(1));
@@ -287,7 +298,7 @@ fn duplicate_and_late_replies_pay_nobody_twice() {
     assert_eq!(world.hub.balance("eve"), 10 * COUNT as i128);
 
     // The same packets' answers after their time, each twice.
-    let packets_sent = packets(COUNT, "test.hub.eve.x", 2_500, 32);
+    let packets_sent = packets(COUNT, "test.hub.eve.x", 4_000, 32);
     let mut alice = world.alice();
     let sending = thread::spawn(move || alice.send_all(&packets_sent));
     let held: Vec<_> = (0..COUNT).map(|_| eve.read_prepare().unwrap()).collect();
@@ -359,25 +370,32 @@ fn idle_connections_are_let_go_and_hurt_nobody() {
     let world = World::start();
     let before = open_files(&world.hub);
     let count = sockets_max(8_000);
-    let idle: Vec<_> = (0..count)
-        .map(|_| TcpStream::connect(world.hub.node).unwrap())
+    // From several threads, so that they come faster than the node accepts.
+    let node = world.hub.node;
+    let connecting: Vec<_> = (0..4)
+        .map(|_| {
+            let connect = move |_| TcpStream::connect(node).unwrap();
+            thread::spawn(move || (0..count / 4).map(connect).collect::<Vec<_>>())
+        })
+        .collect();
+    let idle: Vec<_> = connecting
+        .into_iter()
+        .map(|it| it.join().unwrap())
         .collect();
     // In the meantime a new client gets its turn.
     let mut new = Client::new(world.hub.node, "/accounts/alice/ilp", ALICE);
-    let packet = raw::prepare(raw::next_number(), 1, "test.hub.dave.y", 20_000);
-    assert_eq!(
-        outcome(&new.send(&packet).unwrap()),
-        "R01 fx.rounds_to_zero"
-    );
+    let packet = raw::prepare(raw::next_number(), 1, "test.nowhere.x", 20_000);
+    assert_eq!(outcome(&new.send(&packet).unwrap()), "F02 route.none");
     wait_for("the node to let go of them", || {
         (open_files(&world.hub) < before + 100).then_some(())
     });
     drop(idle);
+    let count = count / 4 * 4;
     world.end(&format!("{count} idle connections"));
 }
 
 #[test]
-fn slow_heads_and_bodies_are_cut_off() {
+fn slow_heads_bodies_and_sessions_hold_up_nobody() {
     const EACH: usize = 400;
     let world = World::start();
     let open = |text: &str| {
@@ -415,7 +433,7 @@ fn slow_heads_and_bodies_are_cut_off() {
     for mut session in unknown {
         while !matches!(session.read(), None | Some(Received::Close(_))) {}
     }
-    assert_eq!(world.account("alice")["stats"]["prepares_in"], 0);
+    assert_eq!(world.alice_count(), 0);
     drop(heads);
     world.end("slow heads, bodies and sessions");
 }
@@ -445,13 +463,13 @@ fn oversized_frames_and_bodies_are_refused_unread() {
         "POST /accounts/alice/ilp HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ALICE}\r\n\
          Content-Type: application/octet-stream\r\n"
     );
-    let long = format!("X-Long: {}\r\n", "a".repeat(100_000));
+    let long = format!("X-Long: {}\r\n", "a".repeat(200_000));
     let chunk = format!("4000\r\n{}\r\n", "a".repeat(0x4000));
     for (request, status) in [
         (format!("{head}Content-Length: 40001\r\n\r\n"), "413"),
         (
             format!("{head}Content-Length: 18446744073709551615\r\n\r\n"),
-            "413",
+            "431",
         ),
         (
             format!(
@@ -468,9 +486,14 @@ fn oversized_frames_and_bodies_are_refused_unread() {
         let mut answer = [0; 12];
         stream.read_exact(&mut answer).unwrap();
         let answer = String::from_utf8_lossy(&answer);
-        assert_eq!(answer, format!("HTTP/1.1 {status}"), "{}", &request[..300]);
+        assert_eq!(
+            answer,
+            format!("HTTP/1.1 {status}"),
+            "{}",
+            &request[..request.len().min(300)]
+        );
     }
-    assert_eq!(world.account("alice")["stats"]["prepares_in"], 0);
+    assert_eq!(world.alice_count(), 0);
     world.end("oversized frames and bodies");
 }
 
@@ -497,7 +520,7 @@ fn h2_head() -> Vec<u8> {
 
 #[test]
 fn http2_floods_end_the_connection_that_floods() {
-    const FRAMES: u32 = 100_000;
+    const FRAMES: u32 = 1_000_000;
     let world = World::start();
     const HEADERS: u8 = 1;
     const RST_STREAM: u8 = 3;
@@ -537,21 +560,19 @@ fn http2_floods_end_the_connection_that_floods() {
         let mut stream = TcpStream::connect(world.hub.node).unwrap();
         // It never reads: what the node would have to say stays with the node.
         stream
-            .set_write_timeout(Some(Duration::from_millis(500)))
+            .set_write_timeout(Some(Duration::from_secs(3)))
             .unwrap();
         stream
             .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
             .unwrap();
         stream.write_all(&h2(SETTINGS, 0, 0, &[])).unwrap();
         let mut taken = 0;
-        let mut end = "took all".to_owned();
+        let mut end = "took all";
         'flood: for first in (0..FRAMES).step_by(100) {
             let batch: Vec<u8> = (first..first + 100).flat_map(frames).collect();
             if let Err(error) = stream.write_all(&batch) {
-                end = match error.kind() {
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut => "stopped reading".to_owned(),
-                    _ => "closed".to_owned(),
-                };
+                let is_full = error.kind() == ErrorKind::WouldBlock;
+                end = if is_full { "stopped reading" } else { "closed" };
                 break 'flood;
             }
             taken += 100;
@@ -561,8 +582,24 @@ fn http2_floods_end_the_connection_that_floods() {
             assert_eq!(end, "closed", "{name}");
         }
     }
-    assert_eq!(world.account("alice")["stats"]["prepares_in"], 0);
+    assert_eq!(world.alice_count(), 0);
     world.end("HTTP/2 floods");
+}
+
+/// Sends bytes, and reads until the node closes: the status of each answer.
+fn statuses(node: &Node, bytes: &[u8]) -> Vec<String> {
+    let mut stream = TcpStream::connect(node.node).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(40)))
+        .unwrap();
+    let _ = stream.write_all(bytes);
+    let mut answers = Vec::new();
+    let read = stream.read_to_end(&mut answers);
+    let timed_out = |error: &io::Error| error.kind() == ErrorKind::WouldBlock;
+    assert!(!read.as_ref().is_err_and(timed_out), "it stays open");
+    let answers = String::from_utf8_lossy(&answers);
+    let found = answers.split("HTTP/1.1 ").skip(1);
+    found.map(|answer| answer[..3].to_owned()).collect()
 }
 
 #[test]
@@ -575,8 +612,9 @@ fn requests_that_two_readers_would_read_differently_smuggle_nothing() {
              Content-Type: application/octet-stream\r\n{framing}\r\n"
         )
     };
-    // Whoever takes this for a request moves money.
-    let mut hidden = request(&format!("Content-Length: {}\r\n", packet.len())).into_bytes();
+    // Whoever takes this for a request moves money, and says so in a second answer.
+    let last = format!("Content-Length: {}\r\nConnection: close\r\n", packet.len());
+    let mut hidden = request(&last).into_bytes();
     hidden.extend_from_slice(&packet);
     let length = hidden.len();
     let cases: Vec<(&str, String)> = vec![
@@ -635,6 +673,10 @@ fn requests_that_two_readers_would_read_differently_smuggle_nothing() {
             request("Transfer-Encoding: chunked, chunked\r\n") + "0\r\n\r\n",
         ),
         (
+            "compressed and chunked",
+            request("Transfer-Encoding: gzip, chunked\r\n") + "0\r\n\r\n",
+        ),
+        (
             "chunked is not last",
             request("Transfer-Encoding: chunked, identity\r\n") + "0\r\n\r\n",
         ),
@@ -689,33 +731,22 @@ fn requests_that_two_readers_would_read_differently_smuggle_nothing() {
         ),
     ];
     let count = cases.len();
-    let mut wrong = Vec::new();
     for (name, ambiguous) in cases {
-        let mut stream = TcpStream::connect(world.hub.node).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
-        let bytes = [ambiguous.as_bytes(), &hidden].concat();
-        let _ = stream.write_all(&bytes);
-        let _ = stream.shutdown(Shutdown::Write);
-        let mut answers = Vec::new();
-        let _ = stream.read_to_end(&mut answers);
-        let answers = String::from_utf8_lossy(&answers);
-        let statuses: Vec<&str> = answers
-            .match_indices("HTTP/1.1 ")
-            .map(|(at, _)| &answers[at + 9..at + 12])
-            .collect();
-        let moved = world.account("alice")["stats"]["prepares_in"]
-            .as_u64()
-            .unwrap();
-        println!("{name}: {statuses:?}, {moved}");
-        if statuses.len() > 1 || statuses.iter().any(|status| !status.starts_with('4')) {
-            wrong.push(format!("{name}: {statuses:?}"));
-        }
+        let statuses = statuses(&world.hub, &[ambiguous.as_bytes(), &hidden].concat());
+        let expected = match name {
+            // One request for all that follow the standard: the length does not count.
+            "length and chunks" | "chunks and length" | "short length and chunks" => "200",
+            "chunked twice" | "compressed and chunked" => "501",
+            _ => "400",
+        };
+        assert_eq!(statuses, [expected], "{name}");
     }
-    assert!(wrong.is_empty(), "{wrong:#?}");
-    assert_eq!(world.account("alice")["stats"]["prepares_in"], 0);
     assert_eq!(world.hub.balance("alice"), 0);
+    // Were it not for what is wrong with each of them, all would have moved money.
+    let good = request("Transfer-Encoding: chunked\r\n") + "0\r\n\r\n";
+    let answers = statuses(&world.hub, &[good.as_bytes(), &hidden].concat());
+    assert_eq!(answers, ["200", "200"]);
+    assert_eq!(world.hub.balance("alice"), -1);
     world.end(&format!("{count} smuggled requests"));
 }
 
@@ -755,7 +786,7 @@ fn wrong_tokens_are_counted_and_open_nothing() {
         CONNECTIONS * EACH
     );
     assert!(metrics.as_str().unwrap().contains(&counted));
-    assert_eq!(world.account("alice")["stats"]["prepares_in"], 0);
+    assert_eq!(world.alice_count(), 0);
     let log_bytes = world.hub.log().len();
     assert!(
         log_bytes < 100_000,
@@ -807,8 +838,8 @@ fn hostile_names_reach_neither_log_nor_metrics() {
                 json!({"url": format!("btp+ws://h {text}/"), "token": "t"}),
             ),
         ] {
-            // An address may have a dot more.
-            if field == "ilp_address" && text == "injected.a" {
+            // Addresses may be longer, and have more parts.
+            if field == "ilp_address" && ["injected.a", &long].contains(&text) {
                 continue;
             }
             let body = account(field, &value);

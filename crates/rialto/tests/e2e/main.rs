@@ -5,6 +5,7 @@
     reason = "where something is not as it should be, the test has failed"
 )]
 
+mod backup;
 mod harness;
 mod hostile;
 mod interop;

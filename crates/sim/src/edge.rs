@@ -1,0 +1,234 @@
+//! Scripted neighbours at the edge of the network: they send and answer raw packets whose data is
+//! the preimage of their condition. The honest ones answer truthfully and in time.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
+use rialto_packet::{ErrorCode, FulfillBuilder, Prepare, PrepareBuilder, RejectBuilder};
+
+use crate::{
+    check::{Checked, HopKey},
+    node::wall,
+    plan::{DIALLERS, EDGES, Party},
+    wire::{CLIENT, Message},
+    world::{Event, MS, World},
+};
+
+/// Where packets go beside the other edges: nodes, nobody, a STREAM receiver, a neighbour's service.
+const PLACES: [&str; 6] = [
+    "g.alice",
+    "g.hub",
+    "g.bob",
+    "g.nowhere.at.all",
+    "g.bob.local.token",
+    "peer.config",
+];
+/// Known to everybody.
+const PING_FULFILLMENT: &[u8; 32] = b"pingpingpingpingpingpingpingping";
+
+/// One of [`EDGES`] while a run lasts.
+#[derive(Debug, Default)]
+pub(crate) struct EdgeState {
+    /// The newest that was authenticated.
+    pub(crate) connection: Option<u32>,
+    last_request: u32,
+    /// The packets that must get through in the end.
+    pub(crate) probes: Vec<HopKey>,
+}
+
+/// A Fulfill without data.
+pub(crate) fn fulfill(fulfillment: [u8; 32]) -> Bytes {
+    let fulfill = FulfillBuilder {
+        fulfillment,
+        data: &[],
+    };
+    fulfill.encode().expect("no data is not too much").into()
+}
+
+fn reject() -> Bytes {
+    let reject = RejectBuilder {
+        code: ErrorCode::F99_APPLICATION_ERROR,
+        triggered_by: None,
+        message: "no",
+        data: &[],
+    };
+    reject.encode().expect("no data is not too much").into()
+}
+
+impl World {
+    /// The next packet of an edge, and the one after it later.
+    pub(crate) fn edge_send(&mut self, edge: usize) -> Checked {
+        if self.is_healed {
+            return Ok(());
+        }
+        let pace_ms = self.weather.pace_ms;
+        let delay_ns = self.rng.between(1, pace_ms) * MS;
+        self.plan_in(delay_ns, Event::EdgeSend { edge });
+        let amount = match self.rng.below(40) {
+            0 => 0,
+            1 => u64::MAX - self.rng.below(2),
+            _ => self.rng.magnitude(EDGES[edge].digits_max),
+        };
+        let destination = match self.rng.percent(85) {
+            true => {
+                let others = [1, 2];
+                EDGES[(edge + self.rng.pick(&others)) % EDGES.len()].address
+            }
+            false => self.rng.pick(&PLACES),
+        };
+        let preimage = match destination.matches('.').count() {
+            1 if self.rng.percent(50) => *PING_FULFILLMENT,
+            _ => self.rng.bytes(),
+        };
+        let expires_in_ms = match self.rng.below(10) {
+            0 => self.rng.below(2_500),
+            1 => self.rng.between(10_000, 60_000),
+            _ => self.rng.between(2_500, 10_000),
+        };
+        let mut packet = self.edge_packet(destination, amount, preimage, expires_in_ms);
+        if !EDGES[edge].is_honest && self.rng.percent(3) {
+            // Something that begins like a Prepare.
+            let kept = self.rng.below(packet.len() as u64);
+            packet.truncate(usize::try_from(kept).expect("it is a length").max(1));
+        }
+        self.edge_ask(edge, &packet);
+        Ok(())
+    }
+
+    /// A packet without value, which needs nobody's credit.
+    pub(crate) fn edge_probe(&mut self, edge: usize, destination: &str) -> Checked {
+        let preimage = self.rng.bytes();
+        let packet = self.edge_packet(destination, 0, preimage, 9_000);
+        let key = self
+            .edge_ask(edge, &packet)
+            .ok_or("I12: an edge is not connected")?;
+        self.edges[edge].probes.push(key);
+        Ok(())
+    }
+
+    fn edge_packet(
+        &self,
+        destination: &str,
+        amount: u64,
+        preimage: [u8; 32],
+        expires_in_ms: u64,
+    ) -> Vec<u8> {
+        let condition = digest(&SHA256, &preimage);
+        let expires_in_ms = i64::try_from(expires_in_ms).expect("minutes at most");
+        let destination = destination
+            .parse::<rialto_packet::Address>()
+            .expect("addresses are good");
+        let prepare = PrepareBuilder {
+            amount,
+            expires_at: wall(self.now_ns).plus_ms(expires_in_ms),
+            condition: condition
+                .as_ref()
+                .try_into()
+                .expect("SHA-256 gives 32 bytes"),
+            destination: destination.as_ref(),
+            data: &preimage,
+        };
+        prepare.encode().expect("32 bytes are not too much")
+    }
+
+    fn edge_ask(&mut self, edge: usize, packet: &[u8]) -> Option<HopKey> {
+        let connection = self.edges[edge].connection?;
+        let of = self.connections.get(&connection)?;
+        let dialler = DIALLERS[of.dialler];
+        self.edges[edge].last_request += 1;
+        let request = self.edges[edge].last_request;
+        let mut frame = Vec::new();
+        let sent = of.ends[CLIENT]
+            .session
+            .send_prepare(request, packet, &mut frame);
+        sent.ok()?;
+        let key = Self::key(connection, CLIENT, request.into());
+        let payer = self.witness.plan(dialler.server).id(dialler.username);
+        let from = Party::Edge(edge);
+        self.witness
+            .edge_asks(key, from, dialler.server, payer, packet);
+        self.send(connection, CLIENT, Message::Frame(frame));
+        Some(key)
+    }
+
+    /// An edge got a packet and decides what to answer, and when.
+    pub(crate) fn edge_prepare(
+        &mut self,
+        edge: usize,
+        connection: u32,
+        end: usize,
+        request: u32,
+        packet: &[u8],
+    ) {
+        let Ok(prepare) = Prepare::parse(packet) else {
+            return;
+        };
+        let preimage = prepare.data().try_into().unwrap_or([0; 32]);
+        let left_ms = prepare.expires_at().ms_since(wall(self.now_ns));
+        let left_ns = u64::try_from(left_ms).unwrap_or(0) * MS;
+        let soon_ns = self.rng.below(300) * MS;
+        let wrong = self.rng.bytes();
+        let answer = |delay_ns: u64, request: u32, packet: Bytes| {
+            let packet = packet.to_vec();
+            let event = Event::EdgeReply {
+                connection,
+                end,
+                request,
+                packet,
+            };
+            (delay_ns, event)
+        };
+        let behaviour = match EDGES[edge].is_honest || self.is_healed {
+            true => self.rng.below(50),
+            false => self.rng.below(100),
+        };
+        let answers = match behaviour {
+            // Some of the probes' time is over before anything else can be.
+            0..5 if !self.is_healed => vec![answer(soon_ns, request, reject())],
+            0..50 => vec![answer(soon_ns, request, fulfill(preimage))],
+            50..60 => vec![answer(soon_ns, request, fulfill(wrong))],
+            // Around the last moment, or after it.
+            60..75 => {
+                let delay_ns = left_ns.saturating_sub(20 * MS)
+                    + self.rng.below(3_000) * MS / 50 * self.rng.pick(&[1, 50]);
+                vec![answer(delay_ns, request, fulfill(preimage))]
+            }
+            75..82 => Vec::new(),
+            82..86 => {
+                // What begins like a Prepare would be a request with an id that is in use.
+                let bytes = [&[0xff], &wrong[..]].concat();
+                vec![answer(soon_ns, request, bytes.into())]
+            }
+            86..93 => {
+                let again_ns = soon_ns + self.rng.below(100) * MS;
+                let first = answer(soon_ns, request, fulfill(preimage));
+                vec![first, answer(again_ns, request, fulfill(preimage))]
+            }
+            93..97 => {
+                let first = answer(soon_ns, request, reject());
+                vec![first, answer(soon_ns + MS, request, fulfill(preimage))]
+            }
+            _ => vec![answer(
+                soon_ns,
+                request.wrapping_add(1_000),
+                fulfill(preimage),
+            )],
+        };
+        for (delay_ns, event) in answers {
+            self.plan_in(delay_ns, event);
+        }
+    }
+
+    pub(crate) fn edge_reply(&mut self, connection: u32, end: usize, request: u32, packet: &[u8]) {
+        let Some(of) = self.connections.get(&connection) else {
+            return;
+        };
+        let mut frame = Vec::new();
+        if of.ends[end]
+            .session
+            .send_reply(request, packet, &mut frame)
+            .is_ok()
+        {
+            self.send(connection, end, Message::Frame(frame));
+        }
+    }
+}
