@@ -18,6 +18,7 @@ const USAGE: &str = "usage: cargo xtask <command>
   test   set up what the tests need, check the tree and run every test
   lint   rustfmt, clippy, rustdoc and cargo deny without the tests
   deny   licences, bans and sources; with --advisories known vulnerabilities too (needs a network)
+  sim    simulate whole nodes: --seeds N [--from S], --seed S [--trace], or --mutants
   gen    write the generated files again: openapi.json, docs/reference/reason-codes.md
 ";
 
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         ["deny"] => deny(&["bans", "licenses", "sources"]),
         ["deny", "--advisories"] => deny(&["bans", "licenses", "sources", "advisories"]),
         ["gen"] => generate(),
+        ["sim", ref options @ ..] => simulate(options),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);
@@ -159,6 +161,12 @@ fn generate() -> Result<()> {
         run(cargo(&["test", "--locked", "--package", package, filter]).env("UPDATE", "1"))?;
     }
     Ok(())
+}
+
+/// Seeds are many, so the simulator is built for speed; `cargo run -p rialto-sim` builds it for debugging.
+fn simulate(options: &[&str]) -> Result<()> {
+    let mut sim = cargo(&["run", "--locked", "--release", "--quiet"]);
+    run(sim.args(["--package", "rialto-sim", "--"]).args(options))
 }
 
 fn set_up_programs() -> Result<()> {

@@ -8,7 +8,8 @@ use axum::{
     http::{HeaderName, header},
 };
 use rialto_connector::{AccountStats, Connector};
-use rialto_ledger::{Account, AccountId};
+use rialto_ledger::Account;
+use rialto_packet::money::Asset;
 
 use crate::{Api, NodeStatus, accounts::refused, health, shapes::Link};
 
@@ -21,7 +22,8 @@ use crate::{Api, NodeStatus, accounts::refused, health, shapes::Link};
 )]
 pub(crate) async fn metrics(State(api): State<Api>) -> ([(HeaderName, &'static str); 1], String) {
     let status = api.node.0.status();
-    let text = api.node.read(|connector| render(&status, connector));
+    let seen = api.node.read(Seen::copy);
+    let text = render(&status, &seen);
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], text)
 }
@@ -108,7 +110,44 @@ const GAUGES: [Gauge; 5] = [
     ),
 ];
 
-fn render(status: &NodeStatus, connector: &Connector) -> String {
+/// What the text is made of. The core stands still only while this is copied.
+struct Seen {
+    accounts: Vec<SeenAccount>,
+    positions: Vec<(Asset, i128)>,
+    in_flight_count: usize,
+    payments_running: usize,
+}
+
+struct SeenAccount {
+    name: String,
+    asset: Asset,
+    gauges: [i128; GAUGES.len()],
+    link_up: bool,
+    stats: Option<AccountStats>,
+}
+
+impl Seen {
+    fn copy(connector: &Connector) -> Self {
+        let account = |account: &Account| SeenAccount {
+            name: account.settings.name.clone(),
+            asset: account.settings.asset.clone(),
+            gauges: GAUGES.map(|(_, _, value)| value(account)),
+            link_up: health::link(connector, account.id) != Link::Down,
+            stats: connector.stats().account(account.id).cloned(),
+        };
+        let positions = connector.ledger().positions();
+        Self {
+            accounts: connector.ledger().accounts().map(account).collect(),
+            positions: positions
+                .map(|(asset, amount, _)| (asset.clone(), amount))
+                .collect(),
+            in_flight_count: connector.in_flight_count(),
+            payments_running: health::payments_running(connector),
+        }
+    }
+}
+
+fn render(status: &NodeStatus, seen: &Seen) -> String {
     let mut page = Page::default();
     page.family(
         "rialto_build_info",
@@ -116,38 +155,31 @@ fn render(status: &NodeStatus, connector: &Connector) -> String {
         "Always 1; the label says which version runs.",
     );
     page.sample("rialto_build_info", &[("version", status.version)], 1);
-    render_node(&mut page, status, connector);
+    render_node(&mut page, status, seen);
 
-    let accounts = || connector.ledger().accounts();
-    let asset = |account: &Account| {
-        let asset = &account.settings.asset;
-        (asset.code().to_owned(), asset.scale().to_string())
-    };
-    for (name, help, value) in GAUGES {
+    for (index, (name, help, _)) in GAUGES.iter().enumerate() {
         page.family(name, "gauge", help);
-        for account in accounts() {
-            let (code, scale) = asset(account);
-            let account_name = account.settings.name.as_str();
+        for account in &seen.accounts {
+            let scale = account.asset.scale().to_string();
             let labels = [
-                ("account", account_name),
-                ("asset_code", code.as_str()),
+                ("account", account.name.as_str()),
+                ("asset_code", account.asset.code()),
                 ("asset_scale", scale.as_str()),
             ];
-            page.sample(name, &labels, value(account));
+            page.sample(name, &labels, account.gauges[index]);
         }
     }
     let name = "rialto_account_link_up";
     page.family(name, "gauge", "Whether packets can be sent to the account.");
-    for account in accounts() {
-        let up = health::link(connector, account.id) != Link::Down;
-        page.sample(name, &[("account", &account.settings.name)], u8::from(up));
+    for account in &seen.accounts {
+        let up = u8::from(account.link_up);
+        page.sample(name, &[("account", &account.name)], up);
     }
-    let stats = |id: AccountId| connector.stats().account(id);
     for (name, help, value) in COUNTERS {
         page.family(name, "counter", help);
-        for account in accounts() {
-            let count = stats(account.id).map_or(0, value);
-            page.sample(name, &[("account", &account.settings.name)], count);
+        for account in &seen.accounts {
+            let count = account.stats.as_ref().map_or(0, value);
+            page.sample(name, &[("account", &account.name)], count);
         }
     }
     let name = "rialto_refused_total";
@@ -156,19 +188,16 @@ fn render(status: &NodeStatus, connector: &Connector) -> String {
         "counter",
         "Packets of the account that were refused here.",
     );
-    for account in accounts() {
-        for (reason, count) in stats(account.id).into_iter().flat_map(refused) {
-            let labels = [
-                ("account", account.settings.name.as_str()),
-                ("reason", reason),
-            ];
+    for account in &seen.accounts {
+        for (reason, count) in account.stats.iter().flat_map(refused) {
+            let labels = [("account", account.name.as_str()), ("reason", reason)];
             page.sample(name, &labels, count);
         }
     }
     page.0
 }
 
-fn render_node(page: &mut Page, status: &NodeStatus, connector: &Connector) {
+fn render_node(page: &mut Page, status: &NodeStatus, seen: &Seen) {
     // Prometheus wants seconds; milliseconds are written as their decimal fraction.
     let uptime = format!(
         "{}.{:03}",
@@ -200,19 +229,17 @@ fn render_node(page: &mut Page, status: &NodeStatus, connector: &Connector) {
     let failed = u8::from(status.journal_failure.is_some());
     let help = "Whether the journal takes no records any more.";
     page.single("rialto_journal_failed", "gauge", help, failed);
-    let in_flight = connector.in_flight_count();
     page.single(
         "rialto_in_flight_packets",
         "gauge",
         "Packets in flight.",
-        in_flight,
+        seen.in_flight_count,
     );
-    let running = health::payments_running(connector);
     page.single(
         "rialto_payments_running",
         "gauge",
         "Payments that run.",
-        running,
+        seen.payments_running,
     );
 
     let name = "rialto_position_units";
@@ -221,7 +248,7 @@ fn render_node(page: &mut Page, status: &NodeStatus, connector: &Connector) {
         "gauge",
         "The node's own position: minus the sum of all balances.",
     );
-    for (asset, amount, _) in connector.ledger().positions() {
+    for (asset, amount) in &seen.positions {
         let scale = asset.scale().to_string();
         let labels = [
             ("asset_code", asset.code()),

@@ -2,8 +2,8 @@
 //! until that record is on disk before it says so.
 
 use rialto_ledger::{
-    AccountId, AccountSettings, NAME_BYTES_MAX, Payment, PaymentEnd, PaymentId, PaymentProgress,
-    Rate, Record, Relation, TOKENS_MAX, check_name,
+    AccountId, AccountSettings, IncomingToken, NAME_BYTES_MAX, Payment, PaymentEnd, PaymentId,
+    PaymentProgress, Rate, Record, Relation, TOKENS_MAX, check_name,
 };
 use rialto_packet::{
     Address, ErrorCode, Prefix,
@@ -146,7 +146,8 @@ impl Connector {
         Ok(id)
     }
 
-    /// Replaces all settings of an account but its name and asset.
+    /// Replaces all settings of an account but its name and asset. Without one of its tokens, its BTP
+    /// sessions end.
     pub fn account_update(
         &mut self,
         settings: AccountSettings,
@@ -161,8 +162,21 @@ impl Connector {
             return Err(CommandError::conflict("asset_code", message));
         }
         let id = account.id;
+        let kept = |old: &IncomingToken| {
+            settings
+                .incoming_tokens
+                .iter()
+                .any(|new| new.hash == old.hash)
+        };
+        let is_revoked = !account.settings.incoming_tokens.iter().all(kept);
         self.check_account(id, &settings)?;
         self.put_account(id, settings, out);
+        if is_revoked {
+            // Whoever is there may have come in with it. A token that only gets an end stays good.
+            for link in self.sessions.get(&id).into_iter().flatten().copied() {
+                out.now(Action::Disconnect { link });
+            }
+        }
         Ok(id)
     }
 

@@ -163,6 +163,7 @@ impl Connector {
             return Err(Reason::AccountPaused.into()); // deleted since it authenticated
         };
         let paused = account.settings.paused;
+        let in_flight_count = account.exposure().in_flight_count as usize;
         self.stats.of(id).prepares_in += 1;
         if paused {
             return Err(Reason::AccountPaused.into());
@@ -172,6 +173,10 @@ impl Connector {
         }
         if self.pending.len() >= self.settings.pending_max {
             return Err(Reason::Overload.into());
+        }
+        // One account that holds its packets must leave room for the others.
+        if in_flight_count >= self.settings.pending_max.div_ceil(2) {
+            return Err(Reason::InFlightLimit.into());
         }
         Ok(())
     }

@@ -460,6 +460,26 @@ mod tests {
     }
 
     #[test]
+    fn transfer_codings() {
+        for (values, is_unknown) in [
+            (&[][..], false),
+            (&["chunked"], false),
+            (&["Chunked"], false),
+            (&["gzip"], true),
+            (&["gzip, chunked"], true),
+            (&["chunked, chunked"], true),
+            (&["chunked", "chunked"], true),
+        ] {
+            let value = |value| (TRANSFER_ENCODING, HeaderValue::from_static(value));
+            let mut headers = HeaderMap::new();
+            for (name, value) in values.iter().copied().map(value) {
+                headers.append(name, value);
+            }
+            assert_eq!(has_unknown_coding(&headers), is_unknown, "{values:?}");
+        }
+    }
+
+    #[test]
     fn bearer_tokens() {
         for (value, token) in [
             ("Bearer abc", Some("abc")),

@@ -30,4 +30,4 @@ mod world;
 
 pub use check::Tally;
 pub use mutant::Mutant;
-pub use world::{Failure, Options, Report, position, run};
+pub use world::{Failure, MUTANT_SEEDS_MAX, Options, Report, catch, position, run};

@@ -11,15 +11,12 @@ use std::{
     time::Instant,
 };
 
-use rialto_sim::{Failure, Mutant, Options, Tally, position, run};
+use rialto_sim::{Failure, MUTANT_SEEDS_MAX, Mutant, Options, Tally, catch, position, run};
 
 const USAGE: &str = "usage: rialto-sim --seeds N [--from S]    run N seeds, from 1 or S on
        rialto-sim --seed S [--trace]     run one, and show what happens
        rialto-sim --mutants              put faults into the node and count the seeds until each is caught
 ";
-
-/// Seeds within which each mutant must be caught.
-const MUTANT_SEEDS_MAX: u64 = 2_000;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -111,16 +108,11 @@ fn mutants() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let mut code = ExitCode::SUCCESS;
     for mutant in Mutant::ALL {
-        let options = Options {
-            trace: false,
-            mutant: Some(*mutant),
-        };
-        let caught =
-            (1..=MUTANT_SEEDS_MAX).find_map(|seed| Some((seed, run(seed, &options).err()?)));
-        match caught {
-            Some((seed, failure)) => println!(
-                "{:<26} caught by seed {seed}: {}",
+        match catch(*mutant) {
+            Some(failure) => println!(
+                "{:<26} caught by seed {}: {}",
                 mutant.word(),
+                failure.seed,
                 failure.message
             ),
             None => {

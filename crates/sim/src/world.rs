@@ -33,6 +33,8 @@ pub(crate) const S: u64 = 1_000 * MS;
 
 /// After the faults stop: longer than the longest expiry, and than it takes to notice a dead peer.
 const QUIET_NS: u64 = 150 * S;
+/// After the faults stop: payments that still run, in small packets, are asked to stop.
+const STOP_NS: u64 = 60 * S;
 /// After the probes are sent.
 const PROBES_NS: u64 = 10 * S;
 /// Lines that a failure shows.
@@ -126,6 +128,18 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
     }))
 }
 
+/// Seeds within which each mutant must be caught.
+pub const MUTANT_SEEDS_MAX: u64 = 2_000;
+
+/// How the first seed that catches a mutant does it; `None` if none does.
+pub fn catch(mutant: Mutant) -> Option<Box<Failure>> {
+    let options = Options {
+        trace: false,
+        mutant: Some(mutant),
+    };
+    (1..=MUTANT_SEEDS_MAX).find_map(|seed| run(seed, &options).err())
+}
+
 /// Something that will happen.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -173,6 +187,7 @@ pub(crate) enum Event {
     },
     Pay,
     Heal,
+    Stop,
     Probe,
     End,
 }
@@ -359,6 +374,7 @@ impl World {
             }
             Event::Pay => self.pay(),
             Event::Heal => self.heal(),
+            Event::Stop => self.stop(),
             Event::Probe => self.probe(),
             Event::End => self.end(),
         }
@@ -832,8 +848,11 @@ impl World {
             }
         }
         if writes_late && let Some(mut live) = self.nodes[index].live.take() {
-            self.write(index, &mut live);
+            let dies = self.write(index, &mut live);
             self.nodes[index].live = Some(live);
+            if dies {
+                return self.die(index);
+            }
         }
         self.after_step(index)
     }
@@ -906,6 +925,9 @@ impl World {
         let overdue = live.gate.overdue(mono_ns);
         for action in overdue {
             self.perform(node, action)?;
+        }
+        if self.is_mutant(Mutant::LateFulfillPaid) {
+            return Ok(());
         }
         self.step(node, vec![Work::Input(Input::Timeout)])
     }
@@ -1098,7 +1120,23 @@ impl World {
                 self.after_step(index)?;
             }
         }
+        self.plan_in(STOP_NS, Event::Stop);
         self.plan_in(QUIET_NS, Event::Probe);
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Checked {
+        for node in 0..self.nodes.len() {
+            let stop = |core: &mut Connector, now: Now, out: &mut Effects| {
+                let payments = core.ledger().payments().values();
+                let running = payments.filter(|payment| payment.end.is_none());
+                let running: Vec<_> = running.map(|payment| payment.id).collect();
+                for id in running {
+                    core.payment_stop(now, id, out).expect("it runs");
+                }
+            };
+            self.step(node, vec![Work::Command(Box::new(stop))])?;
+        }
         Ok(())
     }
 
@@ -1202,7 +1240,7 @@ fn mutate_input(
         ..now
     };
     match (mutant, input) {
-        (Some(Mutant::HoldLeaked | Mutant::LateFulfillPaid), Input::Timeout) => None,
+        (Some(Mutant::HoldLeaked), Input::Timeout) => None,
         (Some(Mutant::LateFulfillPaid), input @ Input::Reply { .. }) => Some((late, input)),
         (
             Some(mutant @ (Mutant::PreimageUnchecked | Mutant::RejectCreatesCredit)),

@@ -1,6 +1,12 @@
 //! Operators change accounts while packets are in flight.
 
-use crate::story::check;
+use rialto_connector::{Action, Settings};
+use rialto_ledger::{IncomingToken, TokenHash};
+
+use crate::{
+    node::Node,
+    story::{account, check},
+};
 
 #[test]
 fn pausing_stops_new_packets_and_lets_old_ones_end() {
@@ -149,4 +155,35 @@ fn a_name_that_makes_our_address_too_long_is_refused() {
         account {long}x USD/9 local address g.short
     "
     ));
+}
+
+#[test]
+fn a_revoked_token_ends_the_sessions_and_one_with_an_end_does_not() {
+    let token = |byte, expires_at_ms| IncomingToken {
+        hash: TokenHash([byte; 32]),
+        expires_at_ms,
+    };
+    let mut node = Node::new(Settings::new("g.node".parse().unwrap()));
+    let with = |tokens: &[IncomingToken]| {
+        let mut settings = account("alice", "USD/9");
+        settings.incoming_tokens = tokens.to_vec();
+        settings
+    };
+    let first = with(&[token(1, None)]);
+    let id = node
+        .step(|core, _, out| core.account_create(first, out))
+        .0
+        .unwrap();
+    let (alice, _) = node.link_up(id);
+    for (tokens, ends) in [
+        (vec![token(1, Some(1_000)), token(2, None)], false),
+        (vec![token(2, None)], true),
+    ] {
+        let changed = with(&tokens);
+        let (updated, effects) = node.step(|core, _, out| core.account_update(changed, out));
+        updated.unwrap();
+        let ended =
+            |action: &Action| matches!(action, Action::Disconnect { link } if *link == alice);
+        assert_eq!(effects.iter().any(|effect| ended(&effect.action)), ends);
+    }
 }

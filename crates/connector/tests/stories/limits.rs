@@ -283,9 +283,32 @@ fn packets_in_flight_on_the_whole_node() {
         carol prepare 3 g.bob.x 1       -> carol reject T03 overload
         alice prepare 4 g.bob.x 0       -> alice reject T03 overload
         bob fulfill 1                   -> alice fulfill
-        carol prepare 5 g.bob.x 1       -> bob prepare
+        carol prepare 5 g.bob.x 1       -> carol reject T04 acct.inflight_limit
         bob fulfill 2                   -> carol fulfill
-        bob fulfill 5                   -> carol fulfill
+        carol prepare 6 g.bob.x 1       -> bob prepare
+        bob fulfill 6                   -> carol fulfill
+    ",
+    );
+}
+
+#[test]
+fn one_account_takes_at_most_half_of_what_the_node_bears() {
+    check(
+        "
+        node g.hub pending 4
+        account alice USD/9 credit 100
+        account carol USD/9 credit 100
+        account bob   USD/9
+        route   g.bob -> bob
+        alice prepare 1 g.bob.x 0       -> bob prepare
+        alice prepare 2 g.bob.x 0       -> bob prepare
+        alice prepare 3 g.bob.x 0       -> alice reject T04 acct.inflight_limit
+        carol prepare 4 g.bob.x 0       -> bob prepare
+        bob reject 1 F99                -> alice reject F99
+        alice prepare 5 g.bob.x 0       -> bob prepare
+        bob fulfill 2                   -> alice fulfill
+        bob fulfill 4                   -> carol fulfill
+        bob fulfill 5                   -> alice fulfill
     ",
     );
 }

@@ -560,7 +560,7 @@ fn http2_floods_end_the_connection_that_floods() {
         let mut stream = TcpStream::connect(world.hub.node).unwrap();
         // It never reads: what the node would have to say stays with the node.
         stream
-            .set_write_timeout(Some(Duration::from_secs(3)))
+            .set_write_timeout(Some(Duration::from_secs(1)))
             .unwrap();
         stream
             .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
