@@ -234,7 +234,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         };
         let established_for_ns = self.link.as_ref().map(|link| {
             let for_ns = self.worker.clock().now_ns() - link.up_since_ns;
-            let account = link.account.0;
+            let account = self.worker.name_of(link.account);
             tracing::info!(account, link = ?link.id, ?end, "BTP session is down");
             for_ns
         });
@@ -469,7 +469,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn establish(&mut self, now_ns: u64, account: AccountId) {
         let id = self.worker.register_session(Rc::clone(&self.outbox));
-        tracing::info!(account = account.0, link = ?id, "BTP session is up");
+        let name = self.worker.name_of(account);
+        tracing::info!(account = name, link = ?id, "BTP session is up");
         self.worker
             .inbox()
             .push(Input::LinkUp { link: id, account });

@@ -81,7 +81,7 @@ async fn keep_up(worker: Rc<Worker>, account: AccountId, uri: BtpUri) {
         if let Some(message) = message
             && let Some(held_back) = pace.due(worker.clock().now_ns())
         {
-            let (account, uri) = (account.0, uri.websocket_url());
+            let (account, uri) = (worker.name_of(account), uri.websocket_url());
             tracing::warn!(account, %uri, %message, held_back, "no BTP session with peer");
         }
         let wait_ns = backoff.delay_ns(ended, jitter());

@@ -69,6 +69,12 @@ impl Directory {
         self.accounts.get(&id)
     }
 
+    /// The name of an account, for people; its number if it is not there any more.
+    pub fn name_of(&self, id: AccountId) -> String {
+        self.account(id)
+            .map_or_else(|| id.0.to_string(), |account| account.name.clone())
+    }
+
     /// The account of that name.
     pub fn named(&self, name: &str) -> Option<&Account> {
         self.names.get(name).and_then(|id| self.accounts.get(id))

@@ -234,6 +234,11 @@ impl Worker {
         Ref::map(self.directory.borrow(), |directory| &**directory)
     }
 
+    /// For logs.
+    pub(crate) fn name_of(&self, account: AccountId) -> String {
+        self.directory().name_of(account)
+    }
+
     /// Whose token it is; failures are counted.
     pub(crate) fn authenticate(
         &self,

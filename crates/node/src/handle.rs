@@ -73,7 +73,17 @@ impl Node for Handle {
             let answer = spsp_client::query(receiver, permissions, &self.tls).await;
             let answer = answer.map_err(|error| ResolveError {
                 code: resolve_code(&error),
-                message: error.to_string(),
+                message: match &error {
+                    QueryError::Pointer { .. } if !insecure => format!(
+                        "{error}; for development, `node.allow_insecure_receivers` permits it"
+                    ),
+                    QueryError::Pointer { .. }
+                    | QueryError::Unreachable { .. }
+                    | QueryError::Timeout(_)
+                    | QueryError::Status { .. }
+                    | QueryError::Redirect { .. }
+                    | QueryError::NotSpsp { .. } => error.to_string(),
+                },
             })?;
             Ok(ResolvedReceiver {
                 url: answer.final_url,

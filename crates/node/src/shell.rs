@@ -18,7 +18,7 @@ use rialto_connector::{
     refusal::{Level, Row},
 };
 use rialto_journal::{Journal, JournalError};
-use rialto_ledger::Lsn;
+use rialto_ledger::{AccountId, Lsn};
 use rialto_links::{Account, Clock, Directory, HttpPeer};
 use tokio::sync::{Notify, broadcast, watch};
 use tracing::{debug, error, warn};
@@ -262,10 +262,10 @@ impl Shell {
 
     fn report(&self, event: Event) {
         match &event {
-            Event::Refused { account, reason } => self.report_refusal(account.0, *reason),
+            Event::Refused { account, reason } => self.report_refusal(*account, *reason),
             Event::LateFulfill { account, amount } => {
                 warn!(
-                    account = account.0,
+                    account = self.name_of(*account),
                     amount, "a fulfill came too late: the next hop lost it"
                 );
             }
@@ -278,19 +278,28 @@ impl Shell {
     }
 
     /// A line per refusal at debug; what an operator can mend is a warning now and then.
-    fn report_refusal(&self, account: u32, reason: Reason) {
+    fn report_refusal(&self, account: AccountId, reason: Reason) {
         let Row { word, level, .. } = reason.row();
-        debug!(account, reason = word, "packet refused");
+        debug!(
+            account = self.name_of(account),
+            reason = word,
+            "packet refused"
+        );
         let now_ns = self.clock.now_ns();
         let warn_at_ns = &self.warn_at_ns[reason as usize];
         if level == Level::Warn && warn_at_ns.load(Ordering::Relaxed) <= now_ns {
             warn_at_ns.store(now_ns + WARN_PAUSE_NS, Ordering::Relaxed);
             warn!(
-                account,
+                account = self.name_of(account),
                 reason = word,
                 "packets are refused; `rialto account show NAME` counts them"
             );
         }
+    }
+
+    /// For people; accounts are numbers to the core.
+    fn name_of(&self, id: AccountId) -> String {
+        self.directory.borrow().name_of(id)
     }
 
     /// Makes the directory anew from the accounts.

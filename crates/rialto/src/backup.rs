@@ -1,9 +1,8 @@
 //! Copies of a node's books, taken while it runs.
 //!
-//! A journal is only ever appended to, so each file up to the size it had at one moment, copied in
-//! order (the newest checkpoint, then the segments from the oldest to the newest), is what the
-//! journal was after some record. The node may remove files after a checkpoint of its own; then the
-//! copy is begun anew.
+//! A journal is only ever appended to, and only to its last segment. So the newest checkpoint and the
+//! segments of one listing, each up to the size it had at one moment, are the journal as it was after
+//! some record. The node may remove files after a checkpoint of its own; then the copy is begun anew.
 
 use std::{
     fs::{self, File, OpenOptions},

@@ -875,6 +875,11 @@ impl World {
     fn after_step(&mut self, index: usize) -> Checked {
         let (mutant, skew_ms) = (self.options.mutant, self.nodes[index].skew_ms);
         let now_ns = self.now_ns;
+        // A busy node gets to its timers late, and to what came on its sockets before.
+        let late_ns = match self.rng.percent(20) {
+            true => self.rng.below(50) * MS,
+            false => 1_000,
+        };
         let node = &mut self.nodes[index];
         let (life, slow_until_ns) = (node.life, node.slow_until_ns);
         let Some(live) = node.live.as_deref_mut() else {
@@ -887,7 +892,7 @@ impl World {
             .into_iter()
             .chain(live.gate.next_overdue())
             .min();
-        let timer_at_ns = due.map(|due_ns| now_ns + due_ns.saturating_sub(mono_ns).max(1_000));
+        let timer_at_ns = due.map(|due_ns| now_ns + due_ns.saturating_sub(mono_ns) + late_ns);
         let timer_at_ns =
             timer_at_ns.filter(|at_ns| live.timer_at_ns.is_none_or(|set_ns| *at_ns < set_ns));
         if timer_at_ns.is_some() {

@@ -544,6 +544,7 @@ fn crashes_inside_checkpoints_and_elsewhere() {
     let everywhere = sampled(0..place(operations), 131);
     died_after.extend(everywhere.map(|operation| operation as u64));
     let mut cases = 0;
+    let moments = died_after.len();
     for (index, died_after) in died_after.into_iter().enumerate() {
         let ways = if index < within_checkpoints { 7 } else { 2 };
         let ways = if is_full() { WAYS.len() } else { ways };
@@ -560,7 +561,8 @@ fn crashes_inside_checkpoints_and_elsewhere() {
         }
     }
     println!(
-        "{cases} crashes at {operations} operations, {within_checkpoints} of them in checkpoints"
+        "{cases} crashes at {moments} of {operations} operations, {within_checkpoints} of these \
+         in checkpoints"
     );
 }
 
