@@ -60,6 +60,8 @@ type Body = Full<Bytes>;
 /// What lanes share.
 pub(crate) struct HttpClient {
     account: AccountId,
+    /// Its name, for the log.
+    name: String,
     peer: HttpPeer,
     /// HTTP/1.1 wants only the path, and the host in a header.
     path: Uri,
@@ -119,6 +121,7 @@ struct Job {
 impl HttpClient {
     pub(crate) fn new(
         account: AccountId,
+        name: String,
         peer: HttpPeer,
         tls: ClientTls,
         clock: Clock,
@@ -127,6 +130,7 @@ impl HttpClient {
         let path = peer.url.path_and_query().map_or("/", |path| path.as_str());
         Rc::new(Self {
             account,
+            name,
             path: path.parse().expect("the path of a URL is one"),
             headers_http1: peer.headers_http1(),
             peer,
@@ -234,7 +238,7 @@ impl HttpClient {
         if let Some(held_back) = self.connect_warning.due(now_ns) {
             let ConnectError { failure, message } = error;
             tracing::warn!(
-                account = self.account.0, url = %self.peer.url, ?failure, %message, held_back,
+                account = self.name, url = %self.peer.url, ?failure, %message, held_back,
                 "cannot connect to peer"
             );
         }
@@ -267,8 +271,7 @@ impl HttpClient {
 
     fn warn(&self, message: &str) {
         if let Some(held_back) = self.exchange_warning.due(self.clock.now_ns()) {
-            let account = self.account.0;
-            tracing::warn!(account, url = %self.peer.url, held_back, "{message}");
+            tracing::warn!(account = self.name, url = %self.peer.url, held_back, "{message}");
         }
     }
 

@@ -190,7 +190,8 @@ impl Worker {
         };
         let config = &self.config;
         let tls = config.tls.clone();
-        let client = HttpClient::new(account, peer, tls, config.clock, self.inbox.clone());
+        let name = directory.name_of(account);
+        let client = HttpClient::new(account, name, peer, tls, config.clock, self.inbox.clone());
         client.send(request, packet, deadline_ns);
         clients.insert(account, client);
     }

@@ -36,7 +36,7 @@ use tracing::{error, info, warn};
 use crate::{
     config::{self, Config, ConfigError, Durability, Loaded},
     handle::Handle,
-    log, open_files,
+    inspect, log, open_files,
     secrets::{NodeSecret, SecretError, random, read_private},
     shell::Shell,
     threads,
@@ -347,7 +347,9 @@ fn recover(config: &Config, secret: NodeSecret, workers: u16) -> Result<Shell, R
     make_data_folder(&config.node.data_dir).map_err(system("make the data folder"))?;
     let rng = ChaCha20Rng::from_seed(random());
     let mut connector = Connector::new(settings(config), secret.stream(), rng);
-    let disk = Arc::new(FileDisk::new(config.node.data_dir.join("journal")));
+    let disk = Arc::new(FileDisk::new(
+        config.node.data_dir.join(inspect::JOURNAL_FOLDER),
+    ));
     let options = Options {
         id: u64::from_le_bytes(random()),
         ..Options::default()
