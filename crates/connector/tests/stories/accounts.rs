@@ -100,7 +100,7 @@ fn whoever_was_deleted_is_turned_away() {
     assert!(matches!(
         effects[..],
         [rialto_connector::Effect {
-            action: rialto_connector::Action::Disconnect { .. },
+            action: Action::Disconnect { .. },
             ..
         }]
     ));
