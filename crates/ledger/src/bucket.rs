@@ -4,7 +4,7 @@ const MINUTE_NS: u128 = 60_000_000_000;
 
 /// Lets through up to a number of units at once, and refills that number per minute.
 ///
-/// The level counts units times [`MINUTE_NS`], so that a refill of any number of nanoseconds is a
+/// The level counts units times nanoseconds of a minute, so that a refill of any number of nanoseconds is a
 /// whole number and no arrival pattern loses a fraction.
 #[derive(Debug, Clone)]
 pub struct Bucket {
