@@ -50,6 +50,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   rialto check --config /etc/rialto/rialto.toml && systemctl reload rialto
+  rialto check --online
   rialto check --journal /var/lib/rialto
 
 A data folder is read without its node, and may be while the node runs.")]
@@ -175,6 +176,9 @@ pub(crate) struct CheckArgs {
     /// Verify this data folder, or a backup, instead of the configuration, and print its books
     #[arg(long, value_name = "FOLDER")]
     pub(crate) journal: Option<PathBuf>,
+    /// Also ask the running node for its peers, and whether each can be reached
+    #[arg(long, conflicts_with = "journal")]
+    pub(crate) online: bool,
     /// Print the books as JSON; amounts are whole numbers of the asset's smallest unit
     #[arg(long, requires = "journal")]
     pub(crate) json: bool,

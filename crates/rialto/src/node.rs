@@ -3,21 +3,28 @@
 use std::{
     io::{self, Read},
     process, thread,
+    time::Duration,
 };
 
+use hyper::Uri;
 use rialto_node::{
     RunError,
     config::{self, Loaded},
 };
 use serde_json::{Map, Value, json};
+use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     args::{CheckArgs, ConfigArgs, ConfigShowArgs, NodeArgs, RunArgs},
+    block_on,
     connect::connect,
     failure::{Exit, Failure},
     journal,
     output::{self, Output},
 };
+
+/// How long `check --online` waits for a connection.
+const REACH_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let loaded = load(&args.config)?;
@@ -50,7 +57,69 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
         quiet: args.quiet,
     };
     output.note(&format!("{} is good", args.config.config.display()));
+    if args.online {
+        return block_on(check_online(args));
+    }
     Ok(())
+}
+
+/// Goes over the running node's accounts. The token is read from the configuration's file.
+async fn check_online(args: &CheckArgs) -> Result<(), Failure> {
+    let client = connect(&NodeArgs {
+        url: None,
+        token_file: None,
+        config: Some(args.config.config.clone()),
+        output: Output {
+            json: false,
+            quiet: args.quiet,
+        },
+    })?;
+    let mut unreachable = 0;
+    for account in client.list("/v1/accounts", "accounts").await? {
+        let text = |key: &str| account[key].as_str().unwrap_or_default();
+        let found = match text("link") {
+            "local" => continue,
+            "up" => Ok("connected over BTP".to_owned()),
+            "http" => reach(account["http"]["url"].as_str().unwrap_or_default()).await,
+            _ => Err("no BTP session".to_owned()),
+        };
+        unreachable += u32::from(found.is_err());
+        let found = found.unwrap_or_else(|problem| problem);
+        output::line(&format!("{}: {found}", text("name")))?;
+    }
+    match unreachable {
+        0 => Ok(()),
+        1 => Err(Failure::new(
+            Exit::Unavailable,
+            "one account cannot be reached",
+        )),
+        many => {
+            let message = format!("{many} accounts cannot be reached");
+            Err(Failure::new(Exit::Unavailable, message))
+        }
+    }
+}
+
+/// Whether something accepts connections where a URL points. Nothing is sent: what a peer says to a
+/// packet shows with `rialto ping`.
+async fn reach(url: &str) -> Result<String, String> {
+    let address = url.parse::<Uri>().ok();
+    let address = address.as_ref().and_then(|url| Some((url.host()?, url)));
+    let Some((host, parsed)) = address else {
+        return Err(format!("{url} is not a URL"));
+    };
+    let usual = if parsed.scheme_str() == Some("https") {
+        443
+    } else {
+        80
+    };
+    let port = parsed.port_u16().unwrap_or(usual);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    match timeout(REACH_TIMEOUT, TcpStream::connect((host, port))).await {
+        Ok(Ok(_)) => Ok(format!("{url} accepts connections")),
+        Ok(Err(error)) => Err(format!("cannot connect to {url}: {error}")),
+        Err(_) => Err(format!("{url} does not accept a connection within 3 s")),
+    }
 }
 
 pub(crate) fn config_show(args: &ConfigShowArgs) -> Result<(), Failure> {

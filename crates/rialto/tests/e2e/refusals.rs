@@ -342,6 +342,37 @@ fn settings_that_cannot_be_are_refused_by_name() {
 }
 
 #[test]
+fn check_online_names_the_peers_that_cannot_be_reached() {
+    let bob = fulfilling();
+    let (hub, _) = hub(&bob);
+    let check = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rialto"));
+        command.args(["check", "--online", "--config"]);
+        let output = command
+            .arg(hub.folder().join("rialto.toml"))
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    // Alice has no session; bob listens.
+    let (code, said) = check();
+    assert_eq!(code, Some(69), "{said}");
+    assert!(said.contains("alice: no BTP session\n"), "{said}");
+    assert!(
+        said.contains(&format!(
+            "bob: http://{}/ilp accepts connections\n",
+            bob.address
+        )),
+        "{said}"
+    );
+    hub.ok("DELETE", "/v1/accounts/alice", None);
+    assert_eq!(check().0, Some(0));
+}
+
+#[test]
 fn a_receiver_that_does_not_resolve_is_named() {
     let hub = Node::start("hub", "test.hub", "");
     hub.account(json!({
