@@ -1132,6 +1132,14 @@ impl World {
 
     fn stop(&mut self) -> Checked {
         for node in 0..self.nodes.len() {
+            // What its disk did before may show only when it next writes.
+            if self.nodes[node]
+                .live
+                .as_deref()
+                .is_some_and(|live| live.failed)
+            {
+                self.crash(node, false);
+            }
             let stop = |core: &mut Connector, now: Now, out: &mut Effects| {
                 let payments = core.ledger().payments().values();
                 let running = payments.filter(|payment| payment.end.is_none());
