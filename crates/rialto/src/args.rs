@@ -50,7 +50,6 @@ Examples:
     #[command(after_help = "\
 Examples:
   rialto check --config /etc/rialto/rialto.toml && systemctl reload rialto
-  rialto check --online
   rialto check --journal /var/lib/rialto
 
 A data folder is read without its node, and may be while the node runs.")]
