@@ -1,6 +1,7 @@
 //! Real nodes as separate processes, in folders of their own, on ports the system picks.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
@@ -236,10 +237,23 @@ impl Node {
         account["balance"].as_str().unwrap().parse().unwrap()
     }
 
+    /// Of every account, by name.
+    pub(crate) fn balances(&self) -> BTreeMap<String, i128> {
+        let balances = self.ok("GET", "/v1/balances", None);
+        let balances = balances["balances"].as_array().unwrap().iter();
+        balances
+            .map(|entry| {
+                let (name, balance) = (&entry["account"], &entry["balance"]);
+                let balance = balance.as_str().unwrap().parse().unwrap();
+                (name.as_str().unwrap().to_owned(), balance)
+            })
+            .collect()
+    }
+
     /// Per asset: all balances and the node's own position; each has to be zero.
     pub(crate) fn assert_books_add_up(&self) {
         let balances = self.ok("GET", "/v1/balances", None);
-        let mut sums = std::collections::BTreeMap::<String, i128>::new();
+        let mut sums = BTreeMap::<String, i128>::new();
         for (list, amount) in [("balances", "balance"), ("positions", "amount")] {
             for entry in balances[list].as_array().unwrap() {
                 let asset = format!("{}/{}", entry["asset_code"], entry["asset_scale"]);

@@ -11,6 +11,7 @@ mod hostile;
 mod interop;
 mod kill;
 mod long;
+mod neighbours;
 mod races;
 mod raw;
 mod refusals;
