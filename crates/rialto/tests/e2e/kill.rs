@@ -123,7 +123,10 @@ fn after_sigkill_the_books_hold_what_neighbours_can_prove() {
         total_proved += known.proved;
         total_packets += known.open.len();
     }
-    println!("10 kills: {total_proved} units proved and found, {total_packets} packets left open");
+    println!(
+        "reliability: kill | 10 SIGKILLs of a node between raw HTTP neighbours, {total_proved} units \
+         proved and found, {total_packets} packets left open | 0 units wrong"
+    );
 }
 
 #[test]

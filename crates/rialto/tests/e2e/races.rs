@@ -131,7 +131,12 @@ fn exactly_the_credit_passes(ways: Ways) {
     assert_eq!(-hub.balance("alice"), i128::from(WORTH * AMOUNT));
     assert_eq!(hub.balance("bob"), i128::from(WORTH * AMOUNT));
     hub.assert_books_add_up();
-    println!("{CLIENTS} clients, {TRIED} packets: {WORTH} passed, as the credit is worth");
+    println!(
+        "reliability: races | {CLIENTS} clients, {TRIED} packets ({} over HTTP, {} over BTP) against \
+         credit for {WORTH} | {WORTH} passed",
+        ways.http * TRIES,
+        ways.btp * TRIES
+    );
 }
 
 #[test]
@@ -171,8 +176,9 @@ fn exactly_the_credit_passes_with_kills_between() {
     assert_eq!(hub.balance("bob"), i128::from(WORTH * AMOUNT));
     hub.assert_books_add_up();
     println!(
-        "{KILLS} kills: {proved} of {WORTH} packets proved, {} booked while their answers were \
-         lost, {left} after the last kill",
+        "reliability: races | {CLIENTS} clients over HTTP and BTP against credit for {WORTH}, \
+         {KILLS} SIGKILLs between; {proved} packets proved, {} booked while their answers were lost \
+         | {WORTH} passed",
         WORTH - proved
     );
 }
@@ -210,5 +216,8 @@ fn no_more_packets_are_in_flight_than_allowed() {
     hub.assert_books_add_up();
     let most = held.lock().unwrap().most;
     assert!(most <= IN_FLIGHT, "{most} at a time");
-    println!("{CLIENTS} clients, {TRIED} packets: {passed} passed, at most {most} at a time");
+    println!(
+        "reliability: races | {CLIENTS} clients, {TRIED} packets, at most {IN_FLIGHT} in flight, \
+         {passed} passed | {most} at a time"
+    );
 }
