@@ -543,6 +543,8 @@ fn stats(stats: &AccountStats) -> shapes::AccountStats {
         rejects_out: stats.rejects_out,
         late_fulfills: stats.late_fulfills,
         late_amount: signed(stats.late_amount),
+        undelivered_fulfills: stats.undelivered_fulfills,
+        undelivered_amount: signed(stats.undelivered_amount),
         refused: refused(stats)
             .map(|(reason, count)| (reason.to_owned(), count))
             .collect::<BTreeMap<_, _>>(),

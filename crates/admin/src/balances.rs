@@ -2,6 +2,7 @@
 
 use axum::{Json, extract::State};
 use rialto_ledger::Account;
+use rialto_packet::money::Asset;
 
 use crate::{
     Api, Problem,
@@ -23,31 +24,60 @@ use crate::{
     )
 )]
 pub(crate) async fn list(_: Allowed<ToRead>, State(api): State<Api>) -> Json<Balances> {
-    Json(api.node.read(|connector| {
-        let positions = connector.ledger().positions();
-        Balances {
-            balances: connector.ledger().accounts().map(balance).collect(),
-            positions: positions
-                .map(|(asset, amount, _)| Position {
-                    asset_code: asset.code().to_owned(),
-                    asset_scale: asset.scale(),
-                    amount: SignedAmount(amount),
-                })
-                .collect(),
-        }
-    }))
+    // The core stands still only while the numbers are copied; there may be very many.
+    let (accounts, positions) = api.node.read(|connector| {
+        let ledger = connector.ledger();
+        let accounts: Vec<_> = ledger.accounts().map(Seen::copy).collect();
+        let positions = ledger.positions();
+        let positions: Vec<_> = positions
+            .map(|(asset, amount, _)| (asset.clone(), amount))
+            .collect();
+        (accounts, positions)
+    });
+    Json(Balances {
+        balances: accounts.into_iter().map(Seen::in_words).collect(),
+        positions: positions
+            .into_iter()
+            .map(|(asset, amount)| Position {
+                asset_code: asset.code().to_owned(),
+                asset_scale: asset.scale(),
+                amount: SignedAmount(amount),
+            })
+            .collect(),
+    })
 }
 
-fn balance(account: &Account) -> Balance {
-    let settings = &account.settings;
-    Balance {
-        account: settings.name.clone(),
-        asset_code: settings.asset.code().to_owned(),
-        asset_scale: settings.asset.scale(),
-        balance: SignedAmount(account.balance()),
-        available: SignedAmount(account.available()),
-        in_flight: in_flight(account),
-        words: in_words(account),
+/// Of an account, while the core is locked.
+struct Seen {
+    name: String,
+    asset: Asset,
+    balance: i128,
+    available: i128,
+    in_flight: InFlight,
+}
+
+impl Seen {
+    fn copy(account: &Account) -> Self {
+        Self {
+            name: account.settings.name.clone(),
+            asset: account.settings.asset.clone(),
+            balance: account.balance(),
+            available: account.available(),
+            in_flight: in_flight(account),
+        }
+    }
+
+    fn in_words(self) -> Balance {
+        let words = words::balance(&self.name, &self.asset, self.balance, self.available);
+        Balance {
+            account: self.name,
+            asset_code: self.asset.code().to_owned(),
+            asset_scale: self.asset.scale(),
+            balance: SignedAmount(self.balance),
+            available: SignedAmount(self.available),
+            in_flight: self.in_flight,
+            words,
+        }
     }
 }
 

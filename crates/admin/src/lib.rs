@@ -60,13 +60,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use auth::{Scopes, Token, generate_token, hash};
 pub use extract::BODY_BYTES_MAX;
-pub use listener::CONNECTIONS_MAX;
+pub use listener::{CONNECTIONS_MAX, HEAD_TIMEOUT};
 pub use node::{BoxFuture, Command, Node, NodeStatus, ResolveError, ResolvedReceiver, Unavailable};
 pub use page::{PAGE_LIMIT, PAGE_LIMIT_MAX};
 pub use payments::{RESOLVING_MAX, WAIT_SECONDS_MAX};
 pub use problem::Problem;
 
-use listener::Bounded;
 use node::Handle;
 
 /// What every handler has.
@@ -85,16 +84,15 @@ pub async fn serve(
     listener: TcpListener,
     node: Arc<dyn Node>,
     tokens: Vec<Token>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+    shutdown: impl Future<Output = ()>,
+) {
     let (stop, stopping) = watch::channel(false);
     let router = router_until(node, tokens, stopping);
-    axum::serve(Bounded::new(listener), router)
-        .with_graceful_shutdown(async move {
-            shutdown.await;
-            stop.send_replace(true);
-        })
-        .await
+    let shutdown = async move {
+        shutdown.await;
+        stop.send_replace(true);
+    };
+    listener::serve(listener, router, shutdown).await;
 }
 
 /// The API as a service, without a socket.

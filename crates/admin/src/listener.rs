@@ -1,89 +1,58 @@
-//! A listener that does not take more connections than it can serve.
+//! The server around the API: it takes no more connections than it can serve, and waits for nobody who
+//! does not say what he wants.
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use axum::serve::Listener;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+use axum::{Router, serve::Listener};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
 };
+use tokio::{net::TcpListener, sync::Semaphore};
 
 /// Connections to the API at the same time; more wait in the listen backlog.
 pub const CONNECTIONS_MAX: usize = 512;
 
-pub(crate) struct Bounded {
-    listener: TcpListener,
-    free: Arc<Semaphore>,
-}
+/// How long a client may take for the head of a request, and stay silent between requests. As long as
+/// somebody keeps all connections busy that way, nobody else is served.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-impl Bounded {
-    pub(crate) fn new(listener: TcpListener) -> Self {
-        Self {
-            listener,
-            free: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-        }
-    }
-}
-
-impl Listener for Bounded {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let permit = Arc::clone(&self.free)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        let connection = Connection {
-            stream,
-            _permit: permit,
+/// Serves until `shutdown` is ready and the requests of that time are answered.
+pub(crate) async fn serve(
+    mut listener: TcpListener,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT);
+    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = GracefulShutdown::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let next = async {
+            let permit = Arc::clone(&free)
+                .acquire_owned()
+                .await
+                .expect("the semaphore is never closed");
+            (Listener::accept(&mut listener).await.0, permit)
         };
-        (connection, address)
+        let (stream, permit) = tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            accepted = next => accepted,
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let connection = http.serve_connection(TokioIo::new(stream), service);
+        let connection = connections.watch(connection);
+        tokio::spawn(async move {
+            // What goes wrong with one connection concerns nobody else.
+            let _ = connection.await;
+            drop(permit);
+        });
     }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection that makes room when it is dropped.
-pub(crate) struct Connection {
-    stream: TcpStream,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
+    drop(listener);
+    connections.shutdown().await;
 }

@@ -31,7 +31,7 @@ pub(crate) async fn metrics(State(api): State<Api>) -> ([(HeaderName, &'static s
 /// A counter of each account.
 type Counter = (&'static str, &'static str, fn(&AccountStats) -> u128);
 
-const COUNTERS: [Counter; 9] = [
+const COUNTERS: [Counter; 11] = [
     (
         "rialto_prepares_received_total",
         "Prepares that came from the account.",
@@ -76,6 +76,16 @@ const COUNTERS: [Counter; 9] = [
         "rialto_late_units_total",
         "Amount of the late Fulfills: what the account's holder lost.",
         |stats| stats.late_amount,
+    ),
+    (
+        "rialto_undelivered_fulfills_total",
+        "Fulfills for the account that found its session or request gone.",
+        |stats| stats.undelivered_fulfills.into(),
+    ),
+    (
+        "rialto_undelivered_units_total",
+        "Amount of the undelivered Fulfills: booked here, and perhaps not in the account's books.",
+        |stats| stats.undelivered_amount,
     ),
 ];
 

@@ -323,6 +323,10 @@ pub struct AccountStats {
     pub late_fulfills: u64,
     /// Amount of those: what they lost.
     pub late_amount: SignedAmount,
+    /// Fulfills passed back to them that found their session or request gone.
+    pub undelivered_fulfills: u64,
+    /// Amount of those: booked here, and perhaps not in their books.
+    pub undelivered_amount: SignedAmount,
     /// Refusals of their packets, by reason.
     pub refused: std::collections::BTreeMap<String, u64>,
 }

@@ -10,7 +10,7 @@ use rialto_packet::{
 use crate::{
     Connector,
     forward::{Back, Source, deadline, limit_refusal},
-    io::{Durable, Effects, Now},
+    io::{Durable, Effects, Now, Paid},
     refusal::{Reason, Refusal},
 };
 
@@ -61,6 +61,7 @@ impl Connector {
                     from.link,
                     from.request,
                     packet.into(),
+                    None, // without money
                     out,
                 );
                 Ok(())
@@ -128,7 +129,11 @@ impl Connector {
         stats.fulfills_out += 1;
         stats.amount_in += u128::from(amount);
         let after = self.safe(lsn, answer_by_ns);
-        self.answer(after, from.link, from.request, packet.into(), out);
+        let paid = Some(Paid {
+            account: from.account,
+            amount,
+        });
+        self.answer(after, from.link, from.request, packet.into(), paid, out);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use rialto_packet::{Fulfill, Prepare, Reply, Timestamp};
 
 use crate::{
     Connector, Hop,
-    io::{Action, Durable, Effects, Event, LinkId, Now, RequestId},
+    io::{Action, Durable, Effects, Event, LinkId, Now, Paid, RequestId},
     pending::Entry,
     refusal::{LinkFailure, Reason, Refusal},
 };
@@ -295,7 +295,12 @@ impl Connector {
         }
 
         let after = self.safe(lsn, entry.answer_by_ns);
-        self.answer(after, entry.link, entry.request, fulfill.into_inner(), out);
+        let paid = Some(Paid {
+            account: entry.payer,
+            amount: amount_in,
+        });
+        let packet = fulfill.into_inner();
+        self.answer(after, entry.link, entry.request, packet, paid, out);
     }
 
     /// What a Fulfill waits for that is of use until `answer_by_ns`.
@@ -322,7 +327,8 @@ impl Connector {
         let stats = self.stats.of(entry.payer);
         stats.rejects_out += 1;
         stats.refused[Reason::PeerReject as usize] += 1;
-        self.answer(Durable::Nothing, entry.link, entry.request, packet, out);
+        let after = Durable::Nothing;
+        self.answer(after, entry.link, entry.request, packet, None, out);
     }
 
     /// The link could not deliver it.
@@ -381,6 +387,15 @@ impl Connector {
         out.now(Action::Report(Event::LateFulfill { account, amount }));
     }
 
+    /// Neither links nor operators can mend it, but the difference between two books has a name.
+    pub(crate) fn count_undelivered(&mut self, paid: Paid) {
+        if self.ledger.account(paid.account).is_some() {
+            let stats = self.stats.of(paid.account);
+            stats.undelivered_fulfills += 1;
+            stats.undelivered_amount += u128::from(paid.amount);
+        }
+    }
+
     /// Answers a Prepare with our own Reject, and counts it.
     fn refuse(&mut self, from: Source, refusal: Refusal, out: &mut Effects) {
         // An account that was deleted while its client was connected has no counters any more.
@@ -397,6 +412,7 @@ impl Connector {
             from.link,
             from.request,
             reject.into(),
+            None,
             out,
         );
     }
@@ -408,6 +424,7 @@ impl Connector {
         link: LinkId,
         request: RequestId,
         packet: Bytes,
+        paid: Option<Paid>,
         out: &mut Effects,
     ) {
         match link {
@@ -420,6 +437,7 @@ impl Connector {
                         link,
                         request,
                         packet,
+                        paid,
                     },
                 );
             }

@@ -35,6 +35,15 @@ pub enum LinkId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
+/// What a Fulfill costs the account that it is passed back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Paid {
+    /// Who pays.
+    pub account: AccountId,
+    /// In its units.
+    pub amount: u64,
+}
+
 /// Something happened outside.
 #[derive(Debug)]
 pub enum Input {
@@ -74,6 +83,9 @@ pub enum Input {
         /// As whom.
         account: AccountId,
     },
+    /// The Fulfill of an [`Action::Answer`] found nobody any more: the books have it, and whoever has
+    /// to pay for it does not know.
+    Undelivered(Paid),
     /// A BTP session ended.
     LinkDown {
         /// The session.
@@ -107,6 +119,8 @@ pub enum Action {
         request: RequestId,
         /// Fulfill or Reject.
         packet: Bytes,
+        /// For a Fulfill. Comes back in [`Input::Undelivered`] when the link is gone.
+        paid: Option<Paid>,
     },
     /// Close a BTP session: a newer one took its place, or its account is gone.
     Disconnect {

@@ -38,7 +38,7 @@ use rialto_packet::{
 use rialto_routing::PrefixMap;
 use rustc_hash::FxHashMap;
 
-pub use io::{Action, Durable, Effect, Effects, Event, Input, LinkId, Now, RequestId};
+pub use io::{Action, Durable, Effect, Effects, Event, Input, LinkId, Now, Paid, RequestId};
 pub use local::SpspCredentials;
 pub use refusal::{LinkFailure, Reason, Refusal};
 pub use stats::{AccountStats, Stats};
@@ -202,6 +202,7 @@ impl Connector {
                 self.handle_failed(link, request, failure, out);
             }
             Input::LinkUp { link, account } => self.handle_link_up(link, account, out),
+            Input::Undelivered(paid) => self.count_undelivered(paid),
             Input::LinkDown { link } => self.handle_link_down(link),
             Input::Timeout => self.expire(now, out),
             Input::Synced(lsn) => self.ledger.synced(lsn),

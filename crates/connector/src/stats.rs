@@ -26,6 +26,10 @@ pub struct AccountStats {
     pub late_fulfills: u64,
     /// Amount of those, in their units: what they lost.
     pub late_amount: u128,
+    /// Fulfills passed back to them that found neither session nor request any more.
+    pub undelivered_fulfills: u64,
+    /// Amount of those, in their units: booked here, and perhaps not in their books.
+    pub undelivered_amount: u128,
     /// Refusals of their packets, by the number of the reason.
     pub refused: [u64; Reason::ALL.len()],
 }
@@ -42,6 +46,8 @@ impl Default for AccountStats {
             rejects_out: 0,
             late_fulfills: 0,
             late_amount: 0,
+            undelivered_fulfills: 0,
+            undelivered_amount: 0,
             refused: [0; Reason::ALL.len()],
         }
     }

@@ -19,7 +19,7 @@ use rialto_btp::{
     frame::{self, FRAME_BYTES_MAX},
     session::{CloseReason, Event, Session},
 };
-use rialto_connector::{Input, LinkFailure, LinkId, RequestId};
+use rialto_connector::{Input, LinkFailure, LinkId, Paid, RequestId};
 use rialto_ledger::AccountId;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -67,9 +67,18 @@ struct Queue {
 }
 
 struct Outgoing {
-    /// Which request of ours it is, if it is one.
-    prepare: Option<RequestId>,
+    unsent: Unsent,
     frame: Bytes,
+}
+
+/// What it means when a frame does not leave.
+enum Unsent {
+    /// This request of ours was not made.
+    Prepare(RequestId),
+    /// The peer does not learn of this Fulfill.
+    Fulfill(Paid),
+    /// Nothing that anybody waits for.
+    Other,
 }
 
 /// Why a session ends.
@@ -93,20 +102,20 @@ impl Outbox {
         };
         let mut frame = Vec::with_capacity(frame::ilp_frame_len(packet.len()));
         frame::put_ilp_message(&mut frame, request_id, packet);
-        self.push(Some(request), frame)
+        self.push(Unsent::Prepare(request), frame)
     }
 
-    /// Appends the answer to the peer's request.
-    pub(crate) fn reply(&self, request: RequestId, packet: &[u8]) -> bool {
+    /// Appends the answer to the peer's request. False: it will not be sent.
+    pub(crate) fn reply(&self, request: RequestId, packet: &[u8], paid: Option<Paid>) -> bool {
         let Ok(request_id) = u32::try_from(request.0) else {
             return false;
         };
         let mut frame = Vec::with_capacity(frame::ilp_frame_len(packet.len()));
         frame::put_ilp_response(&mut frame, request_id, packet);
-        self.push(None, frame)
+        self.push(paid.map_or(Unsent::Other, Unsent::Fulfill), frame)
     }
 
-    fn push(&self, prepare: Option<RequestId>, frame: Vec<u8>) -> bool {
+    fn push(&self, unsent: Unsent, frame: Vec<u8>) -> bool {
         let queue = &mut *self.queue.borrow_mut();
         if queue.end.is_some() {
             return false;
@@ -115,7 +124,7 @@ impl Outbox {
         if has_room {
             queue.bytes += frame.len();
             let frame = frame.into();
-            queue.frames.push(Outgoing { prepare, frame });
+            queue.frames.push(Outgoing { unsent, frame });
         } else {
             queue.end = Some(End::NotReading);
         }
@@ -150,12 +159,17 @@ impl Drop for Link {
     fn drop(&mut self) {
         self.worker.forget_session(self.id);
         let queue = mem::take(&mut *self.outbox.queue.borrow_mut());
-        for request in queue.frames.iter().filter_map(|frame| frame.prepare) {
-            self.worker.inbox().push(Input::Failed {
-                link: self.id,
-                request,
-                failure: LinkFailure::Closed,
-            });
+        for outgoing in queue.frames {
+            let input = match outgoing.unsent {
+                Unsent::Prepare(request) => Input::Failed {
+                    link: self.id,
+                    request,
+                    failure: LinkFailure::Closed,
+                },
+                Unsent::Fulfill(paid) => Input::Undelivered(paid),
+                Unsent::Other => continue,
+            };
+            self.worker.inbox().push(input);
         }
         self.worker.inbox().push(Input::LinkDown { link: self.id });
     }
@@ -208,7 +222,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let timer = Box::pin(sleep_until(worker.clock().instant(wakes_at_ns)));
         let outbox = Rc::new(Outbox::default());
         if !hello.is_empty() {
-            outbox.push(None, hello);
+            outbox.push(Unsent::Other, hello);
         }
         Self {
             worker,
@@ -234,8 +248,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         };
         let established_for_ns = self.link.as_ref().map(|link| {
             let for_ns = self.worker.clock().now_ns() - link.up_since_ns;
-            let account = self.worker.name_of(link.account);
-            tracing::info!(account, link = ?link.id, ?end, "BTP session is down");
+            if let Some(held_back) = self.worker.session_line(link.account, false) {
+                let account = self.worker.name_of(link.account);
+                tracing::info!(account, link = ?link.id, ?end, held_back, "BTP session is down");
+            }
             for_ns
         });
         let leaves_frames = match end {
@@ -453,7 +469,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             Event::Deferred | Event::Ping | Event::Nothing => None,
         };
         if !answer.is_empty() {
-            self.outbox.push(None, answer);
+            self.outbox.push(Unsent::Other, answer);
         }
         match end {
             Some(reason) => Err(End::Session(reason)),
@@ -469,8 +485,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     fn establish(&mut self, now_ns: u64, account: AccountId) {
         let id = self.worker.register_session(Rc::clone(&self.outbox));
-        let name = self.worker.name_of(account);
-        tracing::info!(account = name, link = ?id, "BTP session is up");
+        if let Some(held_back) = self.worker.session_line(account, true) {
+            let name = self.worker.name_of(account);
+            tracing::info!(account = name, link = ?id, held_back, "BTP session is up");
+        }
         self.worker
             .inbox()
             .push(Input::LinkUp { link: id, account });

@@ -1,11 +1,11 @@
-//! How often the same warning is written.
+//! How often the same line is written.
 
 use std::cell::Cell;
 
-/// Least time between two warnings of one kind about one peer.
-const WARN_INTERVAL_NS: u64 = 10_000_000_000;
+/// Least time between two lines of one kind about one peer.
+const LINE_INTERVAL_NS: u64 = 10_000_000_000;
 
-/// Lets the first warning pass, and then one per interval.
+/// Lets the first line pass, and then one per interval.
 #[derive(Default)]
 pub(crate) struct Pace {
     next_ns: Cell<u64>,
@@ -13,13 +13,13 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Whether to warn now, and how many warnings were held back before.
+    /// Whether to write now, and how many lines were held back before.
     pub(crate) fn due(&self, now_ns: u64) -> Option<u64> {
         if now_ns < self.next_ns.get() {
             self.held_back.set(self.held_back.get() + 1);
             return None;
         }
-        self.next_ns.set(now_ns + WARN_INTERVAL_NS);
+        self.next_ns.set(now_ns + LINE_INTERVAL_NS);
         Some(self.held_back.take())
     }
 }
@@ -29,9 +29,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_warning_per_interval() {
+    fn one_line_per_interval() {
         let pace = Pace::default();
-        let due = [0, 1, 2, WARN_INTERVAL_NS, WARN_INTERVAL_NS + 1].map(|ns| pace.due(ns));
+        let due = [0, 1, 2, LINE_INTERVAL_NS, LINE_INTERVAL_NS + 1].map(|ns| pace.due(ns));
         assert_eq!(due, [Some(0), None, None, Some(2), None]);
     }
 }

@@ -52,21 +52,23 @@ impl Waiting {
         }
     }
 
-    /// Hands an answer over, if somebody still waits for it.
-    pub(crate) fn answer(&self, request: RequestId, packet: Bytes) {
+    /// Hands an answer over, if somebody still waits for it. False: nobody does.
+    pub(crate) fn answer(&self, request: RequestId, packet: Bytes) -> bool {
         let (index, generation) = split(request);
         let mut table = self.0.borrow_mut();
         let slot = table.slots.get_mut(index as usize);
         let Some(slot) = slot.filter(|slot| slot.generation == generation) else {
-            return;
+            return false;
         };
-        if let State::Waiting(waker) = &mut slot.state {
-            let waker = waker.take();
-            slot.state = State::Answered(packet);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+        let State::Waiting(waker) = &mut slot.state else {
+            return false;
+        };
+        let waker = waker.take();
+        slot.state = State::Answered(packet);
+        if let Some(waker) = waker {
+            waker.wake();
         }
+        true
     }
 }
 
@@ -128,7 +130,7 @@ mod tests {
         let waiting = Rc::new(Waiting::default());
         let mut answer = pin!(waiting.open());
         assert_eq!((&mut answer).now_or_never(), None);
-        waiting.answer(answer.request(), Bytes::from_static(b"x"));
+        assert!(waiting.answer(answer.request(), Bytes::from_static(b"x")));
         assert_eq!(answer.now_or_never(), Some(Bytes::from_static(b"x")));
     }
 
@@ -140,13 +142,13 @@ mod tests {
         drop(gone);
         let mut next = pin!(waiting.open());
         assert_eq!(split(next.request()).0, split(request).0);
-        waiting.answer(request, Bytes::from_static(b"late"));
+        assert!(!waiting.answer(request, Bytes::from_static(b"late")));
         assert_eq!((&mut next).now_or_never(), None);
     }
 
     #[test]
     fn an_unknown_request_is_nobody() {
         let waiting = Rc::new(Waiting::default());
-        waiting.answer(RequestId(7), Bytes::new());
+        assert!(!waiting.answer(RequestId(7), Bytes::new()));
     }
 }

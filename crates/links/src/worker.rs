@@ -24,6 +24,7 @@ use crate::{
     directory::{AuthCounters, Directory},
     http_client::HttpClient,
     inbox::Inbox,
+    pace::Pace,
     server::{self, Permit},
     spsp::SpspAnswer,
     tls::ClientTls,
@@ -62,6 +63,8 @@ pub struct Worker {
     waiting: Rc<Waiting>,
     http: RefCell<HashMap<AccountId, Rc<HttpClient>>>,
     sessions: RefCell<HashMap<u32, Rc<Outbox>>>,
+    /// When the next line that a session is down, or up, is due.
+    session_lines: RefCell<HashMap<AccountId, [Pace; 2]>>,
     serial: Cell<u32>,
     connections: Cell<usize>,
     draining: Cell<bool>,
@@ -81,6 +84,7 @@ impl Worker {
             waiting: Rc::default(),
             http: RefCell::default(),
             sessions: RefCell::default(),
+            session_lines: RefCell::default(),
             serial: Cell::new(0),
             connections: Cell::new(0),
             draining: Cell::new(false),
@@ -114,17 +118,21 @@ impl Worker {
                 link,
                 request,
                 packet,
-            } => match link {
-                LinkId::Waiting { worker } if worker == self.config.id => {
-                    self.waiting.answer(request, packet);
-                }
-                LinkId::Session { .. } => {
-                    if let Some(outbox) = self.session(link) {
-                        outbox.reply(request, &packet);
+                paid,
+            } => {
+                let delivered = match link {
+                    LinkId::Waiting { worker } if worker == self.config.id => {
+                        self.waiting.answer(request, packet)
                     }
+                    LinkId::Session { .. } => self
+                        .session(link)
+                        .is_some_and(|outbox| outbox.reply(request, &packet, paid)),
+                    LinkId::Waiting { .. } | LinkId::Local | LinkId::Http(_) => true,
+                };
+                if let (false, Some(paid)) = (delivered, paid) {
+                    self.inbox.push(Input::Undelivered(paid));
                 }
-                LinkId::Waiting { .. } | LinkId::Local | LinkId::Http(_) => {}
-            },
+            }
             Action::Disconnect { link } => {
                 if let Some(outbox) = self.session(link) {
                     outbox.end(End::Session(session::CloseReason::Superseded));
@@ -230,6 +238,9 @@ impl Worker {
                 let account = directory.account(*id);
                 account.and_then(|account| account.http.as_ref()) == Some(client.peer())
             });
+            self.session_lines
+                .borrow_mut()
+                .retain(|id, _| directory.account(*id).is_some());
             *self.directory.borrow_mut() = directory;
         }
         Ref::map(self.directory.borrow(), |directory| &**directory)
@@ -265,6 +276,13 @@ impl Worker {
             packet,
         });
         answer.await
+    }
+
+    /// Whether to write now that a session of the account is up, or down, and how many lines were held
+    /// back before: a peer can connect as often as it likes.
+    pub(crate) fn session_line(&self, account: AccountId, is_up: bool) -> Option<u64> {
+        let mut lines = self.session_lines.borrow_mut();
+        lines.entry(account).or_default()[usize::from(is_up)].due(self.clock().now_ns())
     }
 
     pub(crate) fn register_session(&self, outbox: Rc<Outbox>) -> LinkId {

@@ -28,7 +28,7 @@ use crate::{gate::Gate, secrets::NodeSecret};
 /// Events that a slow reader may fall behind before it misses some.
 const EVENTS_MAX: usize = 4_096;
 
-/// Shortest time between two warnings about refusals for the same reason.
+/// Shortest time between two warnings about packets that name the same reason.
 const WARN_PAUSE_NS: u64 = 10_000_000_000;
 
 /// Actions for another thread's links, or for its timers.
@@ -69,6 +69,8 @@ pub(crate) struct Shell {
     timer_at_ns: AtomicU64,
     /// By the number of a reason: when the next refusal for it is worth a warning.
     warn_at_ns: [AtomicU64; Reason::ALL.len()],
+    /// When the next late Fulfill is.
+    warn_late_at_ns: AtomicU64,
     pub(crate) timer_moved: Notify,
     /// Of a shutdown.
     pub(crate) draining: AtomicBool,
@@ -96,6 +98,7 @@ impl Shell {
             secret,
             timer_at_ns: AtomicU64::new(u64::MAX),
             warn_at_ns: [const { AtomicU64::new(0) }; Reason::ALL.len()],
+            warn_late_at_ns: AtomicU64::new(0),
             timer_moved: Notify::new(),
             draining: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -263,18 +266,36 @@ impl Shell {
     fn report(&self, event: Event) {
         match &event {
             Event::Refused { account, reason } => self.report_refusal(*account, *reason),
-            Event::LateFulfill { account, amount } => {
-                warn!(
-                    account = self.name_of(*account),
-                    amount, "a fulfill came too late: the next hop lost it"
-                );
-            }
+            Event::LateFulfill { account, amount } => self.report_late(*account, *amount),
             Event::AccountsChanged => self.publish_directory(),
             Event::PaymentEnded { .. } | Event::QuoteDone { .. } | Event::PingDone { .. } => {
                 // It is no mistake that nobody waits for it.
                 let _ = self.events.send(event);
             }
         }
+    }
+
+    /// The peer decides how often, so most are lines at debug and a number in the metrics.
+    fn report_late(&self, account: AccountId, amount: u64) {
+        let account = self.name_of(account);
+        debug!(account, amount, "fulfill came too late");
+        if self.is_due(&self.warn_late_at_ns) {
+            warn!(
+                account,
+                amount,
+                "fulfills come too late: the next hop loses them; `rialto account show NAME` counts them"
+            );
+        }
+    }
+
+    /// Whether to warn again of what can happen with each packet.
+    fn is_due(&self, warn_at_ns: &AtomicU64) -> bool {
+        let now_ns = self.clock.now_ns();
+        let is_due = warn_at_ns.load(Ordering::Relaxed) <= now_ns;
+        if is_due {
+            warn_at_ns.store(now_ns + WARN_PAUSE_NS, Ordering::Relaxed);
+        }
+        is_due
     }
 
     /// A line per refusal at debug; what an operator can mend is a warning now and then.
@@ -285,10 +306,7 @@ impl Shell {
             reason = word,
             "packet refused"
         );
-        let now_ns = self.clock.now_ns();
-        let warn_at_ns = &self.warn_at_ns[reason as usize];
-        if level == Level::Warn && warn_at_ns.load(Ordering::Relaxed) <= now_ns {
-            warn_at_ns.store(now_ns + WARN_PAUSE_NS, Ordering::Relaxed);
+        if level == Level::Warn && self.is_due(&self.warn_at_ns[reason as usize]) {
             warn!(
                 account = self.name_of(account),
                 reason = word,

@@ -358,6 +358,7 @@ impl Witness {
                     link,
                     request,
                     packet,
+                    ..
                 } => {
                     let key = link_of(links, *link)?.got(request.0);
                     fulfilled +=

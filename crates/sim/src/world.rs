@@ -1235,7 +1235,10 @@ fn seen(work: &Work, links: &BTreeMap<u32, Link>) -> Seen {
             key: link.asked(request.0),
         }),
         Input::Timeout => Some(Seen::Timeout),
-        Input::LinkUp { .. } | Input::LinkDown { .. } | Input::Synced(_) => None,
+        Input::LinkUp { .. }
+        | Input::LinkDown { .. }
+        | Input::Undelivered(_)
+        | Input::Synced(_) => None,
     };
     seen.unwrap_or(Seen::Other)
 }

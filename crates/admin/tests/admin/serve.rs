@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::node::{ADMIN, TestNode, tokens};
-use rialto_admin::{Node, serve};
+use rialto_admin::{HEAD_TIMEOUT, Node, serve};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -58,6 +58,28 @@ async fn a_request_that_waits_is_answered_when_the_server_stops() {
     soon.expect("not only when the wait is over").unwrap();
     assert!(answer.starts_with("HTTP/1.1 202 Accepted\r\n"), "{answer}");
     assert!(answer.contains(r#""state":"running""#), "{answer}");
-    server.await.unwrap().unwrap();
+    server.await.unwrap();
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+/// As soon as nothing else is left to do, the clock stands at the next time-out.
+#[tokio::test(start_paused = true)]
+async fn whoever_does_not_finish_a_head_is_let_go() {
+    let node = TestNode::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(
+        listener,
+        node as Arc<dyn Node>,
+        tokens(),
+        std::future::pending(),
+    ));
+    for beginning in ["", "GET /v1/status HTTP/1.1\r\nhost: x\r\nx-a"] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(beginning.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let end = timeout(2 * HEAD_TIMEOUT, stream.read_to_end(&mut answer)).await;
+        assert!(end.is_ok(), "{beginning:?} is waited for");
+        assert_eq!(String::from_utf8_lossy(&answer), "");
+    }
 }

@@ -259,6 +259,7 @@ impl Node {
                 link,
                 request,
                 packet,
+                ..
             } => {
                 let of = |asked: &Asked| asked.link == *link && asked.request == *request;
                 let index = self.asked.iter().position(of);

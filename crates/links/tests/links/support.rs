@@ -212,6 +212,7 @@ impl Node {
             link,
             request,
             packet,
+            paid: None,
         });
     }
 

@@ -317,11 +317,78 @@ fn duplicate_and_late_replies_pay_nobody_twice() {
     for request in [0, 1, u32::MAX] {
         eve.reply(request, &raw::fulfill(&held[0].1)).unwrap();
     }
+    let lines = world.hub.log().matches("too late").count();
+    assert!((1..COUNT / 2).contains(&lines), "{lines} lines");
     let stats = world.account("eve")["stats"].clone();
     assert_eq!(stats["late_amount"], (10 * COUNT).to_string());
     assert_eq!(world.hub.balance("eve"), 10 * COUNT as i128);
     assert_eq!(world.hub.balance("alice"), -10 * COUNT as i128);
     world.end("duplicate and late replies");
+}
+
+#[test]
+fn fulfills_that_nobody_waits_for_any_more_are_counted_by_value() {
+    const COUNT: usize = 20;
+    let world = World::start();
+    let mut eve = world.eve_over_btp();
+    let sent = packets(COUNT, "test.hub.eve.x", 20_000, 32);
+    // Half over BTP, half over HTTP, and both gone before the answers.
+    let (over_btp, over_http) = sent.split_at(COUNT / 2);
+    let mut alice = world.alice();
+    for packet in over_btp {
+        alice.write_prepare(packet);
+    }
+    let clients: Vec<_> = over_http
+        .iter()
+        .map(|packet| {
+            let mut client = Client::new(world.hub.node, "/accounts/alice/ilp", ALICE);
+            client.write(packet);
+            client
+        })
+        .collect();
+    let held: Vec<_> = (0..COUNT).map(|_| eve.read_prepare().unwrap()).collect();
+    let before = open_files(&world.hub);
+    drop((alice, clients));
+    wait_for("the node to see that they are gone", || {
+        (open_files(&world.hub) + COUNT / 2 < before).then_some(())
+    });
+    for (request, packet) in &held {
+        eve.reply(*request, &raw::fulfill(packet)).unwrap();
+    }
+    wait_for("the fulfills to be counted", || {
+        let stats = &world.account("alice")["stats"];
+        (stats["undelivered_fulfills"] == COUNT).then_some(())
+    });
+    let metrics = world.hub.ok("GET", "/metrics", None);
+    let line = format!(
+        "rialto_undelivered_units_total{{account=\"alice\"}} {}\n",
+        10 * COUNT
+    );
+    assert!(metrics.as_str().unwrap().contains(&line));
+    // The books have them all the same: who fulfilled in time is paid.
+    assert_eq!(world.hub.balance("eve"), 10 * COUNT as i128);
+    assert_eq!(world.hub.balance("alice"), -10 * COUNT as i128);
+    world.end("fulfills for clients that are gone");
+}
+
+#[test]
+fn a_peer_that_connects_again_and_again_does_not_fill_the_log() {
+    const COUNT: usize = 300;
+    let world = World::start();
+    let mut last = world.alice();
+    for _ in 0..COUNT {
+        // The one before is superseded.
+        last = world.alice();
+    }
+    drop(last);
+    wait_for("the last session's end", || {
+        (world.account("alice")["link"] == "down").then_some(())
+    });
+    let log = world.hub.log();
+    let is_of_alice = |line: &&str| line.contains("BTP session is") && line.contains("alice");
+    let lines = log.lines().filter(is_of_alice).count();
+    assert!((1..COUNT / 2).contains(&lines), "{lines} lines");
+    world.end("300 superseded sessions");
 }
 
 #[test]

@@ -79,7 +79,19 @@ impl Client {
         answer
     }
 
+    /// Sends a body and waits for nothing.
+    pub(crate) fn write(&mut self, body: &[u8]) {
+        self.try_write(body).expect("the connection stands");
+    }
+
     fn try_post(&mut self, body: &[u8]) -> Option<(u16, Vec<u8>)> {
+        self.try_write(body)?;
+        let (first, body) = read_message(self.connection.as_mut()?)?;
+        let status = first.split_whitespace().nth(1).unwrap().parse().unwrap();
+        Some((status, body))
+    }
+
+    fn try_write(&mut self, body: &[u8]) -> Option<()> {
         if self.connection.is_none() {
             let stream = TcpStream::connect(self.address).ok()?;
             stream.set_nodelay(true).ok()?;
@@ -99,11 +111,7 @@ impl Client {
         )
         .into_bytes();
         request.extend_from_slice(body);
-        connection.get_mut().write_all(&request).ok()?;
-        read_message(connection).map(|(first, body)| {
-            let status = first.split_whitespace().nth(1).unwrap().parse().unwrap();
-            (status, body)
-        })
+        connection.get_mut().write_all(&request).ok()
     }
 
     /// Sends a Prepare; the reply, or nothing when the connection broke.
@@ -258,6 +266,14 @@ impl Btp {
     pub(crate) fn send(&mut self, prepare: &[u8]) -> Option<Reply<Vec<u8>>> {
         let mut replies = self.send_all(&[prepare.to_vec()]);
         replies.pop()
+    }
+
+    /// Sends a Prepare and waits for nothing.
+    pub(crate) fn write_prepare(&mut self, prepare: &[u8]) {
+        self.last_request += 1;
+        let mut frame = Vec::new();
+        frame::put_ilp_message(&mut frame, self.last_request, prepare);
+        self.write(&frame).unwrap();
     }
 
     /// Sends Prepares without waiting in between. The replies in the order in which they came; fewer
