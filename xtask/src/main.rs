@@ -18,7 +18,7 @@ const USAGE: &str = "usage: cargo xtask <command>
   test   set up what the tests need, check the tree and run every test
   lint   rustfmt, clippy, rustdoc and cargo deny without the tests
   deny   licences, bans and sources; with --advisories known vulnerabilities too (needs a network)
-  sim    simulate whole nodes: --seeds N [--from S], --seed S [--trace], or --mutants
+  sim    simulate whole nodes: --seeds N [--from S], --seed S [--trace], --mutants; [--topology ring-50]
   gen    write the generated files again: openapi.json, docs/reference/reason-codes.md
 ";
 
@@ -163,9 +163,9 @@ fn generate() -> Result<()> {
     Ok(())
 }
 
-/// Seeds are many, so the simulator is built for speed; `cargo run -p rialto-sim` builds it for debugging.
+/// Seeds are many, so the simulator is built for speed.
 fn simulate(options: &[&str]) -> Result<()> {
-    let mut sim = cargo(&["run", "--locked", "--release", "--quiet"]);
+    let mut sim = cargo(&["run", "--locked", "--profile", "sim", "--quiet"]);
     run(sim.args(["--package", "rialto-sim", "--"]).args(options))
 }
 

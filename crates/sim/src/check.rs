@@ -8,7 +8,7 @@ use rialto_connector::{Action, Connector, Durable, Effect, LinkId};
 use rialto_ledger::{AccountId, Commit, Ledger, Record};
 use rialto_packet::{Prepare, Reply, Timestamp};
 
-use crate::plan::{HOLD_MS_MAX, NODES, NodePlan, Party, WINDOW_MS};
+use crate::plan::{HOLD_MS_MAX, NodePlan, Party};
 
 /// What was found to be wrong, in one line.
 pub(crate) type Checked = Result<(), String>;
@@ -243,7 +243,7 @@ impl Books {
         for (id, sum) in sums {
             let plan = self.plan.account(*id);
             if *sum > plan.unsynced_max.into() {
-                let (name, cap) = (plan.name, plan.unsynced_max);
+                let (name, cap) = (&plan.name, plan.unsynced_max);
                 return complain(format!(
                     "I10: {what} {sum} of {name} is above its cap {cap}"
                 ));
@@ -593,7 +593,7 @@ impl Witness {
         let books = &mut self.nodes[node];
         if let Some(from) = upstream {
             let from = &self.hops[&from];
-            if expires_at > from.expires_at.plus_ms(-WINDOW_MS) {
+            if expires_at > from.expires_at.plus_ms(-books.plan.window_ms) {
                 return complain(format!("I6: {key:?} expires less than a window earlier"));
             }
             let amount = books.plan.converted(from.payer, link.account, from.amount);
@@ -608,7 +608,10 @@ impl Witness {
         books.open.insert(key);
         let left_ms = u64::try_from(expires_at.ms_since(at.wall)).unwrap_or(0);
         let payer = match link.other {
-            Party::Node(other) => self.nodes[other].plan.id(NODES[node]),
+            Party::Node(other) => {
+                let name = &self.nodes[node].plan.name;
+                self.nodes[other].plan.id(name)
+            }
             Party::Edge(_) => AccountId::NODE,
         };
         let hop = Hop {
@@ -675,7 +678,7 @@ impl Witness {
             }
             let in_flight_signed = i128::try_from(in_flight).expect("bounded by credit");
             if account.balance() - in_flight_signed < plan.balance_min {
-                let (name, balance, min) = (plan.name, account.balance(), plan.balance_min);
+                let (name, balance, min) = (&plan.name, account.balance(), plan.balance_min);
                 return complain(format!(
                     "I2: {name} has {balance} less {in_flight}, below {min}"
                 ));
@@ -689,7 +692,7 @@ impl Witness {
         let books = &self.nodes[node];
         let mut sums: BTreeMap<_, i128> = BTreeMap::new();
         for account in ledger.accounts() {
-            let name = books.plan.account(account.id).name;
+            let name = &books.plan.account(account.id).name;
             let recorded = books.recorded.get(&account.id).copied().unwrap_or_default();
             let seen = books.seen.get(&account.id).copied().unwrap_or_default();
             let balance = account.balance();
@@ -825,7 +828,7 @@ impl Witness {
     /// what a crash or a lost or late answer explains, to the unit.
     pub(crate) fn check_quiet(&mut self, cores: &[&Connector]) -> Checked {
         for (node, core) in cores.iter().enumerate() {
-            let name = NODES[node];
+            let name = &self.nodes[node].plan.name;
             if let Some(account) = core.ledger().accounts().find(|account| !account.is_idle()) {
                 return complain(format!(
                     "I12: {name} holds {:?} of {}",
@@ -849,7 +852,7 @@ impl Witness {
             {
                 return complain(format!(
                     "I3: {} never answered {key:?} {hop:?}",
-                    NODES[node]
+                    self.nodes[node].plan.name
                 ));
             }
             let (Party::Node(from), Party::Node(to)) = (hop.from, hop.to) else {
@@ -873,12 +876,14 @@ impl Witness {
         }
         for ((a, b), difference) in differences {
             let balance = |of: usize, with: usize| {
-                let account = cores[of].ledger().account_by_name(NODES[with]);
+                let account = cores[of]
+                    .ledger()
+                    .account_by_name(&self.nodes[with].plan.name);
                 account.expect("neighbours have accounts").balance()
             };
             let sum = balance(a, b) + balance(b, a);
             if sum != difference {
-                let (a, b) = (NODES[a], NODES[b]);
+                let (a, b) = (&self.nodes[a].plan.name, &self.nodes[b].plan.name);
                 return complain(format!(
                     "I9: {a} and {b} differ by {sum} where {difference} is explained"
                 ));

@@ -8,24 +8,15 @@ use rialto_packet::{ErrorCode, FulfillBuilder, Prepare, PrepareBuilder, RejectBu
 use crate::{
     check::{Checked, HopKey},
     node::wall,
-    plan::{DIALLERS, EDGES, Party},
+    plan::{LOCAL, Party},
     wire::{CLIENT, Message},
     world::{Event, MS, World},
 };
 
-/// Where packets go beside the other edges: nodes, nobody, a STREAM receiver, a neighbour's service.
-const PLACES: [&str; 6] = [
-    "g.alice",
-    "g.hub",
-    "g.bob",
-    "g.nowhere.at.all",
-    "g.bob.local.token",
-    "peer.config",
-];
 /// Known to everybody.
 const PING_FULFILLMENT: &[u8; 32] = b"pingpingpingpingpingpingpingping";
 
-/// One of [`EDGES`] while a run lasts.
+/// One of [`crate::plan::Network::edges`] while a run lasts.
 #[derive(Debug, Default)]
 pub(crate) struct EdgeState {
     /// The newest that was authenticated.
@@ -66,15 +57,9 @@ impl World {
         let amount = match self.rng.below(40) {
             0 => 0,
             1 => u64::MAX - self.rng.below(2),
-            _ => self.rng.magnitude(EDGES[edge].digits_max),
+            _ => self.rng.magnitude(self.network.edges[edge].digits_max),
         };
-        let destination = match self.rng.percent(85) {
-            true => {
-                let others = [1, 2];
-                EDGES[(edge + self.rng.pick(&others)) % EDGES.len()].address
-            }
-            false => self.rng.pick(&PLACES),
-        };
+        let destination = self.edge_destination(edge);
         let preimage = match destination.matches('.').count() {
             1 if self.rng.percent(50) => *PING_FULFILLMENT,
             _ => self.rng.bytes(),
@@ -84,8 +69,8 @@ impl World {
             1 => self.rng.between(10_000, 60_000),
             _ => self.rng.between(2_500, 10_000),
         };
-        let mut packet = self.edge_packet(destination, amount, preimage, expires_in_ms);
-        if !EDGES[edge].is_honest && self.rng.percent(3) {
+        let mut packet = self.edge_packet(&destination, amount, preimage, expires_in_ms);
+        if !self.network.edges[edge].is_honest && self.rng.percent(3) {
             // Something that begins like a Prepare.
             let kept = self.rng.below(packet.len() as u64);
             packet.truncate(usize::try_from(kept).expect("it is a length").max(1));
@@ -94,10 +79,31 @@ impl World {
         Ok(())
     }
 
+    /// Mostly another edge; else a node, nobody, a STREAM receiver, or a neighbour's service.
+    fn edge_destination(&mut self, edge: usize) -> String {
+        let edges = &self.network.edges;
+        if self.rng.percent(85) {
+            let other = edge + 1 + self.rng.index(edges.len() - 1);
+            return edges[other % edges.len()].address.clone();
+        }
+        let node = self.network.nodes[self.rng.index(self.nodes.len())].address();
+        match self.rng.below(6) {
+            0..3 => node,
+            3 => "g.nowhere.at.all".to_owned(),
+            4 => format!("{node}.{LOCAL}.token"),
+            _ => "peer.config".to_owned(),
+        }
+    }
+
     /// A packet without value, which needs nobody's credit.
-    pub(crate) fn edge_probe(&mut self, edge: usize, destination: &str) -> Checked {
+    pub(crate) fn edge_probe(
+        &mut self,
+        edge: usize,
+        destination: &str,
+        expires_in_ms: u64,
+    ) -> Checked {
         let preimage = self.rng.bytes();
-        let packet = self.edge_packet(destination, 0, preimage, 9_000);
+        let packet = self.edge_packet(destination, 0, preimage, expires_in_ms);
         let key = self
             .edge_ask(edge, &packet)
             .ok_or("I12: an edge is not connected")?;
@@ -133,7 +139,7 @@ impl World {
     fn edge_ask(&mut self, edge: usize, packet: &[u8]) -> Option<HopKey> {
         let connection = self.edges[edge].connection?;
         let of = self.connections.get(&connection)?;
-        let dialler = DIALLERS[of.dialler];
+        let dialler = &self.network.diallers[of.dialler];
         self.edges[edge].last_request += 1;
         let request = self.edges[edge].last_request;
         let mut frame = Vec::new();
@@ -142,7 +148,7 @@ impl World {
             .send_prepare(request, packet, &mut frame);
         sent.ok()?;
         let key = Self::key(connection, CLIENT, request.into());
-        let payer = self.witness.plan(dialler.server).id(dialler.username);
+        let payer = self.witness.plan(dialler.server).id(&dialler.username);
         let from = Party::Edge(edge);
         self.witness
             .edge_asks(key, from, dialler.server, payer, packet);
@@ -177,7 +183,7 @@ impl World {
             };
             (delay_ns, event)
         };
-        let behaviour = match EDGES[edge].is_honest || self.is_healed {
+        let behaviour = match self.network.edges[edge].is_honest || self.is_healed {
             true => self.rng.below(50),
             false => self.rng.below(100),
         };

@@ -5,7 +5,7 @@ use rialto_journal::{Fate, Faults};
 use crate::{
     check::Checked,
     node::Fuse,
-    plan::{HUB, NODES, Party},
+    plan::Party,
     rng::Rng,
     wire::{CLIENT, Message},
     world::{Event, MS, S, World, note},
@@ -48,8 +48,8 @@ impl World {
         let delay_ns = self.rng.between(50, 1_500) * MS;
         self.plan_in(delay_ns, Event::Fault);
         let weather = self.weather;
-        let node = self.rng.pick(&[0, 1, 2]);
-        let name = NODES[node];
+        let node = self.rng.index(self.nodes.len());
+        let name = self.name(node);
         match self.rng.below(10) {
             0 | 1 if weather.links => self.fault_link(),
             2 if weather.links => self.fault_garbage(),
@@ -161,7 +161,14 @@ impl World {
 
     /// The hostile edge sends frames that mean nothing.
     fn fault_garbage(&mut self) {
-        let Some(connection) = self.edges[1].connection else {
+        let edges = self.network.edges.iter().enumerate();
+        let hostile: Vec<_> = edges.filter(|(_, edge)| !edge.is_honest).collect();
+        if hostile.is_empty() {
+            return;
+        }
+        let (edge, plan) = hostile[self.rng.index(hostile.len())];
+        let name = self.name(plan.node);
+        let Some(connection) = self.edges[edge].connection else {
             return;
         };
         for _ in 0..self.rng.between(1, 10) {
@@ -169,7 +176,7 @@ impl World {
             let kept = usize::try_from(self.rng.below(32)).expect("small");
             self.send(connection, CLIENT, Message::Frame(bytes[..kept].to_vec()));
         }
-        note!(self, "garbage to {}", NODES[HUB]);
+        note!(self, "garbage to {name}");
     }
 
     /// A checkpoint, in which the process may die.
@@ -197,7 +204,12 @@ impl World {
             });
         }
         let done = live.journal.checkpoint(rialto_journal::Lsn(at.0), records);
-        note!(self, "checkpoint of {} at {}: {done:?}", NODES[node], at.0);
+        note!(
+            self,
+            "checkpoint of {} at {}: {done:?}",
+            self.name(node),
+            at.0
+        );
         if dies {
             self.crash(node, power_cut);
         } else if done.is_err() {
@@ -214,7 +226,7 @@ impl World {
         };
         let death = live.death(power_cut);
         drop(live);
-        note!(self, "{} dies: {death:?}", NODES[node]);
+        note!(self, "{} dies: {death:?}", self.name(node));
         let piece_bytes = self.rng.pick(&[1, 24, 512, 4_096]);
         // All that was not synced is lost, kept, or each piece has its own fate.
         let mood = self.rng.below(3);

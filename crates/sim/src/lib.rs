@@ -1,6 +1,6 @@
 //! Deterministic simulation of whole nodes.
 //!
-//! A [`run`] is a network of three nodes in one thread from one seed: the real core, real BTP frames on
+//! A [`run`] is a network of nodes in one thread from one seed: the real core, real BTP frames on
 //! simulated wires, the real journal and its recovery on a simulated disk, and the real effect gate.
 //! The seed draws the network's limits, the load, and everything that goes wrong. After each step
 //! the invariants are checked against naive books that are kept from the bytes on the wires alone.
@@ -25,9 +25,11 @@ mod mutant;
 mod node;
 mod plan;
 mod rng;
+mod topology;
 mod wire;
 mod world;
 
 pub use check::Tally;
 pub use mutant::Mutant;
-pub use world::{Failure, MUTANT_SEEDS_MAX, Options, Report, catch, position, run};
+pub use topology::{NODES_MAX, Shape, Topology};
+pub use world::{Failure, MUTANT_SEEDS_MAX, Options, Report, catch, run};

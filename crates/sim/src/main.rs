@@ -1,7 +1,6 @@
-//! Runs seeds: `rialto-sim --seeds N [--from S]`, `--seed S [--trace]`, `--mutants`.
+//! Runs seeds, and says how to see one of them again.
 
 use std::{
-    env,
     process::ExitCode,
     sync::{
         Mutex,
@@ -11,48 +10,52 @@ use std::{
     time::Instant,
 };
 
-use rialto_sim::{Failure, MUTANT_SEEDS_MAX, Mutant, Options, Tally, catch, position, run};
+use clap::Parser;
+use rialto_sim::{Failure, MUTANT_SEEDS_MAX, Mutant, Options, Tally, Topology, catch, run};
 
-const USAGE: &str = "usage: rialto-sim --seeds N [--from S]    run N seeds, from 1 or S on
-       rialto-sim --seed S [--trace]     run one, and show what happens
-       rialto-sim --mutants              put faults into the node and count the seeds until each is caught
-";
-
-fn main() -> ExitCode {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let number = |text: &str| text.parse::<u64>().ok();
-    // A release build cannot catch a panic, so it says first where it happened.
-    let hook = std::panic::take_hook();
-    if !cfg!(panic = "unwind") {
-        std::panic::set_hook(Box::new(move |info| {
-            let (seed, step) = position();
-            eprintln!("seed {seed} step {step}:");
-            hook(info);
-        }));
-    }
-    match arguments[..] {
-        ["--seeds", count] => number(count).map(|count| seeds(1, count)),
-        ["--seeds", count, "--from", from] => number(count)
-            .zip(number(from))
-            .map(|(count, from)| seeds(from, count)),
-        ["--seed", seed] => number(seed).map(|seed| one(seed, false)),
-        ["--seed", seed, "--trace"] => number(seed).map(|seed| one(seed, true)),
-        ["--mutants"] => Some(mutants()),
-        _ => None,
-    }
-    .unwrap_or_else(|| {
-        eprint!("{USAGE}");
-        ExitCode::from(2)
-    })
+/// Simulates whole nodes, each run from one seed.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Run that many seeds.
+    #[arg(long, value_name = "N", group = "what")]
+    seeds: Option<u64>,
+    /// The first of them.
+    #[arg(long, value_name = "S", default_value_t = 1, requires = "seeds")]
+    from: u64,
+    /// Run one seed.
+    #[arg(long, value_name = "S", group = "what")]
+    seed: Option<u64>,
+    /// Show what happens, a line per event.
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Put faults into the node, and count the seeds until each is caught.
+    #[arg(long, group = "what")]
+    mutants: bool,
+    /// The network, where it is not for the seed to draw: line-N, ring-N, star-N or mesh-N.
+    #[arg(long, value_name = "SHAPE-N", conflicts_with = "mutants")]
+    topology: Option<Topology>,
 }
 
-fn one(seed: u64, trace: bool) -> ExitCode {
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
     let options = Options {
-        trace,
+        topology: arguments.topology,
+        trace: arguments.trace,
         mutant: None,
     };
-    match run(seed, &options) {
+    match (arguments.seeds, arguments.seed, arguments.mutants) {
+        (Some(count), _, _) => seeds(arguments.from, count, options),
+        (_, Some(seed), _) => one(seed, &options),
+        (_, _, true) => mutants(),
+        (None, None, false) => seeds(arguments.from, SEEDS, options),
+    }
+}
+
+/// What is run when nothing is asked for.
+const SEEDS: u64 = 1_000;
+
+fn one(seed: u64, options: &Options) -> ExitCode {
+    match run(seed, options) {
         Ok(report) => {
             println!("seed {seed}: {report:?}");
             ExitCode::SUCCESS
@@ -67,7 +70,7 @@ fn fail(failure: &Failure) -> ExitCode {
 }
 
 /// Each run has one thread; there are as many runs at a time as processors.
-fn seeds(from: u64, count: u64) -> ExitCode {
+fn seeds(from: u64, count: u64, options: Options) -> ExitCode {
     let start = Instant::now();
     let (next, end) = (AtomicU64::new(from), from.saturating_add(count));
     let (total, failed) = (Mutex::new(Tally::default()), Mutex::new(None));
@@ -77,7 +80,7 @@ fn seeds(from: u64, count: u64) -> ExitCode {
             if seed >= end {
                 return;
             }
-            match run(seed, &Options::default()) {
+            match run(seed, &options) {
                 Ok(report) => total.lock().expect("no holder panics").add(&report.tally),
                 Err(failure) => {
                     next.store(end, Ordering::Relaxed);

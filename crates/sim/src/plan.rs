@@ -1,145 +1,232 @@
 //! The network of a run: who is connected to whom, in which asset, within which limits.
 //!
 //! ```text
-//!   carol ── alice ══ hub ══ bob ── shop        ══ between nodes, dialled by the left or right one
-//!              │       │      │
-//!            local  mallory  local              carol, shop: honest; mallory: anything but
+//!   carol ── n0 ══ n1 ══ n2 ── shop        ══ between nodes, as the topology says
+//!            │      │     │                ── to scripted neighbours, honest or not
+//!          local mallory local             local: accounts that STREAM payments go between
 //! ```
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 use rialto_connector::Settings;
 use rialto_ledger::{AccountId, AccountSettings, Limits, Rate, Relation};
 use rialto_packet::money::Asset;
 
-use crate::{mutant::Mutant, rng::Rng};
+use crate::{
+    mutant::Mutant,
+    rng::Rng,
+    topology::{Topology, diameter, next_hops},
+};
+
+/// A name of a node, an account or a scripted neighbour.
+pub(crate) type Name = Rc<str>;
 
 /// Kept of each packet's life, as the node's default is. Milliseconds.
-pub(crate) const WINDOW_MS: i64 = 1_000;
+const WINDOW_MS: i64 = 1_000;
+/// The same where packets pass more than [`HOPS_MAX`] nodes and would not live long enough otherwise.
+const WINDOW_SHORT_MS: i64 = 200;
+const HOPS_MAX: usize = 8;
 /// Longest time a packet stays out. Milliseconds.
 pub(crate) const HOLD_MS_MAX: i64 = 30_000;
 /// One dollar in euros, as numerator and denominator.
 const RATE: (u128, u128) = (92, 100);
-
-/// Indices of the nodes.
-pub(crate) const ALICE: usize = 0;
-pub(crate) const HUB: usize = 1;
-pub(crate) const BOB: usize = 2;
-/// Names of the nodes; their addresses are `g.` and the name.
-pub(crate) const NODES: [&str; 3] = ["alice", "hub", "bob"];
+/// What accounts are kept in.
+const ASSETS: [(&str, u8); 4] = [("USD", 9), ("USD", 6), ("EUR", 6), ("EUR", 4)];
+/// The account of a node that pays and is paid by STREAM.
+pub(crate) const LOCAL: &str = "local";
 
 /// Who opens a connection to whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Dialler {
     pub(crate) client: Party,
     /// The account of the server, on a client that is a node.
-    pub(crate) account: &'static str,
+    pub(crate) account: Name,
     /// The node that is dialled.
     pub(crate) server: usize,
     /// The name under which the client is known there.
-    pub(crate) username: &'static str,
+    pub(crate) username: Name,
 }
 
 /// An end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Party {
-    /// One of [`NODES`].
+    /// One of [`Network::nodes`].
     Node(usize),
-    /// One of [`EDGES`].
+    /// One of [`Network::edges`].
     Edge(usize),
 }
 
-/// Every connection that is kept up.
-pub(crate) const DIALLERS: [Dialler; 5] = [
-    Dialler {
-        client: Party::Node(ALICE),
-        account: "hub",
-        server: HUB,
-        username: "alice",
-    },
-    Dialler {
-        client: Party::Node(BOB),
-        account: "hub",
-        server: HUB,
-        username: "bob",
-    },
-    Dialler {
-        client: Party::Edge(0),
-        account: "",
-        server: ALICE,
-        username: "carol",
-    },
-    Dialler {
-        client: Party::Edge(1),
-        account: "",
-        server: HUB,
-        username: "mallory",
-    },
-    Dialler {
-        client: Party::Edge(2),
-        account: "",
-        server: BOB,
-        username: "shop",
-    },
-];
-
 /// A scripted neighbour at the edge of the network.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Edge {
-    pub(crate) address: &'static str,
+    /// Its one neighbour.
+    pub(crate) node: usize,
+    pub(crate) address: String,
     /// Of its amounts.
     pub(crate) digits_max: u32,
     /// Answers truthfully and in time.
     pub(crate) is_honest: bool,
 }
 
-/// All scripted neighbours.
-pub(crate) const EDGES: [Edge; 3] = [
-    Edge {
-        address: "g.alice.carol",
-        digits_max: 10,
-        is_honest: true,
-    },
-    Edge {
-        address: "g.hub.mallory",
-        digits_max: 7,
-        is_honest: false,
-    },
-    Edge {
-        address: "g.bob.shop",
-        digits_max: 5,
-        is_honest: true,
-    },
-];
-
 /// What the checkers know of an account. What the node is told is made from it.
 #[derive(Debug, Clone)]
 pub(crate) struct AccountPlan {
-    pub(crate) name: &'static str,
+    pub(crate) name: Name,
     pub(crate) relation: Relation,
     pub(crate) code: &'static str,
     pub(crate) scale: u8,
-    pub(crate) address: Option<&'static str>,
+    pub(crate) address: Option<String>,
     pub(crate) balance_min: i128,
     pub(crate) in_flight_count_max: u32,
     pub(crate) unsynced_max: u64,
 }
 
-/// One node.
+/// One node. Its address is `g.` and its name.
 #[derive(Debug, Clone)]
 pub(crate) struct NodePlan {
+    pub(crate) name: Name,
     /// By number of the account, less one.
     pub(crate) accounts: Vec<AccountPlan>,
     /// Prefix and account.
-    pub(crate) routes: Vec<(&'static str, &'static str)>,
+    pub(crate) routes: Vec<(String, Name)>,
     /// Thousandths that the node keeps of each conversion.
     pub(crate) spread: u64,
     pub(crate) strict: bool,
     /// Cap over all accounts of an asset, the same number for each.
     pub(crate) unsynced_max: u64,
+    pub(crate) window_ms: i64,
+}
+
+/// All that does not change during a run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Network {
+    pub(crate) nodes: Vec<NodePlan>,
+    pub(crate) edges: Vec<Edge>,
+    /// Every connection that is kept up.
+    pub(crate) diallers: Vec<Dialler>,
+    /// How many links the longest way between two nodes has.
+    pub(crate) diameter: usize,
+}
+
+impl Network {
+    /// Draws nodes, links, scripted neighbours, limits, spreads and durability.
+    pub(crate) fn draw(rng: &mut Rng, topology: Topology) -> Self {
+        let links = topology.links(rng);
+        let next = next_hops(topology.nodes, &links);
+        let mut network = Self {
+            diameter: diameter(&next),
+            ..Self::default()
+        };
+        let window_ms = match network.diameter > HOPS_MAX {
+            true => WINDOW_SHORT_MS,
+            false => WINDOW_MS,
+        };
+        for node in 0..topology.nodes {
+            network.nodes.push(NodePlan {
+                name: format!("n{node}").into(),
+                accounts: Vec::new(),
+                routes: Vec::new(),
+                spread: rng.pick(&[0, 0, 2]),
+                strict: rng.percent(25),
+                unsynced_max: rng.pick(&[10_000_000, 3_000_000_000, 1_000_000_000_000]),
+                window_ms,
+            });
+        }
+        for (a, b) in links {
+            let asset = rng.pick(&ASSETS);
+            // Either of the two dials.
+            let (client, server) = rng.pick(&[(a, b), (b, a)]);
+            network.link(rng, asset, client, server);
+        }
+        network.draw_edges(rng);
+        for node in rng.some(topology.nodes, 2 + topology.nodes / 15) {
+            let asset = rng.pick(&ASSETS);
+            let plan = AccountPlan::draw(rng, LOCAL.into(), Relation::Local, asset, None);
+            network.nodes[node].accounts.push(plan);
+        }
+        network.route(&next);
+        network
+    }
+
+    /// Two nodes that are each other's peer.
+    fn link(&mut self, rng: &mut Rng, asset: (&'static str, u8), client: usize, server: usize) {
+        for (node, other) in [(client, server), (server, client)] {
+            let name = self.nodes[other].name.clone();
+            let address = self.nodes[other].address();
+            let plan = AccountPlan::draw(rng, name, Relation::Peer, asset, Some(address));
+            self.nodes[node].accounts.push(plan);
+        }
+        self.diallers.push(Dialler {
+            client: Party::Node(client),
+            account: self.nodes[server].name.clone(),
+            server,
+            username: self.nodes[client].name.clone(),
+        });
+    }
+
+    /// Scripted neighbours: mostly honest, one in three not.
+    fn draw_edges(&mut self, rng: &mut Rng) {
+        let count = 3 + self.nodes.len() / 10;
+        let nodes = rng.some(self.nodes.len(), count);
+        for edge in 0..count {
+            let node = nodes[edge % nodes.len()];
+            let is_honest = edge % 3 != 1;
+            let word = if is_honest { "honest" } else { "mallory" };
+            let name: Name = format!("{word}{edge}").into();
+            let asset = rng.pick(&ASSETS);
+            let plan = AccountPlan::draw(rng, name.clone(), Relation::Child, asset, None);
+            self.nodes[node].accounts.push(plan);
+            self.edges.push(Edge {
+                node,
+                address: format!("{}.{name}", self.nodes[node].address()),
+                digits_max: u32::from(asset.1) + 1,
+                is_honest,
+            });
+            self.diallers.push(Dialler {
+                client: Party::Edge(edge),
+                account: name.clone(),
+                server: node,
+                username: name,
+            });
+        }
+    }
+
+    /// Sets the routes of every node to every other that is not its neighbour.
+    fn route(&mut self, next: &[Vec<Option<usize>>]) {
+        for (from, next) in next.iter().enumerate() {
+            for (to, via) in next.iter().enumerate() {
+                if let Some(via) = via.filter(|via| *via != to) {
+                    let via = self.nodes[via].name.clone();
+                    let prefix = self.nodes[to].address();
+                    self.nodes[from].routes.push((prefix, via));
+                }
+            }
+        }
+    }
+
+    /// Nodes that have an account for STREAM payments.
+    pub(crate) fn locals(&self) -> Vec<usize> {
+        let nodes = self.nodes.iter().enumerate();
+        let is_local = |plan: &AccountPlan| plan.relation == Relation::Local;
+        nodes
+            .filter(|(_, plan)| plan.accounts.iter().any(is_local))
+            .map(|(node, _)| node)
+            .collect()
+    }
+
+    /// The longest part of a packet's life that nodes on its way take. Milliseconds.
+    pub(crate) fn windows_ms(&self) -> u64 {
+        let window_ms = self.nodes.iter().map(|plan| plan.window_ms).max();
+        let window_ms = u64::try_from(window_ms.unwrap_or(0)).expect("a length of time");
+        window_ms * (self.diameter as u64 + 2)
+    }
 }
 
 impl NodePlan {
+    pub(crate) fn address(&self) -> String {
+        format!("g.{}", self.name)
+    }
+
     /// The plan of an account by its number.
     pub(crate) fn account(&self, id: AccountId) -> &AccountPlan {
         &self.accounts[id.0 as usize - 1]
@@ -150,7 +237,7 @@ impl NodePlan {
         let index = self
             .accounts
             .iter()
-            .position(|account| account.name == name);
+            .position(|account| &*account.name == name);
         let index = index.expect("names in plans are those of their accounts");
         AccountId(u32::try_from(index + 1).expect("few accounts"))
     }
@@ -175,40 +262,58 @@ impl NodePlan {
         u64::try_from(u128::from(amount) * up / down).ok()
     }
 
-    pub(crate) fn settings(&self, node: usize, mutant: Option<Mutant>) -> Settings {
-        let address = format!("g.{}", NODES[node]);
+    pub(crate) fn settings(&self, mutant: Option<Mutant>) -> Settings {
         let cap = match mutant {
             Some(Mutant::CapLifted) => u64::MAX,
             _ => self.unsynced_max,
         };
         let assets = self.accounts.iter().map(|account| (account.asset(), cap));
         Settings {
-            min_message_window_ms: WINDOW_MS,
+            min_message_window_ms: self.window_ms,
             max_hold_ms: HOLD_MS_MAX,
             spread: format!("0.{:03}", self.spread)
                 .parse()
                 .expect("a decimal number"),
             strict: self.strict,
             unsynced_max: assets.collect::<BTreeMap<_, _>>(),
-            ..Settings::new(address.parse().expect("an address"))
+            ..Settings::new(self.address().parse().expect("an address"))
         }
     }
 }
 
 impl AccountPlan {
+    fn draw(
+        rng: &mut Rng,
+        name: Name,
+        relation: Relation,
+        (code, scale): (&'static str, u8),
+        address: Option<String>,
+    ) -> Self {
+        let unit = 10_u64.pow(scale.into());
+        Self {
+            name,
+            relation,
+            code,
+            scale,
+            address,
+            balance_min: -i128::from(unit * rng.pick(&[1, 10, 1_000])),
+            in_flight_count_max: rng.pick(&[5, 50, 1_000]),
+            unsynced_max: unit * rng.pick(&[1, 5, 100]),
+        }
+    }
+
     pub(crate) fn asset(&self) -> Asset {
         Asset::new(self.code, self.scale).expect("codes of plans are good")
     }
 
     pub(crate) fn settings(&self, mutant: Option<Mutant>) -> AccountSettings {
         let is = |other| mutant == Some(other);
+        let address = self.address.as_ref();
         AccountSettings {
-            name: self.name.to_owned(),
+            name: self.name.to_string(),
             relation: self.relation,
             asset: self.asset(),
-            ilp_address: self
-                .address
-                .map(|address| address.parse().expect("an address")),
+            ilp_address: address.map(|address| address.parse().expect("an address")),
             limits: Limits {
                 balance_min: self.balance_min - i128::from(is(Mutant::LimitOffByOne)),
                 in_flight_count_max: Some(self.in_flight_count_max),
@@ -231,47 +336,4 @@ pub(crate) fn rate() -> Rate {
         spread: None,
         valid_until_ms: None,
     }
-}
-
-/// Draws limits, spreads and durability.
-pub(crate) fn draw(rng: &mut Rng) -> Vec<NodePlan> {
-    let mut account = |name, relation, code, scale, address| AccountPlan {
-        name,
-        relation,
-        code,
-        scale,
-        address,
-        balance_min: -i128::from(10_u64.pow(u32::from(scale)) * rng.pick(&[1, 10, 1_000])),
-        in_flight_count_max: rng.pick(&[5, 50, 1_000]),
-        unsynced_max: 10_u64.pow(u32::from(scale)) * rng.pick(&[1, 5, 100]),
-    };
-    let (peer, child, local) = (Relation::Peer, Relation::Child, Relation::Local);
-    let accounts = [
-        vec![
-            account("hub", peer, "USD", 9, Some("g.hub")),
-            account("carol", child, "USD", 9, None),
-            account("local", local, "USD", 9, None),
-        ],
-        vec![
-            account("alice", peer, "USD", 9, Some("g.alice")),
-            account("bob", peer, "EUR", 6, Some("g.bob")),
-            account("mallory", child, "USD", 6, None),
-        ],
-        vec![
-            account("hub", peer, "EUR", 6, Some("g.hub")),
-            account("shop", child, "EUR", 4, None),
-            account("local", local, "EUR", 6, None),
-        ],
-    ];
-    let routes = [vec![("g.bob", "hub")], vec![], vec![("g.alice", "hub")]];
-    let nodes = accounts.into_iter().zip(routes);
-    nodes
-        .map(|(accounts, routes)| NodePlan {
-            accounts,
-            routes,
-            spread: rng.pick(&[0, 0, 2]),
-            strict: rng.percent(25),
-            unsynced_max: rng.pick(&[10_000_000, 3_000_000_000, 1_000_000_000_000]),
-        })
-        .collect()
 }

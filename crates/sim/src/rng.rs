@@ -26,13 +26,24 @@ impl Rng {
         from + self.below(to - from + 1)
     }
 
+    /// An index into `len` things.
+    pub(crate) fn index(&mut self, len: usize) -> usize {
+        usize::try_from(self.below(len as u64)).expect("it is less than a usize")
+    }
+
+    /// `count` of the numbers below `end`, or all of them, in any order.
+    pub(crate) fn some(&mut self, end: usize, count: usize) -> Vec<usize> {
+        let mut all: Vec<_> = (0..end).collect();
+        let chosen = (0..count.min(end)).map(|_| all.swap_remove(self.index(all.len())));
+        chosen.collect()
+    }
+
     pub(crate) fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
     pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        let last = from.len() as u64 - 1;
-        from[usize::try_from(self.between(0, last)).expect("it indexes a slice")]
+        from[self.index(from.len())]
     }
 
     /// As many small numbers as large ones: up to ten to the power of `digits_max`.

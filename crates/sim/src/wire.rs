@@ -38,7 +38,7 @@ pub(crate) struct End {
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// Index in [`crate::plan::DIALLERS`].
+    /// Index in [`crate::plan::Network::diallers`].
     pub(crate) dialler: usize,
     pub(crate) ends: [End; 2],
     /// Nothing that is sent arrives any more.

@@ -1,7 +1,6 @@
 //! The world of a run: what happens next, and to whom.
 
 use std::{
-    cell::Cell,
     collections::{BTreeMap, VecDeque},
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -23,8 +22,9 @@ use crate::{
     edge::EdgeState,
     mutant::Mutant,
     node::{Live, Node, wall},
-    plan::{self, ALICE, BOB, DIALLERS, EDGES, NODES, Party, WINDOW_MS},
+    plan::{self, LOCAL, Name, Network, Party},
     rng::Rng,
+    topology::Topology,
     wire::{CLIENT, Connection, Heard, Message},
 };
 
@@ -35,14 +35,18 @@ pub(crate) const S: u64 = 1_000 * MS;
 const QUIET_NS: u64 = 150 * S;
 /// After the faults stop: payments that still run, in small packets, are asked to stop.
 const STOP_NS: u64 = 60 * S;
-/// After the probes are sent.
-const PROBES_NS: u64 = 10 * S;
+/// Life of a probe, beside what the nodes on its way keep of it. Milliseconds.
+const PROBE_MS: u64 = 5_000;
+/// Scripted neighbours that each of them probes.
+const PROBES_EACH: usize = 3;
 /// Lines that a failure shows.
 const LINES_MAX: usize = 40;
 
 /// What a run is asked for beside its seed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
+    /// The network, where it is not for the seed to draw.
+    pub topology: Option<Topology>,
     /// Print the trace as it goes.
     pub trace: bool,
     /// A fault of the node's own, to be caught.
@@ -65,6 +69,8 @@ pub struct Report {
 pub struct Failure {
     /// Its seed.
     pub seed: u64,
+    /// Its options.
+    pub options: Options,
     /// The event at which it was noticed.
     pub step: u64,
     /// What is wrong.
@@ -79,21 +85,12 @@ impl fmt::Display for Failure {
             writeln!(f, "  {line}")?;
         }
         writeln!(f, "seed {} step {}: {}", self.seed, self.step, self.message)?;
-        write!(
-            f,
-            "again: cargo run -p rialto-sim -- --seed {} --trace",
-            self.seed
-        )
+        write!(f, "again: cargo xtask sim --seed {} --trace", self.seed)?;
+        match self.options.topology {
+            Some(topology) => write!(f, " --topology {topology}"),
+            None => Ok(()),
+        }
     }
-}
-
-thread_local! {
-    static POSITION: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
-}
-
-/// Seed and step of the run on this thread, for a panic that cannot be caught.
-pub fn position() -> (u64, u64) {
-    POSITION.get()
 }
 
 /// Runs one seed.
@@ -122,6 +119,7 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
     let step = world.step;
     Err(Box::new(Failure {
         seed,
+        options: *options,
         step,
         message,
         lines,
@@ -134,8 +132,8 @@ pub const MUTANT_SEEDS_MAX: u64 = 2_000;
 /// How the first seed that catches a mutant does it; `None` if none does.
 pub fn catch(mutant: Mutant) -> Option<Box<Failure>> {
     let options = Options {
-        trace: false,
         mutant: Some(mutant),
+        ..Options::default()
     };
     (1..=MUTANT_SEEDS_MAX).find_map(|seed| run(seed, &options).err())
 }
@@ -188,7 +186,9 @@ pub(crate) enum Event {
     Pay,
     Heal,
     Stop,
-    Probe,
+    Probe {
+        number: usize,
+    },
     End,
 }
 
@@ -216,13 +216,13 @@ pub(crate) struct World {
     pub(crate) options: Options,
     queue: BTreeMap<(u64, u64), Event>,
     queued: u64,
+    pub(crate) network: Network,
     pub(crate) nodes: Vec<Node>,
     pub(crate) edges: Vec<EdgeState>,
     pub(crate) connections: BTreeMap<u32, Connection>,
     last_connection: u32,
     pub(crate) witness: Witness,
     trace: Trace,
-    pub(crate) seed: u64,
     pub(crate) weather: crate::fault::Weather,
     pub(crate) is_healed: bool,
     is_over: bool,
@@ -237,7 +237,9 @@ pub(crate) use note;
 impl World {
     fn new(seed: u64, options: Options) -> Self {
         let mut rng = Rng::new(seed);
-        let plans = plan::draw(&mut rng);
+        let topology = options.topology;
+        let topology = topology.unwrap_or_else(|| Topology::draw(&mut rng));
+        let network = Network::draw(&mut rng, topology);
         let node = |rng: &mut Rng| Node {
             disk: SimDisk::new(),
             live: None,
@@ -248,7 +250,7 @@ impl World {
             stream_secret: rng.bytes(),
             segment_bytes: rng.pick(&[4_096, 65_536, 64 << 20]),
         };
-        let nodes = NODES.iter().map(|_| node(&mut rng)).collect();
+        let nodes = network.nodes.iter().map(|_| node(&mut rng)).collect();
         let weather = crate::fault::Weather::draw(&mut rng);
         let trace = Trace {
             hash: 0xcbf2_9ce4_8422_2325,
@@ -263,17 +265,21 @@ impl World {
             queue: BTreeMap::new(),
             queued: 0,
             nodes,
-            edges: EDGES.iter().map(|_| EdgeState::default()).collect(),
+            edges: network.edges.iter().map(|_| EdgeState::default()).collect(),
             connections: BTreeMap::new(),
             last_connection: 0,
-            witness: Witness::new(&plans),
+            witness: Witness::new(&network.nodes),
+            network,
             trace,
-            seed,
             weather,
             is_healed: false,
             is_over: false,
             payments: 0,
         }
+    }
+
+    pub(crate) fn name(&self, node: usize) -> Name {
+        self.network.nodes[node].name.clone()
     }
 
     pub(crate) fn is_mutant(&self, mutant: Mutant) -> bool {
@@ -307,14 +313,13 @@ impl World {
     }
 
     fn run(&mut self) -> Checked {
-        POSITION.set((self.seed, 0));
-        for node in 0..NODES.len() {
+        for node in 0..self.nodes.len() {
             self.open(node)?;
         }
-        for dialler in 0..DIALLERS.len() {
+        for dialler in 0..self.network.diallers.len() {
             self.plan_in(MS, Event::Dial { dialler });
         }
-        for edge in 0..EDGES.len() {
+        for edge in 0..self.edges.len() {
             self.plan_in(100 * MS, Event::EdgeSend { edge });
         }
         self.plan_in(200 * MS, Event::Pay);
@@ -324,7 +329,6 @@ impl World {
             let ((at_ns, _), event) = self.queue.pop_first().ok_or("nothing happens any more")?;
             self.now_ns = at_ns;
             self.step += 1;
-            POSITION.set((self.seed, self.step));
             self.happen(event)?;
         }
         Ok(())
@@ -375,7 +379,7 @@ impl World {
             Event::Pay => self.pay(),
             Event::Heal => self.heal(),
             Event::Stop => self.stop(),
-            Event::Probe => self.probe(),
+            Event::Probe { number } => self.probe(number),
             Event::End => self.end(),
         }
     }
@@ -392,7 +396,7 @@ impl World {
     // --- connections ---
 
     fn dial(&mut self, dialler: usize) {
-        let plan = DIALLERS[dialler];
+        let plan = self.network.diallers[dialler].clone();
         let client_is_dead =
             matches!(plan.client, Party::Node(node) if self.nodes[node].live.is_none());
         let mut connections = self.connections.values();
@@ -414,7 +418,7 @@ impl World {
             self.now_ns,
             wall(self.now_ns),
             dialler,
-            plan.username,
+            &plan.username,
             parties,
         );
         for (end, of) in opened.ends.iter().enumerate() {
@@ -429,7 +433,7 @@ impl World {
             self,
             "{} dials {}: connection {connection}",
             plan.username,
-            NODES[plan.server]
+            self.name(plan.server)
         );
         self.send(connection, CLIENT, Message::Frame(hello));
     }
@@ -514,7 +518,8 @@ impl World {
             }
             Heard::Established => match party {
                 Party::Node(node) => {
-                    let account = self.witness.plan(node).id(DIALLERS[dialler].account);
+                    let account = &self.network.diallers[dialler].account;
+                    let account = self.witness.plan(node).id(account);
                     self.establish(node, account, connection, to);
                 }
                 Party::Edge(edge) => {
@@ -716,7 +721,7 @@ impl World {
         let plan = self.witness.plan(index).clone();
         let node = &mut self.nodes[index];
         node.life += 1;
-        let settings = plan.settings(index, mutant);
+        let settings = plan.settings(mutant);
         let core = Connector::new(settings, node.stream_secret, self.rng.fork());
         let node = &self.nodes[index];
         let (live, last) = Live::open(
@@ -728,7 +733,7 @@ impl World {
             index,
             mutant,
         )?;
-        note!(self, "{} is up with {last} records", NODES[index]);
+        note!(self, "{} is up with {last} records", self.name(index));
         let node = &mut self.nodes[index];
         let is_new = node.death.is_none();
         if let Some(death) = node.death.take() {
@@ -759,8 +764,9 @@ impl World {
         if let Some(live) = self.nodes[index].live.as_deref() {
             live.journal.sync().map_err(|error| error.to_string())?;
         }
-        for (dialler, plan) in DIALLERS.iter().enumerate() {
-            if plan.client == Party::Node(index) && !is_new {
+        for dialler in 0..self.network.diallers.len() {
+            let client = self.network.diallers[dialler].client;
+            if client == Party::Node(index) && !is_new {
                 self.plan_in(10 * MS, Event::Dial { dialler });
             }
         }
@@ -805,7 +811,7 @@ impl World {
                 }
             }
             let mut emitted: Vec<Effect> = live.out.drain().collect();
-            mutate_effects(&mut emitted, mutant);
+            mutate_effects(&mut emitted, mutant, self.network.nodes[index].window_ms);
             self.note_work(index, &seen, &records, &emitted);
             let at = live.moment(now_ns, skew_ms);
             self.witness
@@ -945,7 +951,7 @@ impl World {
         match live.journal.sync() {
             Err(error) => {
                 live.failed = true;
-                note!(self, "{} cannot sync: {error}", NODES[node]);
+                note!(self, "{} cannot sync: {error}", self.name(node));
             }
             Ok(synced) => {
                 let ready = live.gate.synced(Lsn(synced.0));
@@ -1066,22 +1072,29 @@ impl World {
                 Action::Report(event) => does += &format!(" {event:?}"),
             }
         }
-        note!(self, "{} {input} ->{does} +{}", NODES[node], records.len());
+        note!(
+            self,
+            "{} {input} ->{does} +{}",
+            self.name(node),
+            records.len()
+        );
     }
 
     // --- load ---
 
-    /// A STREAM payment between the local accounts of the outer nodes.
+    /// A STREAM payment between local accounts.
     fn pay(&mut self) -> Checked {
         if self.is_healed {
             return Ok(());
         }
         let delay_ns = self.rng.between(500, 5_000) * MS;
         self.plan_in(delay_ns, Event::Pay);
-        let (from, to) = self.rng.pick(&[(ALICE, BOB), (BOB, ALICE)]);
+        let locals = self.network.locals();
+        let chosen = self.rng.some(locals.len(), 2);
+        let (from, to) = (locals[chosen[0]], locals[chosen[1]]);
         let amount = self.rng.magnitude(9);
         let receiver = self.nodes[to].live.as_deref_mut();
-        let Some(found) = receiver.and_then(|live| live.core.spsp("local", None)) else {
+        let Some(found) = receiver.and_then(|live| live.core.spsp(LOCAL, None)) else {
             return Ok(());
         };
         let credentials = found.credentials;
@@ -1089,10 +1102,15 @@ impl World {
         let config = SenderConfig::new(secret, address, Target::Send(amount));
         self.payments += 1;
         let key = self.payments.to_string();
-        note!(self, "{} pays {amount} to {}", NODES[from], NODES[to]);
+        note!(
+            self,
+            "{} pays {amount} to {}",
+            self.name(from),
+            self.name(to)
+        );
         let pay = move |core: &mut Connector, now: Now, out: &mut Effects| {
             let request = PaymentRequest {
-                account: "local".to_owned(),
+                account: LOCAL.to_owned(),
                 idempotency_key: key,
                 request: String::new(),
                 receiver: String::new(),
@@ -1126,7 +1144,7 @@ impl World {
             }
         }
         self.plan_in(STOP_NS, Event::Stop);
-        self.plan_in(QUIET_NS, Event::Probe);
+        self.plan_in(QUIET_NS, Event::Probe { number: 0 });
         Ok(())
     }
 
@@ -1153,12 +1171,22 @@ impl World {
         Ok(())
     }
 
-    /// Packets of no value need no credit, so they must get through.
-    fn probe(&mut self) -> Checked {
-        for (from, to) in [(0, 2), (2, 0), (1, 0), (1, 2)] {
-            self.edge_probe(from, EDGES[to].address)?;
+    /// Packets of no value need no credit, so they must get through; one after the other, as some
+    /// accounts let few be in flight.
+    fn probe(&mut self, number: usize) -> Checked {
+        let edges = self.edges.len();
+        let each = PROBES_EACH.min(edges - 1);
+        let expires_in_ms = PROBE_MS + self.network.windows_ms();
+        if number == each * edges {
+            self.plan_in((expires_in_ms + 1_000) * MS, Event::End);
+            return Ok(());
         }
-        self.plan_in(PROBES_NS, Event::End);
+        let (from, step) = (number / each, number % each + 1);
+        let to = self.network.edges[(from + step) % edges].address.clone();
+        self.edge_probe(from, &to, expires_in_ms)?;
+        let pause_ms = 200 + 25 * self.network.diameter as u64;
+        let number = number + 1;
+        self.plan_in(pause_ms * MS, Event::Probe { number });
         Ok(())
     }
 
@@ -1166,17 +1194,8 @@ impl World {
         for node in 0..self.nodes.len() {
             self.step(node, Vec::new())?;
         }
-        let unanswered: Vec<_> = self
-            .edges
-            .iter()
-            .flat_map(|edge| &edge.probes)
-            .copied()
-            .collect();
-        if unanswered.len() != 4 {
-            return Err(format!("I12: {} of 4 probes were sent", unanswered.len()));
-        }
-        for key in unanswered {
-            if self.witness.outcome(key) != Some(true) {
+        for key in self.edges.iter().flat_map(|edge| &edge.probes) {
+            if self.witness.outcome(*key) != Some(true) {
                 return Err(format!("I12: a probe did not get through: {key:?}"));
             }
         }
@@ -1186,7 +1205,7 @@ impl World {
             .filter_map(|node| node.live.as_deref())
             .map(|live| &live.core)
             .collect();
-        if cores.len() != NODES.len() {
+        if cores.len() != self.nodes.len() {
             return Err("I12: a node is down".to_owned());
         }
         self.witness.check_quiet(&cores)?;
@@ -1287,7 +1306,7 @@ fn mutate_input(
     }
 }
 
-fn mutate_effects(effects: &mut [Effect], mutant: Option<Mutant>) {
+fn mutate_effects(effects: &mut [Effect], mutant: Option<Mutant>, window_ms: i64) {
     for effect in effects {
         let Action::Forward {
             packet, request, ..
@@ -1302,7 +1321,7 @@ fn mutate_effects(effects: &mut [Effect], mutant: Option<Mutant>) {
             Some(Mutant::RequestIdReused) => request.0 = (request.0 - 1) % 2 + 1,
             Some(Mutant::RoundedUp) => changed.set_amount(changed.amount().saturating_add(1)),
             Some(Mutant::ExpiryKept) => {
-                changed.set_expires_at(changed.expires_at().plus_ms(WINDOW_MS))
+                changed.set_expires_at(changed.expires_at().plus_ms(window_ms))
             }
             _ => {}
         }

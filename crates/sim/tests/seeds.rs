@@ -20,6 +20,18 @@ fn every_seed_passes() {
 }
 
 #[test]
+fn fifty_nodes_of_every_shape_pass() {
+    for shape in ["line-50", "ring-50", "star-50", "mesh-50"] {
+        let options = Options {
+            topology: Some(shape.parse().expect("it is a topology")),
+            ..Options::default()
+        };
+        let report = run(1, &options).unwrap_or_else(|failure| panic!("{failure}"));
+        assert!(report.tally.hops > 50, "{shape}: {report:?}");
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     let run = |seed| run(seed, &Options::default()).expect("the seed passes");
     for seed in [1, 2, 3, 1_000_000] {
