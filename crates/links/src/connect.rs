@@ -23,19 +23,26 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why there is no connection: for the core and for people.
 #[derive(Debug)]
-pub(crate) struct ConnectError {
-    pub(crate) failure: LinkFailure,
-    pub(crate) message: String,
+pub struct ConnectError {
+    /// For the core.
+    pub failure: LinkFailure,
+    /// For people.
+    pub message: String,
 }
 
 /// An open connection, with or without TLS.
-pub(crate) enum Stream {
+pub enum Stream {
+    /// Without.
     Plain(TcpStream),
+    /// With.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// Connects to the first address of `host` that answers.
-pub(crate) async fn connect(
+///
+/// # Errors
+/// Name, address or TLS: the error says which.
+pub async fn connect(
     host: &str,
     port: u16,
     tls: Option<&Arc<ClientConfig>>,
@@ -103,7 +110,7 @@ async fn connect_tls(
 
 impl Stream {
     /// Whether HTTP/2 was agreed on.
-    pub(crate) fn is_http2(&self) -> bool {
+    pub fn is_http2(&self) -> bool {
         match self {
             Self::Plain(_) => false,
             Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(crate::tls::ALPN_HTTP2),

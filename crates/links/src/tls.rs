@@ -115,6 +115,16 @@ impl ClientTls {
             http1: Arc::new(http1),
         })
     }
+
+    /// For ILP over HTTP: offers HTTP/2 and HTTP/1.1.
+    pub fn for_packets(&self) -> &Arc<ClientConfig> {
+        &self.any_http
+    }
+
+    /// For BTP: WebSocket is an upgrade of HTTP/1.1.
+    pub fn for_websocket(&self) -> &Arc<ClientConfig> {
+        &self.http1
+    }
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

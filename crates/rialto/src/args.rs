@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::output::Output;
+use crate::{bench::args::BenchCommand, output::Output};
 
 /// Interledger in one binary: run a node, operate it, pay with it.
 #[derive(Debug, Parser)]
@@ -112,6 +112,10 @@ Examples:
   rialto ping g.hub
   rialto ping g.hub --from alice --count 5")]
     Ping(PingArgs),
+
+    /// Measure an Interledger endpoint
+    #[command(subcommand)]
+    Bench(BenchCommand),
 
     /// Print the completions of a shell
     #[command(after_help = "\

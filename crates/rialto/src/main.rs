@@ -14,6 +14,7 @@
 mod accounts;
 mod args;
 mod backup;
+mod bench;
 mod client;
 mod connect;
 mod demo;
@@ -59,6 +60,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Quote(args) => block_on(payments::quote(args)),
         Command::Pay(args) => block_on(payments::pay(args)),
         Command::Ping(args) => block_on(payments::ping(args)),
+        Command::Bench(command) => block_on(bench::bench(command)),
         Command::Completions(args) => documents::completions(args),
         Command::Man(args) => documents::man(args),
         Command::Demo(args) => block_on(demo::demo(args)),

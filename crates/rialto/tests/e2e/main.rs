@@ -6,6 +6,7 @@
 )]
 
 mod backup;
+mod bench;
 mod harness;
 mod hostile;
 mod interop;
