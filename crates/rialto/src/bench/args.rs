@@ -14,6 +14,10 @@ const DATA_BYTES_MIN: i64 = PREIMAGE_BYTES as i64;
 const DATA_BYTES_MAX: i64 = rialto_packet::DATA_BYTES_MAX as i64;
 
 #[derive(Debug, Subcommand)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one per process, and it does not move"
+)]
 pub(crate) enum BenchCommand {
     /// Send packets to an Interledger endpoint and measure the answers
     #[command(after_help = "\

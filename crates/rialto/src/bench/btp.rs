@@ -107,7 +107,7 @@ pub(super) async fn senders(setup: &Rc<Setup>, uri: &BtpUri) -> Result<Vec<Sende
     let mut senders = Vec::new();
     for number in 0..setup.connections {
         let extra = usize::from(number < setup.in_flight % setup.connections);
-        senders.push(Sender::Btp(Connection {
+        senders.push(Sender::Btp(Box::new(Connection {
             setup: Rc::clone(setup),
             uri: uri.clone(),
             in_flight_max: setup.in_flight / setup.connections + extra,
@@ -116,7 +116,7 @@ pub(super) async fn senders(setup: &Rc<Setup>, uri: &BtpUri) -> Result<Vec<Sende
                 oldest: 1,
                 ..Waiting::default()
             },
-        }));
+        })));
     }
     Ok(senders)
 }
@@ -169,7 +169,14 @@ impl Link {
                     );
                 }
                 Event::Close(reason) => return Err(format!("no BTP session: {reason:?}")),
-                _ => {}
+                Event::Nothing
+                | Event::Authenticate { .. }
+                | Event::Deferred
+                | Event::Prepare { .. }
+                | Event::Reply { .. }
+                | Event::PeerError { .. }
+                | Event::BadReply { .. }
+                | Event::Ping => {}
             }
         }
     }
@@ -314,7 +321,12 @@ impl Connection {
             }
             Event::Close(reason) => return Err(format!("the session ended: {reason:?}")),
             // What the peer asks of us is none of a benchmark's business.
-            _ => {}
+            Event::Nothing
+            | Event::Authenticate { .. }
+            | Event::Deferred
+            | Event::Established
+            | Event::Prepare { .. }
+            | Event::Ping => {}
         }
         Ok(())
     }

@@ -134,11 +134,13 @@ impl Lane {
             let sent = Instant::now();
             let patience = self.client.setup.patience;
             let answer = match timeout(patience, self.exchange(packet)).await {
-                Ok(Ok(reply)) => packets::read(&reply, &preimage),
-                Ok(Err(why)) => Answer::Failed(why),
-                Err(_) => Answer::Failed("no answer in time".to_owned()),
+                Ok(Ok((StatusCode::OK, reply))) => Ok(packets::read(&reply, &preimage)),
+                Ok(Ok((status, _))) => Ok(Answer::Failed(format!("HTTP status {status}"))),
+                Ok(Err(why)) => Err(why),
+                Err(_) => Err("no answer in time".to_owned()),
             };
-            let is_broken = matches!(answer, Answer::Failed(_));
+            let is_broken = answer.is_err();
+            let answer = answer.unwrap_or_else(Answer::Failed);
             load.tally.borrow_mut().count(due, sent, answer);
             if is_broken {
                 self.own = None;
@@ -147,7 +149,7 @@ impl Lane {
         }
     }
 
-    async fn exchange(&mut self, packet: Vec<u8>) -> Result<Bytes, String> {
+    async fn exchange(&mut self, packet: Vec<u8>) -> Result<(StatusCode, Bytes), String> {
         let request = self.client.request(packet, self.shared.is_some());
         let response = if let Some(shared) = &self.shared {
             if shared.borrow().is_closed()
@@ -173,10 +175,7 @@ impl Lane {
         let status = response.status();
         let body = Limited::new(response.into_body(), PACKET_BODY_BYTES_MAX).collect();
         let body = body.await.map_err(|error| error.to_string())?.to_bytes();
-        match status {
-            StatusCode::OK => Ok(body),
-            refused => Err(format!("HTTP status {refused}")),
-        }
+        Ok((status, body))
     }
 }
 

@@ -164,7 +164,7 @@ fn queue(args: &BenchRunArgs) -> (Queue, Option<JoinHandle<u64>>) {
 /// One connection, or one packet at a time of one.
 enum Sender {
     Http(http::Lane),
-    Btp(btp::Connection),
+    Btp(Box<btp::Connection>),
 }
 
 impl Sender {

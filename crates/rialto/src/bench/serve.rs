@@ -168,7 +168,13 @@ async fn btp(io: TokioIo<hyper::upgrade::Upgraded>, reject: bool) {
                         let _ = session.send_reply(request_id, &reply, &mut out);
                     }
                     Event::Close(_) => return,
-                    _ => {}
+                    Event::Nothing
+                    | Event::Deferred
+                    | Event::Established
+                    | Event::Reply { .. }
+                    | Event::PeerError { .. }
+                    | Event::BadReply { .. }
+                    | Event::Ping => {}
                 }
                 if !out.is_empty() && socket.feed(Message::binary(out)).await.is_err() {
                     return;
