@@ -34,6 +34,18 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
+/// A JSON body as it stands, for whoever reads it better than a [`Value`] could.
+pub(crate) struct JsonText(pub(crate) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for JsonText {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        check_content_type(request.headers())?;
+        read(request).await.map(Self)
+    }
+}
+
 /// The parameters after `?`. Those that are not known, or come twice, are mistakes.
 pub(crate) struct Query<T>(pub(crate) T);
 

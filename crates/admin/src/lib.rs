@@ -154,6 +154,8 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(balances::list))
         .routes(routes!(routes::list, routes::put, routes::delete))
         .routes(routes!(rates::list, rates::put, rates::delete))
+        .routes(routes!(rates::push))
+        .routes(routes!(rates::confirm))
         .routes(routes!(payments::quote))
         .routes(routes!(payments::list, payments::create))
         .routes(routes!(payments::read))

@@ -11,7 +11,7 @@ use rialto_connector::{AccountStats, Connector};
 use rialto_ledger::Account;
 use rialto_packet::money::Asset;
 
-use crate::{Api, NodeStatus, accounts::refused, health, shapes::Link};
+use crate::{Api, NodeStatus, accounts::refused, health, shapes::Link, wall_ms};
 
 /// Metrics for Prometheus.
 #[utoipa::path(
@@ -126,6 +126,15 @@ struct Seen {
     positions: Vec<(Asset, i128)>,
     in_flight_count: usize,
     payments_running: usize,
+    rates: Option<SeenRates>,
+}
+
+/// Prices from outside.
+struct SeenRates {
+    taken_total: u64,
+    moved_total: u64,
+    failed_total: u64,
+    age_seconds: i64,
 }
 
 struct SeenAccount {
@@ -153,8 +162,22 @@ impl Seen {
                 .collect(),
             in_flight_count: connector.in_flight_count(),
             payments_running: health::payments_running(connector),
+            rates: rates(connector),
         }
     }
+}
+
+fn rates(connector: &Connector) -> Option<SeenRates> {
+    let market = connector.market();
+    market.settings()?;
+    let oldest = market.prices().values().map(|price| price.at).min();
+    let age_ms = oldest.map_or(0, |at| wall_ms().saturating_sub(at.unix_ms()).max(0));
+    Some(SeenRates {
+        taken_total: market.taken_total(),
+        moved_total: market.moved_total(),
+        failed_total: market.failed_total(),
+        age_seconds: age_ms / 1_000,
+    })
 }
 
 fn render(status: &NodeStatus, seen: &Seen) -> String {
@@ -265,6 +288,32 @@ fn render_node(page: &mut Page, status: &NodeStatus, seen: &Seen) {
             ("asset_scale", scale.as_str()),
         ];
         page.sample(name, &labels, amount);
+    }
+    if let Some(rates) = &seen.rates {
+        page.single(
+            "rialto_rates_taken_total",
+            "counter",
+            "Tables of prices that were taken from outside.",
+            rates.taken_total,
+        );
+        page.single(
+            "rialto_rates_failed_total",
+            "counter",
+            "Times that the source of prices failed, or sent what cannot be used.",
+            rates.failed_total,
+        );
+        page.single(
+            "rialto_rates_moved_total",
+            "counter",
+            "Prices that moved too far to be taken at once.",
+            rates.moved_total,
+        );
+        page.single(
+            "rialto_rates_age_seconds",
+            "gauge",
+            "Age of the oldest price in force.",
+            rates.age_seconds,
+        );
     }
     let name = "rialto_unauthenticated_total";
     page.family(

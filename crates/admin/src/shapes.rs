@@ -1,6 +1,8 @@
 //! The JSON of requests and responses. Money is a text of integer minor units beside the code and
 //! scale of its asset.
 
+use std::collections::BTreeMap;
+
 use rialto_ledger::Relation;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use utoipa::{
@@ -328,7 +330,7 @@ pub struct AccountStats {
     /// Amount of those: booked here, and perhaps not in their books.
     pub undelivered_amount: SignedAmount,
     /// Refusals of their packets, by reason.
-    pub refused: std::collections::BTreeMap<String, u64>,
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// An account and where it stands. Positive balance: the node owes them.
@@ -524,6 +526,10 @@ pub struct Rate {
     #[serde(default)]
     #[schema(format = DateTime, example = "2030-01-01T00:00:00Z")]
     pub valid_until: Option<String>,
+    /// When it was set. Not to be given.
+    #[serde(default)]
+    #[schema(format = DateTime, read_only)]
+    pub set_at: Option<String>,
 }
 
 /// All rates that were set. Each holds for the opposite direction too, unless that has its own.
@@ -534,6 +540,72 @@ pub struct Rates {
     /// Kept of each conversion where a rate says nothing else.
     #[schema(example = "0.002")]
     pub default_spread: String,
+    /// Prices from outside, for pairs without a rate of their own; null where none are configured.
+    pub feed: Option<RateFeed>,
+}
+
+/// Prices from a source outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RateFeed {
+    /// Where they come from.
+    #[schema(example = "http https://rates.example/ USD")]
+    pub source: String,
+    /// The code that prices are given in; empty before the first answer.
+    #[schema(example = "USD")]
+    pub base: String,
+    /// The age at which a price converts nothing any more.
+    pub age_seconds_max: i64,
+    /// When the source failed; null when it works.
+    #[schema(format = DateTime)]
+    pub failed_at: Option<String>,
+    /// Why it failed; null when it works.
+    pub failure: Option<String>,
+    /// The prices in force.
+    pub prices: Vec<FeedPrice>,
+}
+
+/// One price from outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FeedPrice {
+    /// Of this asset code.
+    #[schema(example = "EUR")]
+    pub code: String,
+    /// Whole units of it for one whole unit of the base.
+    #[schema(example = "0.92")]
+    pub rate: String,
+    /// How old it is.
+    pub age_seconds: i64,
+    /// Too old: nothing is converted at it.
+    pub stale: bool,
+    /// What the source says now, where that moved too far to be taken at once.
+    pub waiting: Option<String>,
+}
+
+/// Prices of one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RatesTable {
+    /// The code that prices are given in.
+    #[schema(example = "USD")]
+    pub base: String,
+    /// By asset code: whole units of it for one whole unit of the base, as a number or a text.
+    #[schema(example = json!({"EUR": "0.92"}))]
+    pub rates: BTreeMap<String, String>,
+}
+
+/// What came of a table of prices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RatesPushed {
+    /// Codes whose prices moved too far and wait to be confirmed; all others were taken.
+    pub moved: Vec<String>,
+}
+
+/// Names a price.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PriceKey {
+    /// Its asset code.
+    pub code: String,
 }
 
 /// Names a rate.

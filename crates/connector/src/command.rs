@@ -14,6 +14,8 @@ use rialto_stream::sender::{Path, SenderConfig, Stop};
 use crate::{
     Connector, Hop,
     io::{Action, Effects, Event, LinkId, Now},
+    market::Moved,
+    quotes::Quotes,
     refusal::Row,
 };
 
@@ -301,6 +303,27 @@ impl Connector {
         Ok(())
     }
 
+    /// Takes prices from outside, and says which moved too far to be taken.
+    pub fn quotes_take(&mut self, quotes: Quotes) -> Vec<Moved> {
+        let moved = self.market.take(quotes);
+        self.rates.clear();
+        moved
+    }
+
+    /// The source of prices does not work. What it said before holds until it is too old.
+    pub fn quotes_failed(&mut self, now: Now, message: String) {
+        self.market.failed(now.wall, message);
+    }
+
+    /// Takes a price that moved too far: an operator says that it is right.
+    pub fn price_confirm(&mut self, code: &str) -> Result<(), CommandError> {
+        if !self.market.confirm(code) {
+            return Err(CommandError::not_found("price that waits for", code));
+        }
+        self.rates.clear();
+        Ok(())
+    }
+
     /// Writes down that a payment was asked for, before anything of it happens.
     pub fn payment_create(
         &mut self,
@@ -460,9 +483,9 @@ impl Connector {
                 Err(CommandError::invalid(field, message))
             }
             Some(Hop::Account(payee)) => {
-                let found = self
-                    .rates
-                    .conversion(now.wall, &self.ledger, account, payee);
+                let found =
+                    self.rates
+                        .conversion(now.wall, &self.ledger, &self.market, account, payee);
                 let Err(reason) = found.map(|_| ()) else {
                     return Ok(());
                 };

@@ -219,7 +219,9 @@ impl Connector {
         if amount == 0 {
             return Ok(0);
         }
-        let conversion = self.rates.conversion(now, &self.ledger, payer, payee)?;
+        let conversion = self
+            .rates
+            .conversion(now, &self.ledger, &self.market, payer, payee)?;
         match conversion.round_down(amount) {
             Ok(0) => Err(Reason::RoundsToZero.into()),
             Ok(amount_out) => Ok(amount_out),

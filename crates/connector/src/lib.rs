@@ -12,6 +12,7 @@
 //! | `command.rs` | what operators change |
 //! | `refusal.rs` | why a packet was refused: one enum, one table |
 //! | `rates.rs` | conversions between the assets of two accounts |
+//! | `quotes.rs`, `market.rs` | prices from a source outside |
 //! | `pending.rs` | packets in flight and their deadlines |
 
 // The order of a hash table must not show in results: the same seed has to give the same run.
@@ -22,7 +23,9 @@ mod control;
 mod forward;
 mod io;
 mod local;
+pub mod market;
 mod pending;
+pub mod quotes;
 mod rates;
 pub mod refusal;
 mod stats;
@@ -44,6 +47,7 @@ pub use refusal::{LinkFailure, Reason, Refusal};
 pub use stats::{AccountStats, Stats};
 
 use local::Local;
+use market::{Market, MarketSettings};
 use pending::Pending;
 use rates::Rates;
 
@@ -64,6 +68,8 @@ pub struct Settings {
     pub pending_max: usize,
     /// Per asset: most that may be in flight or not yet safe on disk over all accounts.
     pub unsynced_max: BTreeMap<Asset, u64>,
+    /// How prices from outside are taken; `None` when there are only rates set by hand.
+    pub market: Option<MarketSettings>,
 }
 
 impl Settings {
@@ -77,6 +83,7 @@ impl Settings {
             strict: false,
             pending_max: 1_000_000,
             unsynced_max: BTreeMap::new(),
+            market: None,
         }
     }
 }
@@ -109,6 +116,7 @@ pub struct Connector {
     ledger: Ledger,
     routes: PrefixMap<Hop>,
     rates: Rates,
+    market: Market,
     pending: Pending,
     /// Authenticated BTP sessions of an account, newest last; only the newest is sent to.
     sessions: FxHashMap<AccountId, Vec<LinkId>>,
@@ -128,8 +136,11 @@ impl Connector {
     /// must stay the same over restarts; `rng` is the only source of randomness.
     pub fn new(settings: Settings, stream_secret: [u8; 32], rng: ChaCha20Rng) -> Self {
         let ledger = Ledger::new(settings.unsynced_max.clone());
+        let mut market = Market::default();
+        market.configure(settings.market.clone());
         let mut connector = Self {
             rates: Rates::new(settings.spread.clone()),
+            market,
             settings,
             ledger,
             routes: PrefixMap::new(),
@@ -226,6 +237,11 @@ impl Connector {
         &self.stats
     }
 
+    /// Prices from outside.
+    pub fn market(&self) -> &Market {
+        &self.market
+    }
+
     /// The node's settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -234,6 +250,7 @@ impl Connector {
     /// Replaces the settings that may change while the node runs: all but the address.
     pub fn reload(&mut self, settings: Settings) {
         self.rates = Rates::new(settings.spread.clone());
+        self.market.configure(settings.market.clone());
         self.ledger.set_unsynced_max(settings.unsynced_max.clone());
         self.settings = Settings {
             address: self.settings.address.clone(),

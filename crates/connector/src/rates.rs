@@ -7,7 +7,7 @@ use rialto_packet::{
 };
 use rustc_hash::FxHashMap;
 
-use crate::refusal::Reason;
+use crate::{market::Market, refusal::Reason};
 
 /// Pairs of accounts whose conversion is kept ready.
 const CACHE_MAX: usize = 65_536;
@@ -44,6 +44,7 @@ impl Rates {
         &mut self,
         now: Timestamp,
         ledger: &Ledger,
+        market: &Market,
         payer: AccountId,
         payee: AccountId,
     ) -> Result<&Conversion, Reason> {
@@ -53,7 +54,7 @@ impl Rates {
         let cached = match self.cache.entry((payer, payee)) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(make(&self.spread, ledger, payer, payee)?)
+                entry.insert(make(&self.spread, ledger, market, payer, payee)?)
             }
         };
         if cached.valid_until.is_some_and(|until| now >= until) {
@@ -67,13 +68,14 @@ impl Rates {
 fn make(
     default_spread: &Ratio,
     ledger: &Ledger,
+    market: &Market,
     payer: AccountId,
     payee: AccountId,
 ) -> Result<Cached, Reason> {
     let payer = ledger.account(payer).ok_or(Reason::Internal)?;
     let payee = ledger.account(payee).ok_or(Reason::Internal)?;
     let (from, to) = (&payer.settings.asset, &payee.settings.asset);
-    let pair = pair(ledger, from, to).ok_or(Reason::RateNone)?;
+    let pair = pair(ledger, market, from, to).ok_or(Reason::RateNone)?;
     let spread = pair.spread.as_ref().unwrap_or(default_spread);
     let mut ratio = pair.price.less(spread).map_err(|_| Reason::RateNone)?;
     if let Some(spread) = payer.settings.spread_ratio() {
@@ -93,8 +95,8 @@ struct Pair {
 }
 
 /// The rate that was set for the pair; else one over the rate of the opposite pair; else, for the
-/// same asset code, one.
-fn pair(ledger: &Ledger, from: &Asset, to: &Asset) -> Option<Pair> {
+/// same asset code, one; else what prices from outside say.
+fn pair(ledger: &Ledger, market: &Market, from: &Asset, to: &Asset) -> Option<Pair> {
     let set = |from: &Asset, to: &Asset| {
         ledger
             .rates()
@@ -119,9 +121,17 @@ fn pair(ledger: &Ledger, from: &Asset, to: &Asset) -> Option<Pair> {
             ..opposite
         });
     }
-    (from.code() == to.code()).then(|| Pair {
-        price: Ratio::one(),
-        spread: None,
-        valid_until: None,
+    if from.code() == to.code() {
+        return Some(Pair {
+            price: Ratio::one(),
+            spread: None,
+            valid_until: None,
+        });
+    }
+    let (price, spread, valid_until) = market.rate(from.code(), to.code())?;
+    Some(Pair {
+        price,
+        spread,
+        valid_until,
     })
 }

@@ -198,4 +198,7 @@ pub struct Rate {
     /// From this instant on (milliseconds since 1970) the rate is stale and nothing is converted.
     #[serde(default)]
     pub valid_until_ms: Option<i64>,
+    /// When it was set, in milliseconds since 1970; unknown for rates of earlier versions.
+    #[serde(default)]
+    pub set_at_ms: Option<i64>,
 }

@@ -146,14 +146,15 @@ fn record() -> impl Strategy<Value = Record> {
             account: AccountId(id)
         }),
         prefix().prop_map(|prefix| Record::RouteDeleted { prefix }),
-        any::<([String; 3], Option<String>, Option<i64>)>().prop_map(
-            |([from, to, rate], spread, valid_until_ms)| Record::RatePut {
+        any::<([String; 3], Option<String>, [Option<i64>; 2])>().prop_map(
+            |([from, to, rate], spread, [valid_until_ms, set_at_ms])| Record::RatePut {
                 from,
                 to,
                 rate: Rate {
                     rate,
                     spread,
-                    valid_until_ms
+                    valid_until_ms,
+                    set_at_ms,
                 },
             }
         ),

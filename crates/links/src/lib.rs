@@ -19,6 +19,7 @@
 //! | `btp.rs` | one BTP session over a WebSocket |
 //! | `dial.rs` | BTP connections that are kept up |
 //! | `spsp.rs`, `spsp_client.rs` | payment pointers, both ends |
+//! | `rates_client.rs` | exchange rates from a server outside |
 //! | `connect.rs`, `tls.rs` | outgoing connections, TLS settings |
 
 mod body;
@@ -30,6 +31,7 @@ mod directory;
 mod http_client;
 mod inbox;
 mod pace;
+pub mod rates_client;
 mod runtime;
 mod server;
 mod spsp;

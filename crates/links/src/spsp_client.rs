@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Request, Response, StatusCode, Uri,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri,
     header::{ACCEPT, CONTENT_TYPE, HOST, LOCATION},
     uri::{Authority, Scheme},
 };
@@ -134,7 +134,7 @@ async fn query_url(
 ) -> Result<Answer, QueryError> {
     let mut url = resolved_url.clone();
     for _ in 0..=REDIRECTS_MAX {
-        let response = get(&url, tls)
+        let response = get(&url, spsp::ACCEPT, tls)
             .await
             .map_err(|error| unreachable_url(&url, &error))?;
         if !response.status().is_redirection() {
@@ -145,8 +145,7 @@ async fn query_url(
                 final_url: url,
             });
         }
-        let location = response.headers().get(LOCATION);
-        let location = location.and_then(|value| value.to_str().ok()).unwrap_or("");
+        let location = header_text(response.headers(), &LOCATION);
         url = follow(&url, location, permissions).map_err(|why| QueryError::Redirect {
             url: url.clone(),
             location: shown(location),
@@ -156,7 +155,12 @@ async fn query_url(
     Err(unreachable_url(&resolved_url, "too many redirects"))
 }
 
-fn shown(text: &str) -> String {
+pub(crate) fn header_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    value.unwrap_or_default()
+}
+
+pub(crate) fn shown(text: &str) -> String {
     text.chars().take(SHOWN_MAX).collect()
 }
 
@@ -167,7 +171,12 @@ fn unreachable_url(url: &str, error: &str) -> QueryError {
     }
 }
 
-async fn get(url: &str, tls: &ClientTls) -> Result<Response<Incoming>, String> {
+/// One GET, on a connection of its own.
+pub(crate) async fn get(
+    url: &str,
+    accept: &str,
+    tls: &ClientTls,
+) -> Result<Response<Incoming>, String> {
     let uri: Uri = url.parse().map_err(|_| "not a URL")?;
     let (Some(authority), Some(scheme)) = (uri.authority(), uri.scheme()) else {
         return Err("not a URL".to_owned());
@@ -185,7 +194,7 @@ async fn get(url: &str, tls: &ClientTls) -> Result<Response<Incoming>, String> {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let request = Request::get(path)
         .header(HOST, host)
-        .header(ACCEPT, spsp::ACCEPT)
+        .header(ACCEPT, accept)
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;
     let sent = sender.send_request(request).await;
@@ -194,9 +203,7 @@ async fn get(url: &str, tls: &ClientTls) -> Result<Response<Incoming>, String> {
 
 async fn read(url: &str, response: Response<Incoming>) -> Result<spsp::Response, QueryError> {
     let (head, body) = response.into_parts();
-    let content_type = head.headers.get(CONTENT_TYPE);
-    let content_type = content_type.and_then(|value| value.to_str().ok());
-    let content_type = shown(content_type.unwrap_or_default());
+    let content_type = shown(header_text(&head.headers, &CONTENT_TYPE));
     let body = body::read(body, BODY_BYTES_MAX).await;
     let body = body.map_err(|error| match error {
         BodyError::TooLarge => unreachable_url(url, "the answer is too long"),

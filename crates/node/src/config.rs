@@ -17,6 +17,8 @@ use rialto_packet::{
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::rate_feed::RatesConfig;
+
 /// Everything that can be configured.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +28,9 @@ pub struct Config {
     /// The admin API.
     #[serde(default)]
     pub admin: AdminConfig,
+    /// Rates from outside.
+    #[serde(default)]
+    pub rates: RatesConfig,
     /// Bounds over all accounts.
     #[serde(default)]
     pub limits: LimitsConfig,
@@ -214,6 +219,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("node.name", "rialto"),
     ("node.secret_file", "secret.key"),
     ("node.spread", "0"),
+    ("rates.confirm_count", "3"),
+    ("rates.move_max", "0.1"),
 ];
 
 /// Where a value came from.
@@ -399,6 +406,9 @@ fn check(path: &Path, config: &Config) -> Result<(), ConfigError> {
             "must begin with https:// (or http:// for development)",
         );
     }
+    if let Err((key, message)) = config.rates.check() {
+        return wrong(key, &message);
+    }
     Ok(())
 }
 
@@ -416,6 +426,7 @@ fn resolve_paths(path: &Path, config: &mut Config) {
         &mut node.tls_cert_file,
         &mut node.tls_key_file,
         &mut node.tls_roots_file,
+        &mut config.rates.file,
     ];
     for file in optional.into_iter().flatten() {
         *file = folder.join(&*file);
@@ -522,7 +533,7 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.chars().count()]
 }
 
-fn from_text<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+pub(crate) fn from_text<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: std::str::FromStr<Err: fmt::Display>,
     D: serde::Deserializer<'de>,

@@ -16,7 +16,7 @@ use rialto_links::{
     spsp_client::{self, Permissions, QueryError},
 };
 use rialto_stream::pointer;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 use crate::{config::Config, secrets, shell::Shell};
 
@@ -30,6 +30,8 @@ pub(crate) struct Handle {
     /// Where the node listener is reached, without a slash at the end.
     pub(crate) public_url: String,
     pub(crate) started: Instant,
+    /// Where rates come from may have changed.
+    pub(crate) rates_changed: Notify,
 }
 
 impl Node for Handle {

@@ -10,6 +10,7 @@ mod handle;
 pub mod inspect;
 mod log;
 mod open_files;
+pub mod rate_feed;
 mod run;
 pub mod secrets;
 mod shell;

@@ -29,14 +29,14 @@ use socket2::SockRef;
 use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
+    sync::{Notify, watch},
 };
 use tracing::{error, info, warn};
 
 use crate::{
     config::{self, Config, ConfigError, Durability, Loaded},
     handle::Handle,
-    inspect, log, open_files,
+    inspect, log, open_files, rate_feed,
     secrets::{NodeSecret, SecretError, random, read_private},
     shell::Shell,
     threads,
@@ -168,6 +168,7 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
         auth: Arc::clone(&auth),
         public_url,
         started: Instant::now(),
+        rates_changed: Notify::new(),
         config: RwLock::new(config.clone()),
     });
 
@@ -225,6 +226,7 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
             let _ = admin_stop.changed().await;
         };
         let node: Arc<dyn rialto_admin::Node> = Arc::<Handle>::clone(&handle);
+        tokio::spawn(rate_feed::run(Arc::clone(&handle)));
         let serving = tokio::spawn(rialto_admin::serve(admin, node, files.tokens, until));
         loop {
             tokio::select! {
@@ -402,6 +404,7 @@ fn settings(config: &Config) -> Settings {
         spread: node.spread.clone(),
         strict: node.durability == Durability::Strict,
         unsynced_max: config.limits.unsynced.clone(),
+        market: config.rates.market(),
         ..Settings::new(node.ilp_address.clone())
     }
 }
@@ -530,7 +533,11 @@ fn reload(path: &Path, flags: &[(String, String)], handle: &Handle, level: &log:
         .step(&mut Effects::default(), Some, |core, _, _| {
             core.reload(settings)
         });
+    let rates_changed = handle.config.read().rates != new.rates;
     *handle.config.write() = new;
+    if rates_changed {
+        handle.rates_changed.notify_one();
+    }
     info!("configuration reloaded");
 }
 

@@ -161,6 +161,16 @@ impl Ratio {
         Self::reduced(1u8.into(), 1u8.into())
     }
 
+    /// Zero.
+    pub fn zero() -> Self {
+        Self::reduced(0u8.into(), 1u8.into())
+    }
+
+    /// 10 to this power.
+    pub fn power_of_ten(exponent: usize) -> Self {
+        Self::reduced(ten_to(exponent), 1u8.into())
+    }
+
     /// `numerator / denominator`; a zero denominator is refused.
     pub fn new(numerator: u64, denominator: u64) -> Result<Self, MoneyError> {
         if denominator == 0 {
@@ -204,6 +214,15 @@ impl Ratio {
             &self.numerator * left,
             &self.denominator * &part.denominator,
         ))
+    }
+
+    /// `self * (1 + part)`.
+    #[must_use]
+    pub fn more(&self, part: &Self) -> Self {
+        Self::reduced(
+            &self.numerator * (&part.denominator + &part.numerator),
+            &self.denominator * &part.denominator,
+        )
     }
 
     /// Lowest terms, so that equal ratios are equal and most fit 64 bits.

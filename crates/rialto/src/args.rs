@@ -507,6 +507,11 @@ Examples:
   rialto rate set USD EUR 0.92
   rialto rate set USD EUR 0.92 --spread 0.002 --valid-until 2030-01-01T00:00:00Z")]
     Set(RateSetArgs),
+    /// Take a price that moved too far to be taken at once
+    #[command(after_help = "Examples:
+  rialto rate confirm EUR
+  rialto rate confirm EUR --json")]
+    Confirm(RateConfirmArgs),
     /// Delete a rate
     #[command(after_help = "\
 Examples:
@@ -529,6 +534,14 @@ pub(crate) struct RateSetArgs {
     /// Convert nothing at this rate from then on (RFC 3339)
     #[arg(long, value_name = "TIME")]
     pub(crate) valid_until: Option<String>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RateConfirmArgs {
+    /// Asset code of the price, as `rate list` shows it
+    pub(crate) code: String,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use crate::{
     accounts::text,
     args::{
-        NodeArgs, RateCommand, RateDeleteArgs, RateSetArgs, RouteCommand, RouteDeleteArgs,
-        RouteSetArgs,
+        NodeArgs, RateCommand, RateConfirmArgs, RateDeleteArgs, RateSetArgs, RouteCommand,
+        RouteDeleteArgs, RouteSetArgs,
     },
     client::encoded,
     connect::connect,
@@ -29,6 +29,7 @@ pub(crate) async fn rate(command: &RateCommand) -> Result<(), Failure> {
     match command {
         RateCommand::List(args) => rate_list(args).await,
         RateCommand::Set(args) => rate_set(args).await,
+        RateCommand::Confirm(args) => rate_confirm(args).await,
         RateCommand::Delete(args) => rate_delete(args).await,
     }
 }
@@ -81,11 +82,71 @@ async fn rate_list(args: &NodeArgs) -> Result<(), Failure> {
             text(&rate["to"]),
             text(&rate["rate"]),
             text(spread),
+            "set by hand".to_owned(),
+            age_of(&rate["set_at"]),
             text(&rate["valid_until"]),
         ]
     };
-    let rows = rows(&rates["rates"], row);
-    output::table(&["FROM", "TO", "RATE", "SPREAD", "VALID UNTIL"], rows)
+    let mut table = rows(&rates["rates"], row);
+    let feed = &rates["feed"];
+    table.extend(rows(&feed["prices"], |price| {
+        let state = match (&price["waiting"], price["stale"].as_bool()) {
+            (Value::String(waiting), _) => format!("{waiting} waits: `rialto rate confirm`"),
+            (_, Some(true)) => "too old".to_owned(),
+            (_, Some(false) | None) => String::new(),
+        };
+        vec![
+            text(&feed["base"]),
+            text(&price["code"]),
+            text(&price["rate"]),
+            String::new(),
+            text(&feed["source"]),
+            seconds(price["age_seconds"].as_i64().unwrap_or_default()),
+            state,
+        ]
+    }));
+    let heads = [
+        "FROM",
+        "TO",
+        "RATE",
+        "SPREAD",
+        "SOURCE",
+        "AGE",
+        "VALID UNTIL",
+    ];
+    output::table(&heads, table)?;
+    if let Some(failure) = feed["failure"].as_str() {
+        args.output.note(&format!("no new prices: {failure}"));
+    }
+    Ok(())
+}
+
+async fn rate_confirm(args: &RateConfirmArgs) -> Result<(), Failure> {
+    let path = format!("/v1/rates/feed/confirm?code={}", encoded(&args.code));
+    let client = connect(&args.node)?;
+    let _: Value = client.post(&path, &Value::Null).await?;
+    let confirmed = json!({"confirmed": args.code});
+    let note = format!("the price of {} is in force", args.code);
+    args.node.output.done(&confirmed, &note)
+}
+
+/// How long ago an instant was.
+fn age_of(instant: &Value) -> String {
+    let instant = instant
+        .as_str()
+        .and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    instant.map_or_else(String::new, |instant| {
+        seconds(jiff::Timestamp::now().as_second() - instant.as_second())
+    })
+}
+
+fn seconds(seconds: i64) -> String {
+    match seconds {
+        ..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        172_800.. => format!("{} days", seconds / 86_400),
+    }
 }
 
 async fn rate_set(args: &RateSetArgs) -> Result<(), Failure> {

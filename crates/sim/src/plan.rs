@@ -335,5 +335,6 @@ pub(crate) fn rate() -> Rate {
         rate: "0.92".to_owned(),
         spread: None,
         valid_until_ms: None,
+        set_at_ms: None,
     }
 }

@@ -304,6 +304,7 @@ fn both(limits: [RefLimits; 3]) -> Both {
             rate: "0.75".to_owned(),
             spread: None,
             valid_until_ms: None,
+            set_at_ms: None,
         };
         core.rate_put("USD", "EUR", rate, out).unwrap();
     });

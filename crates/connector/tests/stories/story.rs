@@ -286,6 +286,7 @@ impl Story {
                     rate: rate.to_owned(),
                     spread: after(rest, "spread").map(ToOwned::to_owned),
                     valid_until_ms: until,
+                    set_at_ms: None,
                 };
                 self.operate(|core, _, out| core.rate_put(from, to, rate, out));
             }

@@ -65,6 +65,7 @@ impl Pair {
                     rate: "0.92".to_owned(),
                     spread: None,
                     valid_until_ms: None,
+                    set_at_ms: None,
                 };
                 core.rate_put("USD", "EUR", rate, out).unwrap();
             });

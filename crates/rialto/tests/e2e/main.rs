@@ -14,6 +14,7 @@ mod kill;
 mod long;
 mod neighbours;
 mod races;
+mod rates;
 mod raw;
 mod refusals;
 mod tls;
