@@ -112,6 +112,14 @@ impl Directory {
     }
 }
 
+/// The token in the value of an `Authorization: Bearer` header (RFC 6750).
+pub(crate) fn bearer(authorization: Option<&[u8]>) -> Option<&[u8]> {
+    const SCHEME: &[u8] = b"bearer ";
+    let (scheme, token) = authorization?.split_at_checked(SCHEME.len())?;
+    let is_bearer = scheme.eq_ignore_ascii_case(SCHEME);
+    is_bearer.then_some(token.trim_ascii())
+}
+
 /// What is kept of a token.
 pub fn hash_token(token: &[u8]) -> TokenHash {
     let digest = digest::digest(&digest::SHA256, token);
@@ -358,5 +366,22 @@ mod tests {
         let peer = HttpPeer::new("http://h/ilp", "hidden").unwrap();
         assert_eq!(format!("{peer:?}"), "HttpPeer(http://h/ilp)");
         assert!(!format!("{:?}", peer.headers).contains("hidden"));
+    }
+
+    #[test]
+    fn bearer_tokens() {
+        for (value, token) in [
+            ("Bearer abc", Some("abc")),
+            ("bearer abc", Some("abc")),
+            ("BEARER  abc ", Some("abc")),
+            ("Bearer ", Some("")),
+            ("Basic abc", None),
+            ("abc", None),
+            ("", None),
+        ] {
+            let found = bearer(Some(value.as_bytes()));
+            assert_eq!(found, token.map(str::as_bytes), "{value:?}");
+        }
+        assert_eq!(bearer(None), None);
     }
 }

@@ -15,12 +15,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header::CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
 use http_body_util::Full;
-use hyper::{
-    body::Incoming,
-    client::conn::{http1, http2},
-};
+use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rialto_connector::{Input, LinkFailure, LinkId, RequestId};
 use rialto_ledger::AccountId;
@@ -34,9 +31,12 @@ use crate::{
     clock::Clock,
     connect::{ConnectError, Stream, connect},
     directory::HttpPeer,
+    http1_client::{self, Http1},
     inbox::Inbox,
     pace::Pace,
     runtime::LocalExecutor,
+    scratch::Scratch,
+    server::is_packet_type,
     tls::ClientTls,
 };
 
@@ -63,12 +63,12 @@ pub(crate) struct HttpClient {
     /// Its name, for the log.
     name: String,
     peer: HttpPeer,
-    /// HTTP/1.1 wants only the path, and the host in a header.
-    path: Uri,
-    headers_http1: HeaderMap,
+    /// Of every request by HTTP/1.1.
+    head_http1: Vec<u8>,
     tls: ClientTls,
     clock: Clock,
     inbox: Inbox,
+    scratch: Scratch,
     lanes: RefCell<Lanes>,
     connect_warning: Pace,
     exchange_warning: Pace,
@@ -126,17 +126,17 @@ impl HttpClient {
         tls: ClientTls,
         clock: Clock,
         inbox: Inbox,
+        scratch: Scratch,
     ) -> Rc<Self> {
-        let path = peer.url.path_and_query().map_or("/", |path| path.as_str());
         Rc::new(Self {
             account,
             name,
-            path: path.parse().expect("the path of a URL is one"),
-            headers_http1: peer.headers_http1(),
+            head_http1: http1_client::request_head(&peer),
             peer,
             tls,
             clock,
             inbox,
+            scratch,
             lanes: RefCell::default(),
             connect_warning: Pace::default(),
             exchange_warning: Pace::default(),
@@ -188,10 +188,10 @@ impl HttpClient {
         }
         let tls = self.peer.tls().then_some(&self.tls.any_http);
         let stream = connect(&self.peer.host, self.peer.port, tls).await?;
-        let opened = match self.peer.prior_knowledge || stream.is_http2() {
-            true => self.open_http2(stream).await,
-            false => open_http1(stream).await,
-        };
+        if !self.peer.prior_knowledge && !stream.is_http2() {
+            return Ok(Connection::Http1(Http1::new(stream, self.scratch.clone())));
+        }
+        let opened = self.open_http2(stream).await;
         opened.map_err(|error| ConnectError {
             failure: LinkFailure::Connect,
             message: error.to_string(),
@@ -220,15 +220,11 @@ impl HttpClient {
         lanes.http2.clone()
     }
 
-    fn request(&self, connection: &Connection, packet: Bytes) -> Request<Body> {
-        let (uri, headers) = match connection {
-            Connection::Http1 { .. } => (&self.path, &self.headers_http1),
-            Connection::Http2(_) => (&self.peer.url, &self.peer.headers),
-        };
+    fn request_http2(&self, packet: Bytes) -> Request<Body> {
         let mut request = Request::new(Full::new(packet));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri.clone();
-        *request.headers_mut() = headers.clone();
+        *request.uri_mut() = self.peer.url.clone();
+        *request.headers_mut() = self.peer.headers.clone();
         request
     }
 
@@ -359,9 +355,7 @@ async fn attempt(
         Some(open) => open,
         None => connection.insert(client.open().await?),
     };
-    let request = client.request(open, job.packet.clone());
-    let outcome = open.exchange(request, timer, client.clock, job.deadline_ns);
-    let outcome = outcome.await;
+    let outcome = open.exchange(client, job, timer).await;
     let keep = match &outcome {
         Outcome::Reply(_) => true,
         // One request is given up; other streams go on.
@@ -375,7 +369,7 @@ async fn attempt(
 }
 
 /// How a request ended.
-enum Outcome {
+pub(crate) enum Outcome {
     /// With bytes that should be a Fulfill or Reject.
     Reply(Bytes),
     /// With an answer that is none.
@@ -390,104 +384,64 @@ enum Outcome {
 
 /// What a lane sends over.
 enum Connection {
-    /// Its own, driven by the lane's task until it is closed.
-    Http1 {
-        sender: http1::SendRequest<Body>,
-        driver: Option<Http1Driver>,
-    },
+    /// Its own.
+    Http1(Http1),
     /// A stream of the shared one, which has a task of its own.
     Http2(http2::SendRequest<Body>),
 }
 
-type Http1Driver = Pin<Box<http1::Connection<TokioIo<Stream>, Body>>>;
-
-/// A driver that is done is dropped: only then does the sender know that nobody listens.
-fn drive(driver: &mut Option<Http1Driver>, cx: &mut Context<'_>) {
-    driver.take_if(|driver| driver.as_mut().poll(cx).is_ready());
-}
-
-async fn open_http1(stream: Stream) -> hyper::Result<Connection> {
-    let (sender, driver) = http1::Builder::new()
-        .writev(false) // head and body are small: one buffer, one write
-        .handshake(TokioIo::new(stream))
-        .await?;
-    Ok(Connection::Http1 {
-        sender,
-        driver: Some(Box::pin(driver)),
-    })
-}
-
 impl Connection {
+    /// Sends the packet and waits for the answer until the deadline.
     async fn exchange(
         &mut self,
-        request: Request<Body>,
+        client: &HttpClient,
+        job: &Job,
         mut timer: Pin<&mut Sleep>,
-        clock: Clock,
-        deadline_ns: u64,
     ) -> Outcome {
-        let deadline = clock.instant(deadline_ns);
+        let deadline = client.clock.instant(job.deadline_ns);
         if timer.deadline() > deadline {
             timer.as_mut().reset(deadline);
         }
-        let mut is_late = move |cx: &mut Context<'_>| {
+        let mut exchange = pin!(async {
+            match self {
+                Self::Http1(http1) => http1.exchange(&client.head_http1, &job.packet).await,
+                Self::Http2(sender) => {
+                    let request = client.request_http2(job.packet.clone());
+                    exchange_http2(sender, request).await
+                }
+            }
+        });
+        poll_fn(|cx| {
+            if let Poll::Ready(outcome) = exchange.as_mut().poll(cx) {
+                return Poll::Ready(outcome);
+            }
             while timer.as_mut().poll(cx).is_ready() {
-                if clock.now_ns() >= deadline_ns {
-                    return true;
+                if client.clock.now_ns() >= job.deadline_ns {
+                    return Poll::Ready(Outcome::Late);
                 }
                 timer.as_mut().reset(deadline);
             }
-            false
-        };
-        match self {
-            Self::Http1 { sender, driver } => {
-                let mut exchange = pin!(async {
-                    if sender.ready().await.is_err() {
-                        return Outcome::Unsent;
-                    }
-                    match sender.try_send_request(request).await {
-                        Ok(response) => read_response(response).await,
-                        Err(mut error) => unanswered(error.take_message(), error.error()),
-                    }
-                });
-                poll_fn(|cx| {
-                    // First, so that a connection that was closed meanwhile is seen before the
-                    // packet is written to it.
-                    drive(driver, cx);
-                    match exchange.as_mut().poll(cx) {
-                        Poll::Pending if is_late(cx) => Poll::Ready(Outcome::Late),
-                        outcome @ (Poll::Ready(_) | Poll::Pending) => outcome,
-                    }
-                })
-                .await
-            }
-            Self::Http2(sender) => {
-                let mut exchange = pin!(async {
-                    if sender.ready().await.is_err() {
-                        return Outcome::Unsent;
-                    }
-                    match sender.try_send_request(request).await {
-                        Ok(response) => read_response(response).await,
-                        Err(mut error) => unanswered(error.take_message(), error.error()),
-                    }
-                });
-                poll_fn(|cx| match exchange.as_mut().poll(cx) {
-                    Poll::Pending if is_late(cx) => Poll::Ready(Outcome::Late),
-                    outcome @ (Poll::Ready(_) | Poll::Pending) => outcome,
-                })
-                .await
-            }
-        }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Whether no more requests can be sent; polled while the lane is idle.
     fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
         match self {
-            Self::Http1 { driver, .. } => {
-                drive(driver, cx);
-                driver.is_none()
-            }
+            Self::Http1(http1) => http1.poll_closed(cx),
             Self::Http2(sender) => sender.is_closed(),
         }
+    }
+}
+
+async fn exchange_http2(sender: &mut http2::SendRequest<Body>, request: Request<Body>) -> Outcome {
+    if sender.ready().await.is_err() {
+        return Outcome::Unsent;
+    }
+    match sender.try_send_request(request).await {
+        Ok(response) => read_response(response).await,
+        Err(mut error) => unanswered(error.take_message(), error.error()),
     }
 }
 
@@ -500,45 +454,39 @@ fn unanswered(unsent: Option<Request<Body>>, error: &hyper::Error) -> Outcome {
 
 async fn read_response(response: Response<Incoming>) -> Outcome {
     let (head, body) = response.into_parts();
-    match head.status {
-        StatusCode::OK => {}
-        StatusCode::ACCEPTED => {
-            let message = "peer answers packets in asynchronous mode (202), which is not supported";
-            return Outcome::Unknown(message.to_owned());
-        }
-        status => {
-            let message = format!("peer answered a packet with status {status}");
-            return Outcome::Failed(LinkFailure::Http(status.as_u16()), message);
-        }
-    }
-    if !is_packet_type(&head.headers) {
-        let message = "peer answered a packet with another content type".to_owned();
-        return Outcome::Failed(LinkFailure::ContentType, message);
+    let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if let Err(outcome) = judge_head(head.status.as_u16(), content_type) {
+        return outcome;
     }
     match body::read(body, PACKET_BODY_BYTES_MAX).await {
         Ok(packet) => Outcome::Reply(packet),
-        Err(body::BodyError::TooLarge) => Outcome::Failed(
-            LinkFailure::BadReply,
-            "peer answered a packet with too large a body".to_owned(),
-        ),
+        Err(body::BodyError::TooLarge) => too_large(),
         Err(body::BodyError::Broken(error)) => Outcome::Unknown(format!(
             "peer did not finish its answer to a packet: {error}"
         )),
     }
 }
 
-/// Whether the body is said to be a packet. Some peers say nothing.
-pub(crate) fn is_packet_type(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE) else {
-        return true;
-    };
-    let value = value.as_bytes();
-    let end = value.iter().position(|byte| *byte == b';');
-    let media = value[..end.unwrap_or(value.len())].trim_ascii();
-    [
-        "application/octet-stream".as_bytes(),
-        b"application/ilp+octet-stream",
-    ]
-    .iter()
-    .any(|known| known.eq_ignore_ascii_case(media))
+/// Whether the body that follows is a reply.
+pub(crate) fn judge_head(status: u16, content_type: Option<&[u8]>) -> Result<(), Outcome> {
+    match status {
+        200 if is_packet_type(content_type) => Ok(()),
+        200 => {
+            let message = "peer answered a packet with another content type".to_owned();
+            Err(Outcome::Failed(LinkFailure::ContentType, message))
+        }
+        202 => {
+            let message = "peer answers packets in asynchronous mode (202), which is not supported";
+            Err(Outcome::Unknown(message.to_owned()))
+        }
+        _ => {
+            let message = format!("peer answered a packet with status {status}");
+            Err(Outcome::Failed(LinkFailure::Http(status), message))
+        }
+    }
+}
+
+pub(crate) fn too_large() -> Outcome {
+    let message = "peer answered a packet with too large a body".to_owned();
+    Outcome::Failed(LinkFailure::BadReply, message)
 }

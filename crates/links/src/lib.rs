@@ -13,9 +13,13 @@
 //! | `worker.rs` | one thread's links; what the core wants done |
 //! | `inbox.rs` | inputs that wait for the core |
 //! | `directory.rs` | accounts, tokens, peers: who may come in, where packets go |
-//! | `server.rs` | the node listener |
+//! | `server.rs` | the node listener; requests by hyper |
+//! | `http1.rs` | heads and chunks of HTTP/1.1, as values |
+//! | `http1_server.rs` | packets that come by HTTP/1.1 |
 //! | `waiting.rs` | HTTP requests that wait for their answer |
 //! | `http_client.rs` | packets to one peer by HTTP |
+//! | `http1_client.rs` | the same over one HTTP/1.1 connection |
+//! | `scratch.rs`, `rewind.rs` | what connections read into; bytes read that are given back |
 //! | `btp.rs` | one BTP session over a WebSocket |
 //! | `dial.rs` | BTP connections that are kept up |
 //! | `spsp.rs`, `spsp_client.rs` | payment pointers, both ends |
@@ -28,11 +32,16 @@ mod clock;
 mod connect;
 mod dial;
 mod directory;
+pub mod http1;
+mod http1_client;
+mod http1_server;
 mod http_client;
 mod inbox;
 mod pace;
 pub mod rates_client;
+mod rewind;
 mod runtime;
+mod scratch;
 mod server;
 mod spsp;
 pub mod spsp_client;

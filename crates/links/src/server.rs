@@ -1,9 +1,9 @@
 //! The node listener: ILP over HTTP, BTP, SPSP and payment pointers on one port.
 
 use std::{
+    borrow::Cow,
     cell::Cell,
     convert::Infallible,
-    io,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
@@ -46,33 +46,30 @@ use crate::{
     body::{self, BodyError, PACKET_BODY_BYTES_MAX},
     btp::{Driver, Side, websocket_config},
     clock::wall,
-    directory::OCTET_STREAM,
-    http_client::is_packet_type,
+    directory::{OCTET_STREAM, bearer},
+    http1::HEAD_BYTES_MAX,
+    http1_server::{self, HandOver},
     pace::Pace,
+    rewind::Rewind,
     runtime::LocalExecutor,
     spsp,
     worker::Worker,
 };
 
-/// How long a client may take to begin to speak, TLS included.
+/// How long a client may take for TLS, and then again for the head of its first request.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may take for the head of a request, and stay silent between requests. Checked
-/// at this interval, so twice as long may pass.
+/// How long a client may take for the head of a later request, stay silent between requests, and
+/// not read an answer. hyper's connections are looked at with this interval, so twice as long may
+/// pass on them.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may take for the body of a request.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most requests at a time on one HTTP/2 connection.
 pub const HTTP2_STREAMS_MAX: u32 = 256;
-/// Most bytes of the head of a request.
-const HEAD_BYTES_MAX: u32 = 16 * 1024;
-/// Of an HTTP/1.1 connection; holds the largest packet with its head.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes of the head of a request by HTTP/2, unpacked.
+const HTTP2_HEAD_BYTES_MAX: u32 = 8 * 1024;
 /// After the operating system refused to accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Looked at again when only part of it came.
-const PREFACE_PAUSE: Duration = Duration::from_millis(10);
-/// How HTTP/2 by prior knowledge begins (RFC 9113, section 3.4); no HTTP/1.1 method does.
-const PREFACE: &[u8] = b"PRI";
 
 type Body = Full<Bytes>;
 
@@ -132,30 +129,27 @@ async fn connection(
         return; // already gone
     }
     match acceptor {
-        None => {
-            if let Ok(Ok(http2)) = timeout(HANDSHAKE_TIMEOUT, speaks_http2(&stream)).await {
-                http(worker, stream, http2, permit).await;
-            }
-        }
+        None => packets(worker, stream, permit).await,
         Some(acceptor) => {
             if let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                let alpn = stream.get_ref().1.alpn_protocol();
-                let http2 = alpn == Some(crate::tls::ALPN_HTTP2);
-                http(worker, stream, http2, permit).await;
+                match stream.get_ref().1.alpn_protocol() {
+                    Some(crate::tls::ALPN_HTTP2) => http(worker, stream, true, permit).await,
+                    Some(_) | None => packets(worker, stream, permit).await,
+                }
             }
         }
     }
 }
 
-/// Looks at the first bytes without taking them.
-async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
-    let mut first = [0; PREFACE.len()];
-    loop {
-        let count = stream.peek(&mut first).await?;
-        if count == PREFACE.len() || count == 0 || first[..count] != PREFACE[..count] {
-            return Ok(first == PREFACE);
-        }
-        sleep(PREFACE_PAUSE).await;
+/// Packets by HTTP/1.1 are served without hyper, which would cost as much again
+/// (docs/design/shape.md). A connection that wants more is hyper's for the rest of its life.
+async fn packets<S>(worker: Rc<Worker>, mut stream: S, permit: Permit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    if let Some(HandOver { read, http2 }) = http1_server::serve(&worker, &mut stream).await {
+        // In a box, because hyper's connections are large and most never become one.
+        Box::pin(http(worker, Rewind::new(read, stream), http2, permit)).await;
     }
 }
 
@@ -180,14 +174,14 @@ where
             .timer(TokioTimer::new())
             .auto_date_header(false)
             .max_concurrent_streams(HTTP2_STREAMS_MAX)
-            .max_header_list_size(HEAD_BYTES_MAX)
+            .max_header_list_size(HTTP2_HEAD_BYTES_MAX)
             .serve_connection(stream, service);
         client.watch(pin!(connection)).await;
     } else {
         let connection = http1::Builder::new()
             .auto_date_header(false)
             .writev(false) // head and body are small: one buffer, one write
-            .max_buf_size(BUFFER_BYTES_MAX)
+            .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(stream, service)
             .with_upgrades();
         client.watch(pin!(connection)).await;
@@ -222,7 +216,7 @@ impl Drop for Busy<'_> {
 
 /// What a path leads to.
 #[derive(Debug, PartialEq, Eq)]
-enum Route<'a> {
+pub(crate) enum Route<'a> {
     Ilp(Option<&'a str>),
     Btp(Option<&'a str>),
     Spsp(Option<&'a str>),
@@ -230,7 +224,7 @@ enum Route<'a> {
 }
 
 impl<'a> Route<'a> {
-    fn of(path: &'a str) -> Self {
+    pub(crate) fn of(path: &'a str) -> Self {
         match path {
             "/ilp" => return Self::Ilp(None),
             "/ilp/btp" => return Self::Btp(None),
@@ -311,27 +305,22 @@ impl Client {
                 "POST",
             );
         }
-        let Ok(account) = self.worker.authenticate(bearer(&head.headers), named) else {
-            return with(
-                plain(StatusCode::UNAUTHORIZED, "not authorized\n"),
-                WWW_AUTHENTICATE,
-                "Bearer",
-            );
+        let value = |name| head.headers.get(name).map(HeaderValue::as_bytes);
+        let token = bearer(value(AUTHORIZATION));
+        let Ok(account) = self.worker.authenticate(token, named) else {
+            return NOT_AUTHORIZED.into();
         };
-        if !is_packet_type(&head.headers) {
-            let message = "packets are application/octet-stream\n";
-            return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
+        if !is_packet_type(value(CONTENT_TYPE)) {
+            return NOT_PACKET_TYPE.into();
         }
         let body = timeout(BODY_TIMEOUT, body::read(body, PACKET_BODY_BYTES_MAX));
         let prepare = match body.await {
             Ok(Ok(prepare)) => BytesMut::from(prepare),
-            Ok(Err(BodyError::TooLarge)) => {
-                return plain(StatusCode::PAYLOAD_TOO_LARGE, "packet is too large\n");
-            }
+            Ok(Err(BodyError::TooLarge)) => return BODY_TOO_LARGE.into(),
             Ok(Err(BodyError::Broken(_))) => {
                 return plain(StatusCode::BAD_REQUEST, "body is broken\n");
             }
-            Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "body did not come in time\n"),
+            Err(_) => return BODY_LATE.into(),
         };
         let reply = self.worker.packet(account, prepare).await;
         let mut response = Response::new(Full::new(reply));
@@ -413,21 +402,75 @@ fn has_unknown_coding(headers: &HeaderMap) -> bool {
     values.next().is_some_and(|only| !is_chunked(only)) || values.next().is_some()
 }
 
-/// The token of an `Authorization: Bearer` header (RFC 6750).
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    const SCHEME: &[u8] = b"bearer ";
-    let (scheme, token) = headers
-        .get(AUTHORIZATION)?
-        .as_bytes()
-        .split_at_checked(SCHEME.len())?;
-    let is_bearer = scheme.eq_ignore_ascii_case(SCHEME);
-    is_bearer.then_some(token.trim_ascii())
-}
-
-fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = Response::new(Full::from(text));
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
     with(response, CONTENT_TYPE, "text/plain")
+}
+
+/// An answer to a request that is no packet, or not one that is accepted.
+pub(crate) struct Plain {
+    pub(crate) status: StatusCode,
+    pub(crate) message: Cow<'static, str>,
+    /// One more header.
+    pub(crate) header: Option<(HeaderName, &'static str)>,
+}
+
+impl Plain {
+    const fn new(status: StatusCode, message: &'static str) -> Self {
+        Self {
+            status,
+            message: Cow::Borrowed(message),
+            header: None,
+        }
+    }
+}
+
+/// No token, or one that does not open the account.
+pub(crate) const NOT_AUTHORIZED: Plain = Plain {
+    status: StatusCode::UNAUTHORIZED,
+    message: Cow::Borrowed("not authorized\n"),
+    header: Some((WWW_AUTHENTICATE, "Bearer")),
+};
+/// The body says that it is something else.
+pub(crate) const NOT_PACKET_TYPE: Plain = Plain::new(
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    "packets are application/octet-stream\n",
+);
+/// The body is longer than [`PACKET_BODY_BYTES_MAX`].
+pub(crate) const BODY_TOO_LARGE: Plain =
+    Plain::new(StatusCode::PAYLOAD_TOO_LARGE, "packet is too large\n");
+/// The body took longer than [`BODY_TIMEOUT`].
+pub(crate) const BODY_LATE: Plain =
+    Plain::new(StatusCode::REQUEST_TIMEOUT, "body did not come in time\n");
+
+impl From<Plain> for Response<Body> {
+    fn from(answer: Plain) -> Self {
+        let message = match answer.message {
+            Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+            Cow::Owned(text) => text.into(),
+        };
+        let response = plain(answer.status, message);
+        match answer.header {
+            Some((name, value)) => with(response, name, value),
+            None => response,
+        }
+    }
+}
+
+/// Whether the body is said to be a packet. Some peers say nothing.
+pub(crate) fn is_packet_type(content_type: Option<&[u8]>) -> bool {
+    let Some(value) = content_type else {
+        return true;
+    };
+    let end = value.iter().position(|byte| *byte == b';');
+    let media = value[..end.unwrap_or(value.len())].trim_ascii();
+    [
+        "application/octet-stream".as_bytes(),
+        b"application/ilp+octet-stream",
+    ]
+    .iter()
+    .any(|known| known.eq_ignore_ascii_case(media))
 }
 
 fn with(mut response: Response<Body>, name: HeaderName, value: &'static str) -> Response<Body> {
@@ -477,22 +520,5 @@ mod tests {
             }
             assert_eq!(has_unknown_coding(&headers), is_unknown, "{values:?}");
         }
-    }
-
-    #[test]
-    fn bearer_tokens() {
-        for (value, token) in [
-            ("Bearer abc", Some("abc")),
-            ("bearer abc", Some("abc")),
-            ("BEARER  abc ", Some("abc")),
-            ("Bearer ", Some("")),
-            ("Basic abc", None),
-            ("abc", None),
-            ("", None),
-        ] {
-            let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]);
-            assert_eq!(bearer(&headers), token.map(str::as_bytes), "{value:?}");
-        }
-        assert_eq!(bearer(&HeaderMap::new()), None);
     }
 }

@@ -25,6 +25,7 @@ use crate::{
     http_client::HttpClient,
     inbox::Inbox,
     pace::Pace,
+    scratch::Scratch,
     server::{self, Permit},
     spsp::SpspAnswer,
     tls::ClientTls,
@@ -60,6 +61,7 @@ pub struct Worker {
     directory: RefCell<Arc<Directory>>,
     directory_changes: RefCell<watch::Receiver<Arc<Directory>>>,
     inbox: Inbox,
+    scratch: Scratch,
     waiting: Rc<Waiting>,
     http: RefCell<HashMap<AccountId, Rc<HttpClient>>>,
     sessions: RefCell<HashMap<u32, Rc<Outbox>>>,
@@ -81,6 +83,7 @@ impl Worker {
             directory: RefCell::new(directory),
             directory_changes: RefCell::new(directory_changes),
             inbox: Inbox::default(),
+            scratch: Scratch::default(),
             waiting: Rc::default(),
             http: RefCell::default(),
             sessions: RefCell::default(),
@@ -197,9 +200,15 @@ impl Worker {
             return;
         };
         let config = &self.config;
-        let tls = config.tls.clone();
-        let name = directory.name_of(account);
-        let client = HttpClient::new(account, name, peer, tls, config.clock, self.inbox.clone());
+        let client = HttpClient::new(
+            account,
+            directory.name_of(account),
+            peer,
+            config.tls.clone(),
+            config.clock,
+            self.inbox.clone(),
+            self.scratch.clone(),
+        );
         client.send(request, packet, deadline_ns);
         clients.insert(account, client);
     }
@@ -328,6 +337,11 @@ impl Worker {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// What connections read into.
+    pub(crate) fn scratch(&self) -> &Scratch {
+        &self.scratch
     }
 
     pub(crate) fn clock(&self) -> Clock {

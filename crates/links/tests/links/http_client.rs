@@ -96,6 +96,71 @@ fn the_request_is_what_peers_expect() {
 }
 
 #[test]
+fn answers_as_servers_write_them() {
+    run(async {
+        let listener = listener().await;
+        let node = node(&listener).await;
+        // Whether the connection can be used again, and so is.
+        for (answer, again) in [
+            (OK, true),
+            (
+                "HTTP/1.1 200 OK\r\nDate: x\r\nContent-Type: application/octet-stream\r\nContent-Length: 2\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n\r\n\x0dx",
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n\x0d\r\n1;a=b\r\nx\r\n0\r\n\r\n",
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n\x0dx\r\n0\r\nX: y\r\n\r\n",
+                true,
+            ),
+            (
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n\x0dx",
+                true,
+            ),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n\x0dx",
+                false,
+            ),
+            ("HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n\x0dx", false),
+            // Nobody asked for the second.
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n\x0dxHTTP/1.1 200 OK\r\n",
+                false,
+            ),
+        ] {
+            let mut bytes = answer.bytes().peekable();
+            node.forward(HUB, 1, PREPARE);
+            let (mut stream, _) = listener.accept().await.unwrap();
+            read_message(&mut stream).await;
+            // In pieces, as the network may bring it.
+            while bytes.peek().is_some() {
+                let piece = bytes.by_ref().take(7).collect::<Vec<_>>();
+                if stream.write_all(&piece).await.is_err() {
+                    break; // the answer was there before its last piece
+                }
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(&node.reply().await.2[..], b"\x0dx", "{answer:?}");
+            if again {
+                node.forward(HUB, 2, PREPARE);
+                read_message(&mut stream).await;
+                let last = OK.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n");
+                stream.write_all(last.as_bytes()).await.unwrap();
+                assert_eq!(node.reply().await.1, RequestId(2), "{answer:?}");
+            }
+            let read = stream.read(&mut [0]).await;
+            assert!(matches!(read, Ok(0) | Err(_)), "{answer:?}");
+        }
+        // To the end of the connection.
+        node.forward(HUB, 1, PREPARE);
+        drop(stranger(&listener, "HTTP/1.1 200 OK\r\n\r\n\x0dx").await);
+        assert_eq!(&node.reply().await.2[..], b"\x0dx");
+    });
+}
+
+#[test]
 fn answers_that_are_none() {
     use LinkFailure::{BadReply, ContentType, Http};
     run(async {
@@ -103,6 +168,11 @@ fn answers_that_are_none() {
             "HTTP/1.1 200 OK\r\ncontent-length: 40001\r\n\r\n{}",
             "x".repeat(40_001)
         );
+        let chunk = format!("4e20\r\n{}\r\n", "x".repeat(20_000));
+        let too_large_chunks = format!(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{chunk}{chunk}1\r\nx\r\n"
+        );
+        let too_large_to_the_end = format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(40_001));
         for (answer, failure) in [
             (
                 "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n",
@@ -122,6 +192,8 @@ fn answers_that_are_none() {
                 ContentType,
             ),
             (&too_large, BadReply),
+            (&too_large_chunks, BadReply),
+            (&too_large_to_the_end, BadReply),
         ] {
             let listener = listener().await;
             let node = node(&listener).await;
@@ -209,6 +281,15 @@ fn a_packet_that_may_have_arrived_is_neither_failed_nor_sent_again() {
             (1, ""),
             (3, "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"),
             (5, "HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"),
+            (
+                7,
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nhalf",
+            ),
+            (
+                9,
+                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n\x0dx",
+            ),
+            (11, "220 mail.example ESMTP\r\n"),
         ] {
             node.forward(HUB, request, PREPARE);
             drop(stranger(&listener, answer).await);

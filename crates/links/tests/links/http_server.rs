@@ -1,4 +1,7 @@
+use std::{fs, path::Path};
+
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
@@ -22,12 +25,21 @@ fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
+/// With the first, requests are served by our own codec; with the second, by hyper.
+const BOTH: [&str; 2] = ["", "?by-hyper"];
+
 #[test]
 fn packets_are_answered_on_a_connection_that_stays_open() {
     run(async {
         let node = Node::start(Options::default()).await;
         let mut stream = TcpStream::connect(node.address).await.unwrap();
-        for (path, token, id) in [("/ilp", "a", ALICE), ("/accounts/bob/ilp", "b", BOB)] {
+        for (path, token, id) in [
+            ("/ilp", "a", ALICE),
+            ("/accounts/bob/ilp", "b", BOB),
+            ("/ilp?by-hyper", "a", ALICE),
+            ("/accounts/bob/ilp?by-hyper", "b", BOB),
+            ("/ilp", "a", ALICE),
+        ] {
             let headers = format!(
                 "authorization: Bearer {token}\r\ncontent-type: application/octet-stream\r\n"
             );
@@ -59,7 +71,7 @@ fn whoever_may_not_come_in_is_told_the_same_without_a_body_read() {
         ])
         .await;
         let mut answers = Vec::new();
-        for (path, headers) in [
+        let cases = [
             ("/ilp", ""),
             ("/ilp", "authorization: Bearer x\r\n"),
             ("/ilp", "authorization: Basic a\r\n"),
@@ -67,21 +79,24 @@ fn whoever_may_not_come_in_is_told_the_same_without_a_body_read() {
             ("/accounts/alice/ilp", "authorization: Bearer x\r\n"),
             ("/accounts/bob/ilp", "authorization: Bearer a\r\n"),
             ("/accounts/carol/ilp", "authorization: Bearer a\r\n"),
-        ] {
+        ];
+        for ((path, headers), query) in cases.iter().flat_map(|case| BOTH.map(|by| (*case, by))) {
             let mut stream = TcpStream::connect(node.address).await.unwrap();
-            let mut head = post(path, headers, &[0; 300]);
+            let mut head = post(&format!("{path}{query}"), headers, &[0; 300]);
             head.truncate(head.len() - 300);
             answers.push(exchange(&mut stream, &head).await);
         }
         assert!(answers[0].starts_with("HTTP/1.1 401 Unauthorized\r\n"));
         assert!(answers[0].contains("www-authenticate: Bearer\r\n"));
-        for answer in &answers {
-            assert_eq!(answer, &answers[0]);
+        for (index, answer) in answers.iter().enumerate() {
+            assert_eq!(answer, &answers[index % BOTH.len()]);
         }
+        assert!(answers[1].starts_with("HTTP/1.1 401 Unauthorized\r\n"));
+        assert!(answers[1].contains("www-authenticate: Bearer\r\n"));
         let count = |reason| node.auth_counters.get(reason);
-        assert_eq!(count(Reason::AuthMissing), 2);
-        assert_eq!(count(Reason::AuthUnknownToken), 4);
-        assert_eq!(count(Reason::AuthExpiredToken), 1);
+        assert_eq!(count(Reason::AuthMissing), 2 * 2);
+        assert_eq!(count(Reason::AuthUnknownToken), 4 * 2);
+        assert_eq!(count(Reason::AuthExpiredToken), 2);
     });
 }
 
@@ -98,6 +113,7 @@ fn requests_that_are_no_packets() {
         let chunked =
             format!("POST /ilp HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n{auth}\r\n");
         let text = format!("{auth}content-type: text/plain\r\n");
+        let too_large = vec![12; PACKET_BODY_BYTES_MAX + 1];
         for (request, status) in [
             (get("/ilp"), 405),
             (get("/accounts/alice/ilp"), 405),
@@ -105,7 +121,9 @@ fn requests_that_are_no_packets() {
             (get("/ilp/btp"), 426),
             (post("/ilp/btp", "", b""), 405),
             (post("/ilp", &text, b""), 415),
+            (post("/ilp?by-hyper", &text, b""), 415),
             (head(PACKET_BODY_BYTES_MAX + 1).into_bytes(), 413),
+            (post("/ilp?by-hyper", auth, &too_large), 413),
             (head(1_000_000_000).into_bytes(), 413),
             ((chunked + &chunk + &chunk).into_bytes(), 413),
         ] {
@@ -122,16 +140,18 @@ fn every_media_type_of_packets_and_the_largest_body_pass() {
     run(async {
         let node = Node::start(Options::default()).await;
         let mut stream = TcpStream::connect(node.address).await.unwrap();
-        for content_type in [
+        let types = [
             "",
             "content-type: application/octet-stream\r\n",
             "content-type: application/ilp+octet-stream\r\n",
             "content-type: Application/Octet-Stream; charset=x\r\n",
-        ] {
+        ];
+        // From then on the connection is hyper's.
+        for (query, content_type) in BOTH.iter().flat_map(|by| types.map(|of| (by, of))) {
             let headers = format!("authorization: Bearer a\r\n{content_type}");
             let body = vec![12; PACKET_BODY_BYTES_MAX];
             stream
-                .write_all(&post("/ilp", &headers, &body))
+                .write_all(&post(&format!("/ilp{query}"), &headers, &body))
                 .await
                 .unwrap();
             let (_, link, request, packet) = node.prepare().await;
@@ -145,21 +165,27 @@ fn every_media_type_of_packets_and_the_largest_body_pass() {
 #[test]
 fn a_client_that_goes_away_changes_nothing() {
     run(async {
-        let node = Node::start(Options::default()).await;
-        let request = post("/ilp", "authorization: Bearer a\r\n", PREPARE);
-        let mut gone = TcpStream::connect(node.address).await.unwrap();
-        gone.write_all(&request).await.unwrap();
-        let (_, link, first, _) = node.prepare().await;
-        drop(gone);
-        until(|| node.worker.connection_count() == 0).await;
+        for query in BOTH {
+            let node = Node::start(Options::default()).await;
+            let request = post(
+                &format!("/ilp{query}"),
+                "authorization: Bearer a\r\n",
+                PREPARE,
+            );
+            let mut gone = TcpStream::connect(node.address).await.unwrap();
+            gone.write_all(&request).await.unwrap();
+            let (_, link, first, _) = node.prepare().await;
+            drop(gone);
+            until(|| node.worker.connection_count() == 0).await;
 
-        // The next one takes the place of the first, but not its answer.
-        let mut stream = TcpStream::connect(node.address).await.unwrap();
-        stream.write_all(&request).await.unwrap();
-        let (_, _, second, _) = node.prepare().await;
-        node.answer(link, first, b"\x0dfor the first");
-        node.answer(link, second, b"\x0dfor the second");
-        assert!(read_message(&mut stream).await.ends_with("for the second"));
+            // The next one takes the place of the first, but not its answer.
+            let mut stream = TcpStream::connect(node.address).await.unwrap();
+            stream.write_all(&request).await.unwrap();
+            let (_, _, second, _) = node.prepare().await;
+            node.answer(link, first, b"\x0dfor the first");
+            node.answer(link, second, b"\x0dfor the second");
+            assert!(read_message(&mut stream).await.ends_with("for the second"));
+        }
     });
 }
 
@@ -218,17 +244,176 @@ fn one_connection_too_many_is_closed() {
 #[test]
 fn a_draining_worker_finishes_what_it_has_and_accepts_no_more() {
     run(async {
-        let mut node = Node::start(Options::default()).await;
+        for query in BOTH {
+            let mut node = Node::start(Options::default()).await;
+            let mut stream = TcpStream::connect(node.address).await.unwrap();
+            let request = post(
+                &format!("/ilp{query}"),
+                "authorization: Bearer a\r\n",
+                PREPARE,
+            );
+            stream.write_all(&request).await.unwrap();
+            let (_, link, request, _) = node.prepare().await;
+            node.worker.drain();
+            (&mut node.serving).await.unwrap();
+            assert!(TcpStream::connect(node.address).await.is_err());
+            node.answer(link, request, FULFILL);
+            let response = read_message(&mut stream).await;
+            assert!(response.contains("connection: close\r\n"), "{response}");
+            assert!(response.as_bytes().ends_with(FULFILL));
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        }
+    });
+}
+
+/// Bytes and what becomes of them, from a file that other tests of the listener may read too.
+fn smuggling() -> Vec<(String, Vec<u8>)> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/smuggling");
+    let files = fs::read_dir(corpus).unwrap();
+    files
+        .map(|file| {
+            let file = file.unwrap();
+            let name = file.file_name().into_string().unwrap();
+            (name, fs::read(file.path()).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn a_request_that_two_readers_would_read_differently_is_the_last_of_its_connection() {
+    run(async {
+        let node = Node::start(Options::default()).await;
+        let hidden = post("/ilp", "authorization: Bearer a\r\n", PREPARE);
+        let requests = smuggling();
+        for (name, ambiguous) in &requests {
+            // Alone, and behind a request that is sound.
+            for before in [&b""[..], &post("/ilp", "", b"")] {
+                let mut stream = TcpStream::connect(node.address).await.unwrap();
+                let bytes = [before, ambiguous, &hidden].concat();
+                stream.write_all(&bytes).await.unwrap();
+                if !before.is_empty() {
+                    let first = read_message(&mut stream).await;
+                    assert!(first.starts_with("HTTP/1.1 401 "), "{name}: {first}");
+                }
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await.unwrap();
+                assert!(answer.starts_with("HTTP/1.1 400 "), "{name}: {answer}");
+                assert!(
+                    answer.contains("\r\nconnection: close\r\n"),
+                    "{name}: {answer}"
+                );
+                assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{name}: {answer}");
+            }
+        }
+        assert!(
+            node.input().now_or_never().is_none(),
+            "a packet came through"
+        );
+        let count = requests.len();
+        println!(
+            "reliability: smuggling | {count} ambiguous requests, first and second of a connection | 0 came through"
+        );
+    });
+}
+
+#[test]
+fn requests_in_one_piece_and_in_many_are_answered_in_order() {
+    run(async {
+        let node = Node::start(Options::default()).await;
+        let request = |body: &[u8]| post("/ilp", "authorization: Bearer a\r\n", body);
         let mut stream = TcpStream::connect(node.address).await.unwrap();
-        let request = post("/ilp", "authorization: Bearer a\r\n", PREPARE);
-        stream.write_all(&request).await.unwrap();
-        let (_, link, request, _) = node.prepare().await;
-        node.worker.drain();
-        (&mut node.serving).await.unwrap();
-        assert!(TcpStream::connect(node.address).await.is_err());
+        let wrong = post("/ilp", "authorization: Bearer x\r\n", b"\x0cwrong");
+        let all = [
+            request(b"\x0c1"),
+            wrong,
+            request(b"\x0c2"),
+            request(b"\x0c3"),
+        ]
+        .concat();
+        stream.write_all(&all).await.unwrap();
+        for packet in [b"\x0c1", b"\x0c2", b"\x0c3"] {
+            let (_, link, request, found) = node.prepare().await;
+            assert_eq!(&found[..], packet);
+            assert!(node.input().now_or_never().is_none(), "one at a time");
+            node.answer(link, request, FULFILL);
+            if packet == b"\x0c2" {
+                let refused = read_message(&mut stream).await;
+                assert!(refused.starts_with("HTTP/1.1 401 "), "{refused}");
+            }
+            assert!(read_message(&mut stream).await.starts_with("HTTP/1.1 200 "));
+        }
+        for byte in request(PREPARE) {
+            stream.write_all(&[byte]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let (_, link, request, found) = node.prepare().await;
+        assert_eq!(found, PREPARE);
         node.answer(link, request, FULFILL);
-        let response = read_message(&mut stream).await;
-        assert!(response.contains("connection: close\r\n"), "{response}");
-        assert!(response.as_bytes().ends_with(FULFILL));
+        assert!(read_message(&mut stream).await.starts_with("HTTP/1.1 200 "));
+    });
+}
+
+#[test]
+fn a_connection_that_wants_more_gets_it_with_what_it_has_sent() {
+    run(async {
+        let node = Node::start(Options::default()).await;
+        let mut stream = TcpStream::connect(node.address).await.unwrap();
+        let head = "POST /ilp HTTP/1.1\r\nhost: h\r\nauthorization: Bearer a\r\n";
+        let packet = format!("{head}content-length: 2\r\n\r\n\x0c1");
+        let chunked =
+            format!("{head}transfer-encoding: chunked\r\n\r\n1\r\n\x0c\r\n1\r\n2\r\n0\r\n\r\n");
+        let other = "GET /carol HTTP/1.1\r\nhost: h\r\naccept: application/spsp4+json\r\n\r\n";
+        let expect = format!("{head}expect: 100-continue\r\ncontent-length: 2\r\n\r\n");
+        // All at once, so that it is read at once.
+        let all = [&packet, &chunked, other, &expect].concat();
+        stream.write_all(all.as_bytes()).await.unwrap();
+        for packet in [b"\x0c1", b"\x0c2"] {
+            let (_, link, request, found) = node.prepare().await;
+            assert_eq!(&found[..], packet);
+            node.answer(link, request, FULFILL);
+            assert!(read_message(&mut stream).await.starts_with("HTTP/1.1 200 "));
+        }
+        let spsp = read_message(&mut stream).await;
+        assert!(spsp.contains("destination_account"), "{spsp}");
+        let go_on = read_message(&mut stream).await;
+        assert!(go_on.starts_with("HTTP/1.1 100 "), "{go_on}");
+        stream.write_all(b"\x0c3").await.unwrap();
+        let (_, link, request, found) = node.prepare().await;
+        assert_eq!(&found[..], b"\x0c3");
+        node.answer(link, request, FULFILL);
+        assert!(read_message(&mut stream).await.starts_with("HTTP/1.1 200 "));
+    });
+}
+
+#[test]
+fn a_refusal_reaches_a_client_that_is_still_sending() {
+    run(async {
+        let node = Node::start(Options::default()).await;
+        for (headers, len, status) in [
+            ("", 30_000, 401),
+            (
+                "authorization: Bearer a\r\ncontent-type: text/plain\r\n",
+                30_000,
+                415,
+            ),
+            (
+                "authorization: Bearer a\r\n",
+                PACKET_BODY_BYTES_MAX + 1,
+                413,
+            ),
+        ] {
+            let mut stream = TcpStream::connect(node.address).await.unwrap();
+            stream
+                .write_all(&post("/ilp", headers, &vec![0; len]))
+                .await
+                .unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{answer}"
+            );
+            assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        }
     });
 }
