@@ -3,6 +3,7 @@
 use axum::{Json, extract::State, http::StatusCode};
 use rialto_connector::{Connector, LinkId};
 use rialto_ledger::AccountId;
+use rialto_packet::Address;
 use serde::Deserialize;
 
 use crate::{
@@ -29,7 +30,8 @@ pub(crate) async fn status(_: Allowed<ToRead>, State(api): State<Api>) -> Json<S
     Json(api.node.read(|connector| Status {
         name: status.name.clone(),
         version: status.version.to_owned(),
-        ilp_address: connector.settings().address.to_string(),
+        ilp_address: connector.address().map(Address::to_string),
+        address_problem: connector.address_problem().map(str::to_owned),
         uptime_ms: status.uptime_ms,
         draining: status.draining,
         workers: status.worker_count,
@@ -79,7 +81,8 @@ pub(crate) async fn readyz(
     State(api): State<Api>,
     extract::Query(query): extract::Query<ReadyQuery>,
 ) -> (StatusCode, String) {
-    let checks = checks(&api.node.0.status());
+    let address = api.node.read(address_failure);
+    let checks = checks(&api.node.0.status(), address);
     let ready = checks.iter().all(|(_, failure)| failure.is_none());
     let (status, verdict) = if ready {
         (StatusCode::OK, "ready\n")
@@ -100,14 +103,23 @@ pub(crate) async fn readyz(
 
 /// What has to be in order, and what is wrong with it. A peer that is down is none of it: the node
 /// serves the others.
-fn checks(status: &NodeStatus) -> [(&'static str, Option<String>); 2] {
+fn checks(status: &NodeStatus, address: Option<String>) -> [(&'static str, Option<String>); 3] {
     let draining = status
         .draining
         .then(|| "the node is about to stop".to_owned());
     [
         ("journal", status.journal_failure.clone()),
         ("accepting", draining),
+        ("address", address),
     ]
+}
+
+/// Why the node has no address.
+fn address_failure(connector: &Connector) -> Option<String> {
+    connector.address().is_none().then(|| {
+        let problem = connector.address_problem();
+        problem.unwrap_or("the parent is being asked").to_owned()
+    })
 }
 
 pub(crate) fn link(connector: &Connector, id: AccountId) -> Link {

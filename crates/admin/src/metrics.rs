@@ -127,6 +127,7 @@ struct Seen {
     in_flight_count: usize,
     payments_running: usize,
     rates: Option<SeenRates>,
+    addresses_refused: u64,
 }
 
 /// Prices from outside.
@@ -163,6 +164,7 @@ impl Seen {
             in_flight_count: connector.in_flight_count(),
             payments_running: health::payments_running(connector),
             rates: rates(connector),
+            addresses_refused: connector.addresses_refused_total(),
         }
     }
 }
@@ -289,6 +291,12 @@ fn render_node(page: &mut Page, status: &NodeStatus, seen: &Seen) {
         ];
         page.sample(name, &labels, amount);
     }
+    page.single(
+        "rialto_addresses_refused_total",
+        "counter",
+        "Answers of the parent about our address that could not be taken.",
+        seen.addresses_refused,
+    );
     if let Some(rates) = &seen.rates {
         page.single(
             "rialto_rates_taken_total",

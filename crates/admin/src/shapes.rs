@@ -828,9 +828,11 @@ pub struct Status {
     pub name: String,
     /// Of the program.
     pub version: String,
-    /// Its own address.
+    /// Its own address; null while it waits for its parent to tell.
     #[schema(example = "g.hub")]
-    pub ilp_address: String,
+    pub ilp_address: Option<String>,
+    /// Why the parent gave no address, or another that was refused; null when all is well.
+    pub address_problem: Option<String>,
     /// Since the start.
     pub uptime_ms: u64,
     /// It is about to stop and takes nothing new.

@@ -148,8 +148,8 @@ impl Connector {
         Ok(id)
     }
 
-    /// Replaces all settings of an account but its name and asset. Without one of its tokens, its BTP
-    /// sessions end.
+    /// Replaces all settings of an account but its name and asset. Without one of its tokens, or at
+    /// another address, its BTP sessions end.
     pub fn account_update(
         &mut self,
         settings: AccountSettings,
@@ -171,10 +171,12 @@ impl Connector {
                 .any(|new| new.hash == old.hash)
         };
         let is_revoked = !account.settings.incoming_tokens.iter().all(kept);
+        let is_readdressed = account.settings.ilp_address != settings.ilp_address;
         self.check_account(id, &settings)?;
         self.put_account(id, settings, out);
-        if is_revoked {
-            // Whoever is there may have come in with it. A token that only gets an end stays good.
+        if is_revoked || is_readdressed {
+            // Whoever is there may have come in with the token, or asks for its address again when it
+            // has connected again. A token that only gets an end stays good.
             for link in self.sessions.get(&id).into_iter().flatten().copied() {
                 out.now(Action::Disconnect { link });
             }
@@ -437,6 +439,9 @@ impl Connector {
     }
 
     fn put_account(&mut self, id: AccountId, settings: AccountSettings, out: &mut Effects) {
+        if settings.relation == Relation::Parent {
+            self.parent.ask_again();
+        }
         self.record(
             &Record::AccountPut {
                 id,
@@ -472,6 +477,10 @@ impl Connector {
         destination: &Address,
     ) -> Result<(), CommandError> {
         let field = "receiver";
+        if self.address().is_none() {
+            let message = "this node has no address yet: it waits for its parent's answer";
+            return Err(CommandError::busy(message));
+        }
         let hop = self.routes.longest_match(destination.as_ref());
         match hop.map(|(_, hop)| *hop) {
             None => {
@@ -580,8 +589,10 @@ impl Connector {
         let address = match (&settings.ilp_address, settings.relation) {
             (Some(address), _) => address.clone(),
             (None, Relation::Child | Relation::Local) => {
-                let derived = self.settings.address.child(&settings.name);
-                derived.map_err(|error| {
+                let Some(own) = self.address() else {
+                    return Ok(());
+                };
+                own.child(&settings.name).map_err(|error| {
                     CommandError::invalid("name", format!("after our own address: {error}"))
                 })?
             }
@@ -593,7 +604,7 @@ impl Connector {
                 "must not begin with 'peer'",
             ));
         }
-        if address == self.settings.address {
+        if Some(&address) == self.address() {
             return Err(CommandError::conflict(
                 "ilp_address",
                 "is the address of this node",

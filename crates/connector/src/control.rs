@@ -91,7 +91,7 @@ impl Connector {
         packet: Prepare<BytesMut>,
         out: &mut Effects,
     ) -> Result<(), Refusal> {
-        if packet.destination() != self.settings.address.as_ref() {
+        if packet.destination() != self.own_address().as_ref() {
             return Err(Reason::RouteNone.into());
         }
         if packet.condition() == PING_CONDITION {
@@ -153,7 +153,7 @@ impl Connector {
         let source = reader.var_octets().map_err(|_| malformed())?;
         let source = Addr::from_bytes(source).map_err(|_| malformed())?;
         // To ourselves it would echo for ever; services of neighbours are for neighbours.
-        if source == self.settings.address.as_ref() || source.starts_with("peer") {
+        if source == self.own_address().as_ref() || source.starts_with("peer") {
             return Err(malformed());
         }
         let mut data = [0; ECHO_PREFIX.len() + 1];

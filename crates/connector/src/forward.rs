@@ -3,7 +3,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::{Bytes, BytesMut};
 use rialto_ledger::{AccountId, Hold, Limit, Lsn, Relation};
-use rialto_packet::{Fulfill, Prepare, Reply, Timestamp};
+use rialto_packet::{Address, Fulfill, Prepare, Reply, Timestamp};
 
 use crate::{
     Connector, Hop,
@@ -171,6 +171,9 @@ impl Connector {
         if let Some(reason) = self.closed {
             return Err(reason.into());
         }
+        if self.address().is_none() {
+            return Err(Reason::NoAddress.into());
+        }
         if self.pending.len() >= self.settings.pending_max {
             return Err(Reason::Overload.into());
         }
@@ -185,7 +188,7 @@ impl Connector {
     fn prepare_network(&self, packet: &Prepare<BytesMut>) -> Result<(), Refusal> {
         let network = |scheme: &str| scheme == "g" || scheme.starts_with("test");
         let (own, other) = (
-            self.settings.address.as_ref().scheme(),
+            self.own_address().as_ref().scheme(),
             packet.destination().scheme(),
         );
         if network(own) && network(other) && own != other {
@@ -254,6 +257,9 @@ impl Connector {
         packet: Bytes,
         out: &mut Effects,
     ) {
+        if self.handle_parent_reply(now, link, request, &packet, out) {
+            return;
+        }
         let reply = Reply::parse(packet);
         let Some(entry) = self.pending.close(link, request) else {
             if let Ok(Reply::Fulfill(fulfill)) = reply {
@@ -336,11 +342,15 @@ impl Connector {
     /// The link could not deliver it.
     pub(crate) fn handle_failed(
         &mut self,
+        now: Now,
         link: LinkId,
         request: RequestId,
         failure: LinkFailure,
         out: &mut Effects,
     ) {
+        if self.handle_parent_failed(now, link, request, failure, out) {
+            return;
+        }
         if let Some(entry) = self.pending.close(link, request) {
             self.give_up(entry, failure.reason(), out);
         }
@@ -408,7 +418,7 @@ impl Connector {
         }
         let (account, reason) = (from.account, refusal.reason);
         out.now(Action::Report(Event::Refused { account, reason }));
-        let reject = refusal.reject(self.settings.address.as_ref());
+        let reject = refusal.reject(self.address().map(Address::as_ref));
         self.answer(
             Durable::Nothing,
             from.link,

@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use rialto_ledger::{AccountId, Lsn, PaymentId, Record};
+use rialto_packet::Address;
 pub use rialto_stream::Now;
 
 use crate::{
@@ -175,6 +176,16 @@ pub enum Event {
     },
     /// Accounts or tokens changed: whoever keeps a copy has to look again.
     AccountsChanged,
+    /// Our parent gave us an address, or another one than before.
+    AddressTaken {
+        /// Ours from now on.
+        address: Address,
+    },
+    /// Our parent gave us no address, or one that cannot be ours. What we had stays.
+    AddressProblem {
+        /// Why.
+        message: String,
+    },
     /// An outgoing payment ended; the books say how.
     PaymentEnded {
         /// Which.

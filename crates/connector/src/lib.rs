@@ -13,6 +13,7 @@
 //! | `refusal.rs` | why a packet was refused: one enum, one table |
 //! | `rates.rs` | conversions between the assets of two accounts |
 //! | `quotes.rs`, `market.rs` | prices from a source outside |
+//! | `parent.rs` | our own address from our parent |
 //! | `pending.rs` | packets in flight and their deadlines |
 
 // The order of a hash table must not show in results: the same seed has to give the same run.
@@ -24,6 +25,7 @@ mod forward;
 mod io;
 mod local;
 pub mod market;
+mod parent;
 mod pending;
 pub mod quotes;
 mod rates;
@@ -48,14 +50,17 @@ pub use stats::{AccountStats, Stats};
 
 use local::Local;
 use market::{Market, MarketSettings};
+use parent::Parent;
 use pending::Pending;
 use rates::Rates;
 
 /// What an operator decides about the node as a whole.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Our own address.
-    pub address: Address,
+    /// Our own address; `None` until the parent has given us one.
+    pub address: Option<Address>,
+    /// The operator gave us no address: the parent is asked for one.
+    pub asks_parent: bool,
     /// Taken from a packet's life per hop, so that the answer has time to come back (RFC 27). Milliseconds.
     pub min_message_window_ms: i64,
     /// Longest time a packet may stay out. Milliseconds.
@@ -76,7 +81,17 @@ impl Settings {
     /// The field's usual values.
     pub fn new(address: Address) -> Self {
         Self {
-            address,
+            address: Some(address),
+            asks_parent: false,
+            ..Self::of_a_child()
+        }
+    }
+
+    /// The same for a node that asks its parent for its address.
+    pub fn of_a_child() -> Self {
+        Self {
+            address: None,
+            asks_parent: true,
             min_message_window_ms: 1_000,
             max_hold_ms: 30_000,
             spread: Ratio::new(0, 1).expect("the denominator is not zero"),
@@ -117,6 +132,7 @@ pub struct Connector {
     routes: PrefixMap<Hop>,
     rates: Rates,
     market: Market,
+    parent: Parent,
     pending: Pending,
     /// Authenticated BTP sessions of an account, newest last; only the newest is sent to.
     sessions: FxHashMap<AccountId, Vec<LinkId>>,
@@ -141,6 +157,7 @@ impl Connector {
         let mut connector = Self {
             rates: Rates::new(settings.spread.clone()),
             market,
+            parent: Parent::default(),
             settings,
             ledger,
             routes: PrefixMap::new(),
@@ -210,7 +227,7 @@ impl Connector {
                 request,
                 failure,
             } => {
-                self.handle_failed(link, request, failure, out);
+                self.handle_failed(now, link, request, failure, out);
             }
             Input::LinkUp { link, account } => self.handle_link_up(link, account, out),
             Input::Undelivered(paid) => self.count_undelivered(paid),
@@ -219,12 +236,16 @@ impl Connector {
             Input::Synced(lsn) => self.ledger.synced(lsn),
         }
         self.run_local(now, out);
+        self.run_parent(now, out);
     }
 
     /// When [`Input::Timeout`] is due, on the monotonic clock.
     pub fn poll_timeout(&self) -> Option<u64> {
         let local = self.local.poll_timeout();
-        self.pending.next_deadline().into_iter().chain(local).min()
+        let asks_parent = self.settings.asks_parent && self.closed.is_none();
+        let parent = asks_parent.then(|| self.parent.poll_timeout());
+        let others = local.into_iter().chain(parent);
+        self.pending.next_deadline().into_iter().chain(others).min()
     }
 
     /// The books.
@@ -247,6 +268,17 @@ impl Connector {
         &self.settings
     }
 
+    /// Our own address; `None` until the parent has given us one.
+    pub fn address(&self) -> Option<&Address> {
+        self.settings.address.as_ref()
+    }
+
+    /// The same where a packet is handled: without an address none is.
+    fn own_address(&self) -> &Address {
+        let address = self.settings.address.as_ref();
+        address.expect("`prepare_account` refuses every packet of a node without an address")
+    }
+
     /// Replaces the settings that may change while the node runs: all but the address.
     pub fn reload(&mut self, settings: Settings) {
         self.rates = Rates::new(settings.spread.clone());
@@ -254,6 +286,7 @@ impl Connector {
         self.ledger.set_unsynced_max(settings.unsynced_max.clone());
         self.settings = Settings {
             address: self.settings.address.clone(),
+            asks_parent: self.settings.asks_parent,
             ..settings
         };
     }
@@ -318,9 +351,7 @@ impl Connector {
         let settings = &self.ledger.account(id)?.settings;
         match (&settings.ilp_address, settings.relation) {
             (Some(address), _) => Some(address.clone()),
-            (None, Relation::Child | Relation::Local) => {
-                self.settings.address.child(&settings.name).ok()
-            }
+            (None, Relation::Child | Relation::Local) => self.address()?.child(&settings.name).ok(),
             (None, Relation::Parent | Relation::Peer) => None,
         }
     }
@@ -348,8 +379,8 @@ impl Connector {
             .ledger
             .accounts()
             .find(|a| a.settings.relation == Relation::Parent);
-        if let Some(parent) = parent {
-            let scheme = self.settings.address.as_ref().scheme();
+        if let (Some(parent), Some(address)) = (parent, self.address()) {
+            let scheme = address.as_ref().scheme();
             let prefix = scheme
                 .parse()
                 .expect("the scheme of an address is a prefix");
@@ -364,7 +395,9 @@ impl Connector {
                 ));
             }
         }
-        routes.push(((&self.settings.address).into(), RouteSource::Own, Hop::Node));
+        if let Some(address) = self.address() {
+            routes.push((address.into(), RouteSource::Own, Hop::Node));
+        }
         for (prefix, account) in self.ledger.routes() {
             routes.push((prefix.clone(), RouteSource::Static, Hop::Account(*account)));
         }
@@ -390,6 +423,14 @@ impl Connector {
             out.now(Action::Disconnect { link: *redundant });
         }
         sessions.push(link);
+        if self.is_parent(account) {
+            self.parent.ask_again();
+        }
+    }
+
+    fn is_parent(&self, id: AccountId) -> bool {
+        let account = self.ledger.account(id);
+        account.is_some_and(|account| account.settings.relation == Relation::Parent)
     }
 
     fn handle_link_down(&mut self, link: LinkId) {
@@ -398,5 +439,6 @@ impl Connector {
             !sessions.is_empty()
         });
         self.pending.forget_link(link);
+        self.parent.forget_link(link);
     }
 }

@@ -65,14 +65,7 @@ impl Pending {
     /// Enters a packet, before it is sent, and names the request. Names are unique on their link for
     /// 2^32 requests and never 0, which BTP sessions use for themselves.
     pub(crate) fn open(&mut self, link: LinkId, entry: Entry) -> RequestId {
-        let next = self.next_requests.entry(link).or_default();
-        let key = loop {
-            *next = next.wrapping_add(1).max(1);
-            let key = (link, RequestId(u64::from(*next)));
-            if !self.entries.contains_key(&key) {
-                break key;
-            }
-        };
+        let key = (link, self.name(link));
         self.deadlines.push(Reverse((entry.deadline_ns, key)));
         self.entries.insert(key, entry);
         if self.deadlines.len() > 2 * self.entries.len() + 64 {
@@ -81,6 +74,18 @@ impl Pending {
                 .retain(|Reverse((_, key))| entries.contains_key(key));
         }
         key.1
+    }
+
+    /// A name for a request that has no entry here.
+    pub(crate) fn name(&mut self, link: LinkId) -> RequestId {
+        let next = self.next_requests.entry(link).or_default();
+        loop {
+            *next = next.wrapping_add(1).max(1);
+            let request = RequestId(u64::from(*next));
+            if !self.entries.contains_key(&(link, request)) {
+                return request;
+            }
+        }
     }
 
     /// Takes out the packet that was answered.

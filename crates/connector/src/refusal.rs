@@ -45,6 +45,7 @@ reasons! {
     RateStale "fx.stale" T00_INTERNAL_ERROR Warn "the exchange rate is too old" "The rate is too old.";
     RoundsToZero "fx.rounds_to_zero" R01_INSUFFICIENT_SOURCE_AMOUNT Debug "the amount converts to nothing" "The amount converts to nothing.";
     Overflow "fx.overflow" F08_AMOUNT_TOO_LARGE Debug "the converted amount is too large" "The converted amount does not fit 64 bits.";
+    NoAddress "addr.none" T01_PEER_UNREACHABLE Warn "the node has no address yet" "Our parent has not told us our address yet.";
     AccountPaused "acct.paused" T01_PEER_UNREACHABLE Debug "the account is paused" "The account is paused.";
     PacketLimit "acct.packet_limit" F08_AMOUNT_TOO_LARGE Debug "the amount is larger than one packet may carry" "The amount is above the account's largest packet.";
     CreditLimit "acct.credit_limit" T04_INSUFFICIENT_LIQUIDITY Debug "the credit limit is reached" "The account's credit is used up.";
@@ -194,8 +195,8 @@ impl Refusal {
         }
     }
 
-    /// The Reject that goes back. `triggered_by` is our own address.
-    pub fn reject(&self, triggered_by: Addr<'_>) -> Vec<u8> {
+    /// The Reject that goes back. `triggered_by` is our own address, if we have one.
+    pub fn reject(&self, triggered_by: Option<Addr<'_>>) -> Vec<u8> {
         let Row {
             word,
             code,
@@ -205,7 +206,7 @@ impl Refusal {
         let data = self.too_large.map(AmountTooLarge::to_bytes);
         RejectBuilder {
             code: self.code.unwrap_or(code),
-            triggered_by: Some(triggered_by),
+            triggered_by,
             message: &format!("{word}: {message}"),
             data: data.as_ref().map_or(&[], |data| &data[..]),
         }

@@ -46,9 +46,9 @@ pub struct NodeConfig {
     /// For people: shows in status and logs.
     #[serde(default = "default_name")]
     pub name: String,
-    /// Our own address.
-    #[serde(deserialize_with = "from_text")]
-    pub ilp_address: Address,
+    /// Our own address; `None`, written `unknown`, when the parent is asked for it.
+    #[serde(deserialize_with = "own_address")]
+    pub ilp_address: Option<Address>,
     /// Where peers and payers connect.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
@@ -374,7 +374,8 @@ fn check(path: &Path, config: &Config) -> Result<(), ConfigError> {
         })
     };
     let node = &config.node;
-    if node.ilp_address.as_ref().starts_with("peer") {
+    let own = node.ilp_address.as_ref().map(Address::as_ref);
+    if own.is_some_and(|own| own.starts_with("peer")) {
         return wrong("node.ilp_address", "must not begin with 'peer'");
     }
     if node.threads == Some(0) {
@@ -541,6 +542,21 @@ where
     rialto_ledger::text::deserialize(deserializer)
 }
 
+/// An address, or `unknown` as other connectors call it.
+fn own_address<'de, D>(deserializer: D) -> Result<Option<Address>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    let text = String::deserialize(deserializer)?;
+    match text.as_str() {
+        "unknown" => Ok(None),
+        address => {
+            let parsed = address.parse().map(Some);
+            parsed.map_err(|error| serde::de::Error::custom(format!("'{address}': {error}")))
+        }
+    }
+}
+
 fn units_by_asset<'de, D>(deserializer: D) -> Result<BTreeMap<Asset, u64>, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -612,7 +628,7 @@ mod tests {
             ("127.0.0.1:2".to_owned(), origin)
         );
         let loaded = load_text("[node]\n", &[("RIALTO_NODE__ILP_ADDRESS", "test.a")]).unwrap();
-        assert_eq!(loaded.config.node.ilp_address.as_str(), "test.a");
+        assert_eq!(loaded.config.node.ilp_address.unwrap().as_str(), "test.a");
         let loaded = load_text(MINIMAL, &[("RIALTO_NODE__THREADS", "3")]).unwrap();
         assert_eq!(loaded.config.node.threads, Some(3));
     }

@@ -204,7 +204,7 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
     write_endpoints(&endpoints_file, &endpoints)?;
     info!(
         name = config.node.name,
-        address = %config.node.ilp_address,
+        address = config.node.ilp_address.as_ref().map_or("unknown", |address| address.as_str()),
         node = %endpoints.node,
         admin = %endpoints.admin,
         "ready"
@@ -398,6 +398,7 @@ fn make_data_folder(path: &Path) -> io::Result<()> {
 
 fn settings(config: &Config) -> Settings {
     let node = &config.node;
+    let own = node.ilp_address.clone();
     Settings {
         min_message_window_ms: node.min_message_window_ms.into(),
         max_hold_ms: node.max_hold_ms.into(),
@@ -405,7 +406,7 @@ fn settings(config: &Config) -> Settings {
         strict: node.durability == Durability::Strict,
         unsynced_max: config.limits.unsynced.clone(),
         market: config.rates.market(),
-        ..Settings::new(node.ilp_address.clone())
+        ..own.map_or_else(Settings::of_a_child, Settings::new)
     }
 }
 
@@ -425,7 +426,8 @@ fn answer_spsp(handle: Arc<Handle>) -> Box<SpspAnswer> {
             .or_else(default)
             .ok_or(SpspRefusal::UnknownReceiver)?;
         let shell = &handle.shell;
-        if shell.draining.load(Ordering::Relaxed) || shell.has_failed() {
+        let has_address = shell.read(|core| core.address().is_some());
+        if shell.draining.load(Ordering::Relaxed) || shell.has_failed() || !has_address {
             return Err(SpspRefusal::Unavailable);
         }
         let (found, _) = shell.step(&mut Effects::default(), Some, |core, _, _| {

@@ -21,7 +21,7 @@ use rialto_journal::{Journal, JournalError};
 use rialto_ledger::{AccountId, Lsn};
 use rialto_links::{Account, Clock, Directory, HttpPeer};
 use tokio::sync::{Notify, broadcast, watch};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{gate::Gate, secrets::NodeSecret};
 
@@ -96,7 +96,8 @@ impl Shell {
             events: broadcast::Sender::new(EVENTS_MAX),
             synced: watch::Sender::new(synced),
             secret,
-            timer_at_ns: AtomicU64::new(u64::MAX),
+            // Once at the start: the core may have something to do before anything happens.
+            timer_at_ns: AtomicU64::new(0),
             warn_at_ns: [const { AtomicU64::new(0) }; Reason::ALL.len()],
             warn_late_at_ns: AtomicU64::new(0),
             timer_moved: Notify::new(),
@@ -268,6 +269,12 @@ impl Shell {
             Event::Refused { account, reason } => self.report_refusal(*account, *reason),
             Event::LateFulfill { account, amount } => self.report_late(*account, *amount),
             Event::AccountsChanged => self.publish_directory(),
+            Event::AddressTaken { address } => {
+                info!(%address, "the parent gave us our address");
+            }
+            Event::AddressProblem { message } => {
+                warn!(%message, "no address from the parent; the node asks again");
+            }
             Event::PaymentEnded { .. } | Event::QuoteDone { .. } | Event::PingDone { .. } => {
                 // It is no mistake that nobody waits for it.
                 let _ = self.events.send(event);
@@ -469,7 +476,7 @@ mod tests {
                 amount: 1,
                 expires_at: now.wall.plus_ms(60_000),
                 condition,
-                destination: core.settings().address.as_ref(),
+                destination: core.address().unwrap().as_ref(),
                 data: &[],
             };
             let prepare = Input::Prepare {

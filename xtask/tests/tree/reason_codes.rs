@@ -38,6 +38,7 @@ fn advice(reason: Reason) -> &'static str {
         R::RateStale => "Whatever sets the rate has stopped: its `valid_until` has passed.",
         R::RoundsToZero => "Nothing: the packet is too small to convert.",
         R::Overflow => "The rate and the scales of the two assets.",
+        R::NoAddress => "`rialto status` says why the parent gave no address.",
         R::AccountPaused => "The account is paused; resume it when that was not meant.",
         R::PacketLimit => "Nothing: senders adapt. The account's `packet_amount_max`.",
         R::CreditLimit => "The account has used its credit: settle, or change `balance_min`.",

@@ -18,6 +18,7 @@ mod fulfills;
 mod limits;
 mod links;
 mod model;
+mod parent;
 mod payments;
 mod rates;
 mod refusals;

@@ -200,7 +200,7 @@ fn settings_of_the_node_are_replaced_while_it_runs() {
         wait 6s                         -> alice reject #2, alice reject #4
     ",
     );
-    assert_eq!(node.core.settings().address.as_str(), "g.hub");
+    assert_eq!(node.core.address().unwrap().as_str(), "g.hub");
 }
 
 #[test]

@@ -148,6 +148,8 @@ fn every_reason_is_given() {
         Reason::AuthMissing,
         Reason::AuthUnknownToken,
         Reason::AuthExpiredToken,
+        // A node without an address has its own stories.
+        Reason::NoAddress,
     ];
     given.extend(links);
     let all: BTreeSet<_> = Reason::ALL.into_iter().collect();

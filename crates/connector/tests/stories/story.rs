@@ -604,6 +604,11 @@ impl Story {
                     self.lines.push(format!("disconnect {name} {serial}"));
                 }
                 Action::Report(Event::AccountsChanged) => {}
+                Action::Report(
+                    event @ (Event::AddressTaken { .. } | Event::AddressProblem { .. }),
+                ) => {
+                    panic!("{event:?}")
+                }
                 Action::Report(Event::LateFulfill { account, amount }) => {
                     let name = self.node.name(account);
                     self.lines.push(format!("late {name} {amount}"));

@@ -5,6 +5,7 @@
     reason = "where something is not as it should be, the test has failed"
 )]
 
+mod address;
 mod backup;
 mod bench;
 mod harness;
