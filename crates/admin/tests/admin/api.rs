@@ -1008,14 +1008,14 @@ async fn health_says_whether_the_node_takes_packets() {
     let ready = client.get("/readyz").await;
     assert_eq!((ready.status, &*ready.text), (StatusCode::OK, "ready\n"));
     let ready = client.get("/readyz?verbose").await;
-    assert_eq!(ready.text, "[+] journal: ok\n[+] accepting: ok\nready\n");
+    assert_eq!(ready.text, "[+] journal: ok\n[+] accepting: ok\n[+] address: ok\nready\n");
 
     node.draining.store(true, Ordering::Relaxed);
     let ready = client.get("/readyz?verbose").await;
     assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(
         ready.text,
-        "[+] journal: ok\n[-] accepting: the node is about to stop\nnot ready\n"
+        "[+] journal: ok\n[-] accepting: the node is about to stop\n[+] address: ok\nnot ready\n"
     );
     node.journal_failed.store(true, Ordering::Relaxed);
     let ready = client.get("/readyz?verbose").await;
