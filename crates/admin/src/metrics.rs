@@ -264,6 +264,20 @@ fn render_node(page: &mut Page, status: &NodeStatus, seen: &Seen) {
     let failed = u8::from(status.journal_failure.is_some());
     let help = "Whether the journal takes no records any more.";
     page.single("rialto_journal_failed", "gauge", help, failed);
+    let help = "Connections whose client has not yet authenticated.";
+    page.single(
+        "rialto_unauthenticated_connections",
+        "gauge",
+        help,
+        status.unauthenticated_connections,
+    );
+    let help = "Connections that were closed before their client authenticated, to make room.";
+    page.single(
+        "rialto_displaced_connections_total",
+        "counter",
+        help,
+        status.displaced_connections,
+    );
     page.single(
         "rialto_in_flight_packets",
         "gauge",

@@ -97,6 +97,10 @@ pub struct NodeStatus {
     pub worker_count: usize,
     /// Requests and connections that opened no account, by reason.
     pub unauthenticated: Vec<(Reason, u64)>,
+    /// Connections of clients that have not yet authenticated.
+    pub unauthenticated_connections: u64,
+    /// Those that had to make room for another.
+    pub displaced_connections: u64,
 }
 
 /// The node as handlers use it.

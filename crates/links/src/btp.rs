@@ -33,7 +33,7 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::worker::Worker;
+use crate::{server::Permit, worker::Worker};
 
 /// Most bytes of frames that wait for one socket. A peer that reads so slowly is disconnected.
 pub const OUTBOX_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -201,6 +201,8 @@ pub(crate) enum Side {
     Server {
         /// The account in the path.
         named: Option<String>,
+        /// Of the connection.
+        permit: Rc<Permit>,
     },
     /// We do, on behalf of this account.
     Client {
@@ -438,13 +440,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 None
             }
             Event::Authenticate { username, token } => {
-                let Side::Server { named } = &self.side else {
+                let Side::Server { named, permit } = &self.side else {
                     unreachable!("only servers are asked")
                 };
                 let named = named.as_deref().or(username);
                 match self.worker.authenticate(Some(token.expose()), named) {
                     Ok(account) => match self.session.accept(now_ns, &mut answer) {
                         Ok(()) => {
+                            permit.authenticated();
                             self.establish(now_ns, account);
                             None
                         }

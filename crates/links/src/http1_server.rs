@@ -27,7 +27,7 @@ use crate::{
     http1::{self, HEAD_BYTES_MAX, RequestError, RequestHead},
     server::{
         BODY_LATE, BODY_TIMEOUT, BODY_TOO_LARGE, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, NOT_AUTHORIZED,
-        NOT_PACKET_TYPE, Plain, Route, is_packet_type,
+        NOT_PACKET_TYPE, Permit, Plain, Route, is_packet_type,
     },
     worker::Worker,
 };
@@ -53,12 +53,13 @@ pub(crate) struct HandOver {
 }
 
 /// Serves packets until the connection ends, or wants more.
-pub(crate) async fn serve<S>(worker: &Worker, stream: &mut S) -> Option<HandOver>
+pub(crate) async fn serve<S>(worker: &Worker, permit: &Permit, stream: &mut S) -> Option<HandOver>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let connection = Connection {
         worker,
+        permit,
         stream,
         read: Vec::new(),
         write: Vec::new(),
@@ -71,6 +72,7 @@ where
 
 struct Connection<'a, S> {
     worker: &'a Worker,
+    permit: &'a Permit,
     stream: &'a mut S,
     /// What came and was not yet used.
     read: Vec<u8>,
@@ -131,7 +133,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     end,
                     close,
                 } => {
-                    self.buffer_max = BUFFER_BYTES_MAX;
+                    if self.buffer_max != BUFFER_BYTES_MAX {
+                        self.buffer_max = BUFFER_BYTES_MAX;
+                        self.permit.authenticated();
+                    }
                     if let Err(End::Late) = self.body(end).await {
                         self.refuse(&BODY_LATE, true).await?;
                     }

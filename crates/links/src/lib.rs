@@ -16,6 +16,7 @@
 //! | `server.rs` | the node listener; requests by hyper |
 //! | `http1.rs` | heads and chunks of HTTP/1.1, as values |
 //! | `http1_server.rs` | packets that come by HTTP/1.1 |
+//! | `newcomers.rs` | connections whose client has not said who it is |
 //! | `waiting.rs` | HTTP requests that wait for their answer |
 //! | `http_client.rs` | packets to one peer by HTTP |
 //! | `http1_client.rs` | the same over one HTTP/1.1 connection |
@@ -37,6 +38,7 @@ mod http1_client;
 mod http1_server;
 mod http_client;
 mod inbox;
+mod newcomers;
 mod pace;
 pub mod rates_client;
 mod rewind;
@@ -56,6 +58,7 @@ pub use connect::{CONNECT_TIMEOUT, ConnectError, Stream, connect};
 pub use directory::{Account, AuthCounters, Directory, HttpPeer, HttpPeerError, hash_token};
 pub use http_client::{HTTP_LANES_MAX, HTTP_QUEUE_BYTES_MAX, HTTP_QUEUE_LEN_MAX};
 pub use inbox::{INBOX_LEN_MAX, Inbox};
+pub use newcomers::{NewcomerCounters, NewcomerLimits};
 pub use server::{BODY_TIMEOUT, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, HTTP2_STREAMS_MAX};
 pub use spsp::{SpspAnswer, SpspQuery, SpspRefusal};
 pub use tls::{ClientTls, TlsError};

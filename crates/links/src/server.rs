@@ -2,8 +2,10 @@
 
 use std::{
     borrow::Cow,
-    cell::Cell,
+    cell::{Cell, RefCell},
     convert::Infallible,
+    future::poll_fn,
+    mem,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
@@ -49,6 +51,7 @@ use crate::{
     directory::{OCTET_STREAM, bearer},
     http1::HEAD_BYTES_MAX,
     http1_server::{self, HandOver},
+    newcomers::Newcomer,
     pace::Pace,
     rewind::Rewind,
     runtime::LocalExecutor,
@@ -94,10 +97,12 @@ pub(crate) async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => match worker.permit() {
+            Ok((stream, address)) => match worker.permit(address.ip()) {
                 Some(permit) => {
                     let (worker, acceptor) = (Rc::clone(&worker), acceptor.clone());
-                    spawn_local(connection(worker, stream, acceptor, permit));
+                    let guard = Rc::clone(&permit);
+                    let connection = connection(worker, stream, acceptor, permit);
+                    spawn_local(async move { guard.guard(connection).await });
                 }
                 None => warn("a connection was refused: there are too many"),
             },
@@ -110,11 +115,45 @@ pub(crate) async fn serve(
 }
 
 /// Counts a connection as long as it stands.
-pub(crate) struct Permit(pub(crate) Rc<Worker>);
+pub(crate) struct Permit {
+    worker: Rc<Worker>,
+    /// Until the client has authenticated.
+    newcomer: RefCell<Option<Newcomer>>,
+}
+
+impl Permit {
+    pub(crate) fn new(worker: Rc<Worker>, newcomer: Option<Newcomer>) -> Self {
+        let newcomer = RefCell::new(newcomer);
+        Self { worker, newcomer }
+    }
+
+    /// The client has said who it is, and stays.
+    pub(crate) fn authenticated(&self) {
+        *self.newcomer.borrow_mut() = None;
+    }
+
+    /// Runs what serves the connection until it ends, or has to make room for another.
+    async fn guard(&self, serving: impl Future<Output = ()>) {
+        let mut serving = pin!(serving);
+        let mut is_first = true;
+        poll_fn(|cx| {
+            if let Some(newcomer) = &*self.newcomer.borrow() {
+                if newcomer.is_displaced() {
+                    return Poll::Ready(());
+                }
+                if mem::take(&mut is_first) {
+                    newcomer.register(cx.waker());
+                }
+            }
+            serving.as_mut().poll(cx)
+        })
+        .await;
+    }
+}
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.connection_ended();
+        self.worker.connection_ended();
     }
 }
 
@@ -123,7 +162,7 @@ async fn connection(
     worker: Rc<Worker>,
     stream: TcpStream,
     acceptor: Option<TlsAcceptor>,
-    permit: Permit,
+    permit: Rc<Permit>,
 ) {
     if stream.set_nodelay(true).is_err() {
         return; // already gone
@@ -143,17 +182,18 @@ async fn connection(
 
 /// Packets by HTTP/1.1 are served without hyper, which would cost as much again
 /// (docs/design/shape.md). A connection that wants more is hyper's for the rest of its life.
-async fn packets<S>(worker: Rc<Worker>, mut stream: S, permit: Permit)
+async fn packets<S>(worker: Rc<Worker>, mut stream: S, permit: Rc<Permit>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if let Some(HandOver { read, http2 }) = http1_server::serve(&worker, &mut stream).await {
+    if let Some(HandOver { read, http2 }) = http1_server::serve(&worker, &permit, &mut stream).await
+    {
         // In a box, because hyper's connections are large and most never become one.
         Box::pin(http(worker, Rewind::new(read, stream), http2, permit)).await;
     }
 }
 
-async fn http<S>(worker: Rc<Worker>, stream: S, http2: bool, permit: Permit)
+async fn http<S>(worker: Rc<Worker>, stream: S, http2: bool, permit: Rc<Permit>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -161,7 +201,7 @@ where
         worker,
         heads: Cell::new(0),
         busy: Cell::new(0),
-        permit: Rc::new(permit),
+        permit,
     });
     let served = Rc::clone(&client);
     let service = service_fn(move |request| {
@@ -252,7 +292,7 @@ impl Client {
     async fn watch<C: Future>(&self, mut connection: Pin<&mut C>) {
         let mut check = pin!(sleep(HEAD_TIMEOUT));
         let mut heads = 0;
-        std::future::poll_fn(|cx| {
+        poll_fn(|cx| {
             if connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
@@ -310,6 +350,7 @@ impl Client {
         let Ok(account) = self.worker.authenticate(token, named) else {
             return NOT_AUTHORIZED.into();
         };
+        self.permit.authenticated();
         if !is_packet_type(value(CONTENT_TYPE)) {
             return NOT_PACKET_TYPE.into();
         }
@@ -378,20 +419,24 @@ async fn session(
     worker: Rc<Worker>,
     upgrade: OnUpgrade,
     named: Option<String>,
-    _permit: Rc<Permit>,
+    permit: Rc<Permit>,
 ) {
-    let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, upgrade).await else {
-        return; // the client went away
+    let guard = Rc::clone(&permit);
+    let session = async move {
+        let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, upgrade).await else {
+            return; // the client went away
+        };
+        let config = Some(websocket_config());
+        let stream = TokioIo::new(stream);
+        let socket = WebSocketStream::from_raw_socket(stream, Role::Server, config).await;
+        let now_ns = worker.clock().now_ns();
+        let session = Session::server(worker.btp_settings(), now_ns, wall(), named.clone());
+        let side = Side::Server { named, permit };
+        Driver::new(worker, socket, session, side, Vec::new())
+            .run()
+            .await;
     };
-    let config = Some(websocket_config());
-    let stream = TokioIo::new(stream);
-    let socket = WebSocketStream::from_raw_socket(stream, Role::Server, config).await;
-    let now_ns = worker.clock().now_ns();
-    let session = Session::server(worker.btp_settings(), now_ns, wall(), named.clone());
-    let side = Side::Server { named };
-    Driver::new(worker, socket, session, side, Vec::new())
-        .run()
-        .await;
+    guard.guard(session).await;
 }
 
 /// Whether the body is wrapped in more than chunks, which not all would unwrap alike (RFC 9112,

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, Ref, RefCell},
     collections::HashMap,
+    net::IpAddr,
     rc::Rc,
     sync::Arc,
 };
@@ -24,6 +25,7 @@ use crate::{
     directory::{AuthCounters, Directory},
     http_client::HttpClient,
     inbox::Inbox,
+    newcomers::{Newcomer, NewcomerCounters, NewcomerLimits, Newcomers},
     pace::Pace,
     scratch::Scratch,
     server::{self, Permit},
@@ -48,6 +50,10 @@ pub struct WorkerConfig {
     pub btp: session::Settings,
     /// Most connections that are open to this worker at a time. One more is closed at once.
     pub connections_max: usize,
+    /// Most of them whose client has not yet authenticated.
+    pub newcomers: NewcomerLimits,
+    /// Shared by all workers.
+    pub newcomer_counters: Arc<NewcomerCounters>,
     /// Answers SPSP queries.
     pub spsp: Box<SpspAnswer>,
     /// Whether a BTP session of the account stands, on whatever worker and whoever opened it.
@@ -62,6 +68,7 @@ pub struct Worker {
     directory_changes: RefCell<watch::Receiver<Arc<Directory>>>,
     inbox: Inbox,
     scratch: Scratch,
+    newcomers: Rc<Newcomers>,
     waiting: Rc<Waiting>,
     http: RefCell<HashMap<AccountId, Rc<HttpClient>>>,
     sessions: RefCell<HashMap<u32, Rc<Outbox>>>,
@@ -78,12 +85,14 @@ impl Worker {
     pub fn new(config: WorkerConfig) -> Rc<Self> {
         let mut directory_changes = config.directory.clone();
         let directory = directory_changes.borrow_and_update().clone();
+        let newcomers = Newcomers::new(config.newcomers, Arc::clone(&config.newcomer_counters));
         Rc::new(Self {
             config,
             directory: RefCell::new(directory),
             directory_changes: RefCell::new(directory_changes),
             inbox: Inbox::default(),
             scratch: Scratch::default(),
+            newcomers: Rc::new(newcomers),
             waiting: Rc::default(),
             http: RefCell::default(),
             sessions: RefCell::default(),
@@ -312,15 +321,22 @@ impl Worker {
         }
     }
 
-    /// Room for one more connection.
-    pub(crate) fn permit(self: &Rc<Self>) -> Option<Permit> {
-        (self.connections.get() < self.config.connections_max).then(|| self.count_connection())
+    /// Room for one more connection, of somebody who has yet to say who it is.
+    pub(crate) fn permit(self: &Rc<Self>, address: IpAddr) -> Option<Rc<Permit>> {
+        (self.connections.get() < self.config.connections_max).then(|| {
+            let newcomer = self.newcomers.enter(address);
+            Rc::new(self.count(Some(newcomer)))
+        })
     }
 
     /// Counts a connection for which there is always room.
     pub(crate) fn count_connection(self: &Rc<Self>) -> Permit {
+        self.count(None)
+    }
+
+    fn count(self: &Rc<Self>, newcomer: Option<Newcomer>) -> Permit {
         self.connections.set(self.connections.get() + 1);
-        Permit(Rc::clone(self))
+        Permit::new(Rc::clone(self), newcomer)
     }
 
     pub(crate) fn connection_ended(&self) {

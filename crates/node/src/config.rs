@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     env, fmt, fs, io,
     net::SocketAddr,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
 };
 
@@ -125,13 +126,29 @@ pub struct AdminToken {
 }
 
 /// Section `limits`.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
     /// By asset (`USD/9`): the most, in units, that may be in flight or not yet safe on disk over
     /// all accounts, and so the most that a power failure can cost.
     #[serde(deserialize_with = "units_by_asset")]
     pub unsynced: BTreeMap<Asset, u64>,
+    /// Most connections of clients that have not yet authenticated. Unset: half of the connections
+    /// that the limit of open files allows.
+    pub unauthenticated_connections: Option<NonZeroUsize>,
+    /// Most of them from one IPv4 address or IPv6 network of 64 bits.
+    pub unauthenticated_connections_per_address: NonZeroUsize,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            unsynced: BTreeMap::new(),
+            unauthenticated_connections: None,
+            unauthenticated_connections_per_address: NonZeroUsize::new(1_024)
+                .expect("it is not zero"),
+        }
+    }
 }
 
 /// Section `log`.

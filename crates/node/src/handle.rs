@@ -12,7 +12,7 @@ use rialto_admin::{
 use rialto_connector::{Connector, Effects, Event};
 use rialto_ledger::SealedSecret;
 use rialto_links::{
-    AuthCounters, ClientTls,
+    AuthCounters, ClientTls, NewcomerCounters,
     spsp_client::{self, Permissions, QueryError},
 };
 use rialto_stream::pointer;
@@ -27,6 +27,7 @@ pub(crate) struct Handle {
     pub(crate) config: RwLock<Config>,
     pub(crate) tls: ClientTls,
     pub(crate) auth: Arc<AuthCounters>,
+    pub(crate) newcomers: Arc<NewcomerCounters>,
     /// Where the node listener is reached, without a slash at the end.
     pub(crate) public_url: String,
     pub(crate) started: Instant,
@@ -114,6 +115,8 @@ impl Node for Handle {
             journal_failure: shell.has_failed().then(|| "see the log".to_owned()),
             worker_count: shell.mailboxes.len(),
             unauthenticated: unauthenticated.to_vec(),
+            unauthenticated_connections: self.newcomers.open(),
+            displaced_connections: self.newcomers.displaced(),
         }
     }
 

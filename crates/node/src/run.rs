@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     net::{SocketAddr, TcpListener},
+    num::NonZeroUsize,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process,
@@ -20,7 +21,8 @@ use rialto_connector::{Connector, Effects, Settings};
 use rialto_journal::{FileDisk, Journal, JournalError, Options, Replay};
 use rialto_ledger::{Lsn, Record, TokenHash};
 use rialto_links::{
-    AuthCounters, ClientTls, SpspAnswer, SpspQuery, SpspRefusal, WorkerConfig, hash_token, tls,
+    AuthCounters, ClientTls, NewcomerLimits, SpspAnswer, SpspQuery, SpspRefusal, WorkerConfig,
+    hash_token, tls,
 };
 use rialto_stream::spsp;
 use rustls::ServerConfig;
@@ -34,7 +36,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{self, Config, ConfigError, Durability, Loaded},
+    config::{self, Config, ConfigError, Durability, LimitsConfig, Loaded},
     handle::Handle,
     inspect, log, open_files, rate_feed,
     secrets::{NodeSecret, SecretError, random, read_private},
@@ -166,6 +168,7 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
         shell: Arc::clone(&shell),
         tls: files.client_tls.clone(),
         auth: Arc::clone(&auth),
+        newcomers: Arc::default(),
         public_url,
         started: Instant::now(),
         rates_changed: Notify::new(),
@@ -173,6 +176,7 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
     });
 
     let connections_max = open_files::connections_max(open_files::raise(), workers);
+    let newcomers = newcomer_limits(&config.limits, connections_max, workers);
     let (stop, stopped) = watch::channel(false);
     let mut io_threads = Vec::new();
     for id in 0..workers {
@@ -189,6 +193,8 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
             tls: client_tls,
             btp: session::Settings::default(),
             connections_max,
+            newcomers,
+            newcomer_counters: Arc::clone(&handle.newcomers),
             spsp: answer_spsp(handle),
             has_session: Box::new(move |id| with_sessions.read(|core| core.has_session(id))),
         };
@@ -407,6 +413,16 @@ fn settings(config: &Config) -> Settings {
         unsynced_max: config.limits.unsynced.clone(),
         market: config.rates.market(),
         ..own.map_or_else(Settings::of_a_child, Settings::new)
+    }
+}
+
+/// The share of one of `workers` I/O threads.
+fn newcomer_limits(limits: &LimitsConfig, connections_max: usize, workers: u16) -> NewcomerLimits {
+    let share = |all: NonZeroUsize| all.get().div_ceil(usize::from(workers.max(1)));
+    let half = connections_max.div_ceil(2);
+    NewcomerLimits {
+        count_max: limits.unauthenticated_connections.map_or(half, share),
+        per_address_max: share(limits.unauthenticated_connections_per_address),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     net::TcpListener,
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, atomic::Ordering, mpsc},
     thread,
     time::Duration,
 };
@@ -13,8 +13,9 @@ use rialto_ledger::Lsn;
 use rialto_links::{Worker, WorkerConfig};
 use rustls::ServerConfig;
 use tokio::{
+    runtime::{self, LocalOptions},
     sync::watch,
-    task::{LocalSet, spawn_local},
+    task::spawn_local,
     time::{Instant, sleep, sleep_until},
 };
 use tracing::{error, info};
@@ -30,6 +31,10 @@ const SYNC_PAUSE: Duration = Duration::from_millis(5);
 
 /// How often the checkpointer looks.
 const CHECKPOINT_LOOK: Duration = Duration::from_secs(1);
+
+/// Tasks that an I/O thread runs before it looks at its sockets again while others are ready. The
+/// more, the more packets one batch has.
+const TASKS_PER_LOOK: u32 = 256;
 
 /// How long the end of an I/O thread waits for bytes that are on their way out.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
@@ -142,13 +147,28 @@ pub(crate) fn spawn_worker(
     tls: Option<Arc<ServerConfig>>,
     stop: watch::Receiver<bool>,
 ) -> std::io::Result<thread::JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let (built, was_built) = mpsc::channel();
     let name = format!("io-{id}");
-    thread::Builder::new().name(name).spawn(move || {
-        LocalSet::new().block_on(&runtime, run_worker(shell, config(), listener, tls, stop));
-    })
+    let thread = thread::Builder::new().name(name).spawn(move || {
+        // All its tasks stay on this thread, the one with the batches among them: as a task like the
+        // others it has its turn behind whatever became ready before, and without another look at
+        // the sockets in between.
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .event_interval(TASKS_PER_LOOK)
+            .build_local(LocalOptions::default());
+        match runtime {
+            Ok(runtime) => {
+                let _ = built.send(Ok(()));
+                let batches = run_worker(shell, config(), listener, tls, stop);
+                let ended = runtime.block_on(async { spawn_local(batches).await });
+                ended.expect("nobody aborts it, and a panic aborts the process");
+            }
+            Err(error) => drop(built.send(Err(error))),
+        }
+    })?;
+    was_built.recv().expect("the thread says what came of it")?;
+    Ok(thread)
 }
 
 /// Starts the thread that syncs the journal.

@@ -1008,7 +1008,10 @@ async fn health_says_whether_the_node_takes_packets() {
     let ready = client.get("/readyz").await;
     assert_eq!((ready.status, &*ready.text), (StatusCode::OK, "ready\n"));
     let ready = client.get("/readyz?verbose").await;
-    assert_eq!(ready.text, "[+] journal: ok\n[+] accepting: ok\n[+] address: ok\nready\n");
+    assert_eq!(
+        ready.text,
+        "[+] journal: ok\n[+] accepting: ok\n[+] address: ok\nready\n"
+    );
 
     node.draining.store(true, Ordering::Relaxed);
     let ready = client.get("/readyz?verbose").await;
@@ -1116,6 +1119,8 @@ async fn metrics_are_in_the_text_format() {
         "rialto_refused_total{account=\"alice\",reason=\"route.none\"} 1",
         "rialto_position_units{asset_code=\"EUR\",asset_scale=\"6\"} -460",
         "rialto_unauthenticated_total{reason=\"auth.missing\"} 3",
+        "rialto_unauthenticated_connections 5",
+        "rialto_displaced_connections_total 7",
         "rialto_uptime_seconds 61.234",
         "rialto_build_info{version=\"0.0.0\"} 1",
     ] {

@@ -216,6 +216,8 @@ impl Node for TestNode {
             journal_failure: failed.then(|| "no space left on device".to_owned()),
             worker_count: 1,
             unauthenticated: vec![(Reason::AuthMissing, 3)],
+            unauthenticated_connections: 5,
+            displaced_connections: 7,
         }
     }
 

@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rialto_connector::{LinkId, Reason};
-use rialto_links::{Account, PACKET_BODY_BYTES_MAX, hash_token};
+use rialto_links::{Account, NewcomerLimits, PACKET_BODY_BYTES_MAX, hash_token};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -415,5 +415,77 @@ fn a_refusal_reaches_a_client_that_is_still_sending() {
             );
             assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
         }
+    });
+}
+
+#[test]
+fn strangers_who_say_nothing_make_room_for_those_who_do() {
+    run(async {
+        let node = Node::start(Options {
+            newcomers: NewcomerLimits {
+                count_max: 3,
+                per_address_max: 2,
+            },
+            ..Options::default()
+        })
+        .await;
+        let packet = |query: &str| {
+            post(
+                &format!("/ilp{query}"),
+                "authorization: Bearer a\r\n",
+                PREPARE,
+            )
+        };
+        // Both of these stay, as they have said who they are: nobody's place is taken.
+        let mut known = Vec::new();
+        for query in BOTH {
+            let mut stream = TcpStream::connect(node.address).await.unwrap();
+            stream.write_all(&packet(query)).await.unwrap();
+            let (_, link, request, _) = node.prepare().await;
+            node.answer(link, request, FULFILL);
+            read_message(&mut stream).await;
+            known.push((query, stream));
+        }
+        assert_eq!(node.newcomer_counters.open(), 0);
+
+        // Silent, with half a head, with a request that needs no token, and as a BTP client.
+        let half = b"POST /ilp HTTP/1.1\r\nhost:";
+        let unknown = b"GET /x/y HTTP/1.1\r\nhost: h\r\n\r\n";
+        let btp = b"GET /ilp/btp HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+                    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        let mut strangers = Vec::new();
+        for (bytes, answer) in [
+            (&b""[..], ""),
+            (half, ""),
+            (unknown, " 404 "),
+            (btp, " 101 "),
+        ] {
+            let mut stream = TcpStream::connect(node.address).await.unwrap();
+            stream.write_all(bytes).await.unwrap();
+            if !answer.is_empty() {
+                assert!(read_message(&mut stream).await.contains(answer));
+            }
+            strangers.push(stream);
+            let before = strangers.len().saturating_sub(2) as u64;
+            until(|| node.newcomer_counters.displaced() == before).await;
+        }
+        // And the next two take the places of the last two.
+        for query in BOTH {
+            let stream = TcpStream::connect(node.address).await.unwrap();
+            until(|| node.newcomer_counters.open() == 2).await;
+            known.push((query, stream));
+        }
+        for mut stranger in strangers {
+            let read = stranger.read(&mut [0]).await;
+            assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+        }
+        assert_eq!(node.newcomer_counters.displaced(), 4);
+        for (query, mut stream) in known {
+            stream.write_all(&packet(query)).await.unwrap();
+            let (_, link, request, _) = node.prepare().await;
+            node.answer(link, request, FULFILL);
+            assert!(read_message(&mut stream).await.starts_with("HTTP/1.1 200 "));
+        }
+        assert_eq!(node.newcomer_counters.open(), 0);
     });
 }

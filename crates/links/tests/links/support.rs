@@ -14,8 +14,8 @@ use rialto_btp::session;
 use rialto_connector::{Action, Input, LinkFailure, LinkId, RequestId};
 use rialto_ledger::AccountId;
 use rialto_links::{
-    Account, AuthCounters, ClientTls, Clock, Directory, HttpPeer, SpspQuery, SpspRefusal, Worker,
-    WorkerConfig, hash_token,
+    Account, AuthCounters, ClientTls, Clock, Directory, HttpPeer, NewcomerCounters, NewcomerLimits,
+    SpspQuery, SpspRefusal, Worker, WorkerConfig, hash_token,
 };
 use rialto_stream::{SharedSecret, spsp};
 use rustls::ServerConfig;
@@ -62,6 +62,7 @@ pub(crate) struct Options {
     pub(crate) accounts: Vec<Account>,
     pub(crate) btp: session::Settings,
     pub(crate) connections_max: usize,
+    pub(crate) newcomers: NewcomerLimits,
     pub(crate) client_tls: ClientTls,
     pub(crate) server_tls: Option<Arc<ServerConfig>>,
     pub(crate) has_session: Box<dyn Fn(AccountId) -> bool>,
@@ -73,6 +74,10 @@ impl Default for Options {
             accounts: vec![account(ALICE, "alice", "a"), account(BOB, "bob", "b")],
             btp: session::Settings::default(),
             connections_max: 1_000,
+            newcomers: NewcomerLimits {
+                count_max: 1_000,
+                per_address_max: 1_000,
+            },
             client_tls: ClientTls::new(None).unwrap(),
             server_tls: None,
             has_session: Box::new(|_| false),
@@ -85,6 +90,7 @@ pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     pub(crate) directory: watch::Sender<Arc<Directory>>,
     pub(crate) auth_counters: Arc<AuthCounters>,
+    pub(crate) newcomer_counters: Arc<NewcomerCounters>,
     pub(crate) clock: Clock,
     pub(crate) serving: JoinHandle<()>,
     inputs: RefCell<VecDeque<Input>>,
@@ -102,6 +108,7 @@ impl Node {
     pub(crate) async fn start(options: Options) -> Self {
         let clock = Clock::new();
         let auth_counters = Arc::new(AuthCounters::default());
+        let newcomer_counters = Arc::new(NewcomerCounters::default());
         let (directory, receiver) = watch::channel(Arc::new(Directory::new(options.accounts)));
         let worker = Worker::new(WorkerConfig {
             id: 7,
@@ -111,6 +118,8 @@ impl Node {
             tls: options.client_tls,
             btp: options.btp,
             connections_max: options.connections_max,
+            newcomers: options.newcomers,
+            newcomer_counters: Arc::clone(&newcomer_counters),
             spsp: Box::new(answer_spsp),
             has_session: options.has_session,
         });
@@ -122,6 +131,7 @@ impl Node {
             address,
             directory,
             auth_counters,
+            newcomer_counters,
             clock,
             serving,
             inputs: RefCell::default(),
