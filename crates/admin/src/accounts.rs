@@ -270,7 +270,7 @@ fn rotate(settings: &mut AccountSettings, new: TokenHash, now_ms: i64, grace_ms:
 }
 
 /// A token without an end.
-fn unlimited(hash: TokenHash) -> IncomingToken {
+pub(crate) fn unlimited(hash: TokenHash) -> IncomingToken {
     IncomingToken {
         hash,
         expires_at_ms: None,
@@ -307,7 +307,7 @@ fn no_tokens(field: &str) -> Problem {
 }
 
 /// A token that can stand in an `Authorization` header and cannot be guessed.
-fn check_token(field: &str, text: &str) -> Result<TokenHash, Problem> {
+pub(crate) fn check_token(field: &str, text: &str) -> Result<TokenHash, Problem> {
     let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
     if !visible || !(TOKEN_BYTES_MIN..=TOKEN_BYTES_MAX).contains(&text.len()) {
         let detail =
@@ -324,7 +324,10 @@ fn token_id(hash: TokenHash) -> String {
         .collect()
 }
 
-fn find<'a>(connector: &'a Connector, name: &str) -> Result<&'a rialto_ledger::Account, Problem> {
+pub(crate) fn find<'a>(
+    connector: &'a Connector,
+    name: &str,
+) -> Result<&'a rialto_ledger::Account, Problem> {
     let account = connector.ledger().account_by_name(name);
     account.ok_or_else(|| Problem::not_found("account", name))
 }
@@ -388,14 +391,14 @@ fn merge(target: &mut Value, patch: Value) {
     }
 }
 
-fn read_address(text: Option<&str>) -> Result<Option<Address>, Problem> {
+pub(crate) fn read_address(text: Option<&str>) -> Result<Option<Address>, Problem> {
     let Some(text) = text else { return Ok(None) };
     text.parse()
         .map(Some)
         .map_err(|error| Problem::invalid("ilp_address", format!("'{text}': {error}")))
 }
 
-fn http_link(
+pub(crate) fn http_link(
     link: shapes::HttpLink,
     present: Option<&HttpLink>,
     node: &Handle,
@@ -434,7 +437,7 @@ fn http_link(
     })
 }
 
-fn btp_link(
+pub(crate) fn btp_link(
     link: shapes::BtpLink,
     present: Option<&BtpLink>,
     node: &Handle,
@@ -468,7 +471,7 @@ fn btp_link(
 }
 
 /// A token that a peer gave us: theirs to choose, as long as it can be presented.
-fn check_outgoing(field: &str, text: &str) -> Result<(), Problem> {
+pub(crate) fn check_outgoing(field: &str, text: &str) -> Result<(), Problem> {
     let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
     if text.is_empty() || text.len() > TOKEN_BYTES_MAX || !visible {
         let detail = format!("must have 1 to {TOKEN_BYTES_MAX} visible ASCII characters");
@@ -496,7 +499,11 @@ fn shape_btp(link: &BtpLink) -> shapes::BtpLink {
     }
 }
 
-fn shape(connector: &Connector, account: &rialto_ledger::Account, node: &Handle) -> Account {
+pub(crate) fn shape(
+    connector: &Connector,
+    account: &rialto_ledger::Account,
+    node: &Handle,
+) -> Account {
     let settings = &account.settings;
     let pointer = (settings.relation == Relation::Local)
         .then(|| node.0.payment_pointer(&settings.name))

@@ -25,11 +25,14 @@ mod auth;
 mod balances;
 mod extract;
 mod health;
+pub mod invite_text;
+mod invites;
 mod listener;
 mod metrics;
 mod node;
 mod page;
 mod payments;
+mod peering;
 mod problem;
 mod rates;
 mod routes;
@@ -60,13 +63,15 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use auth::{Scopes, Token, generate_token, hash};
 pub use extract::BODY_BYTES_MAX;
+pub use invites::{INVITE_PATH, greet};
 pub use listener::{CONNECTIONS_MAX, HEAD_TIMEOUT};
-pub use node::{BoxFuture, Command, Node, NodeStatus, ResolveError, ResolvedReceiver, Unavailable};
+pub use node::{
+    BoxFuture, Command, Handle, Node, NodeStatus, ResolveError, ResolvedReceiver, Unavailable,
+};
 pub use page::{PAGE_LIMIT, PAGE_LIMIT_MAX};
 pub use payments::{RESOLVING_MAX, WAIT_SECONDS_MAX};
+pub use peering::{InviteRefused, Peering};
 pub use problem::Problem;
-
-use node::Handle;
 
 /// What every handler has.
 #[derive(Clone)]
@@ -151,6 +156,9 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(accounts::list, accounts::create))
         .routes(routes!(accounts::read, accounts::change, accounts::delete))
         .routes(routes!(accounts::create_token))
+        .routes(routes!(invites::list, invites::create))
+        .routes(routes!(invites::accept))
+        .routes(routes!(invites::delete))
         .routes(routes!(balances::list))
         .routes(routes!(routes::list, routes::put, routes::delete))
         .routes(routes!(rates::list, rates::put, rates::delete))

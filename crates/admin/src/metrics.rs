@@ -11,7 +11,7 @@ use rialto_connector::{AccountStats, Connector};
 use rialto_ledger::Account;
 use rialto_packet::money::Asset;
 
-use crate::{Api, NodeStatus, accounts::refused, health, shapes::Link, wall_ms};
+use crate::{Api, NodeStatus, Peering, accounts::refused, health, shapes::Link, wall_ms};
 
 /// Metrics for Prometheus.
 #[utoipa::path(
@@ -23,7 +23,10 @@ use crate::{Api, NodeStatus, accounts::refused, health, shapes::Link, wall_ms};
 pub(crate) async fn metrics(State(api): State<Api>) -> ([(HeaderName, &'static str); 1], String) {
     let status = api.node.0.status();
     let seen = api.node.read(Seen::copy);
-    let text = render(&status, &seen);
+    let mut text = render(&status, &seen);
+    let mut page = Page::default();
+    render_peering(&mut page, api.node.0.peering());
+    text.push_str(&page.0);
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], text)
 }
@@ -345,6 +348,14 @@ fn render_node(page: &mut Page, status: &NodeStatus, seen: &Seen) {
     );
     for (reason, count) in &status.unauthenticated {
         page.sample(name, &[("reason", reason.row().word)], count);
+    }
+}
+
+fn render_peering(page: &mut Page, peering: &Peering) {
+    let name = "rialto_invites_refused_total";
+    page.family(name, "counter", "Invites that opened no account.");
+    for (reason, count) in peering.invites_refused() {
+        page.sample(name, &[("reason", reason)], count);
     }
 }
 

@@ -2,12 +2,18 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
+use axum::{
+    body::Bytes,
+    http::{Request, Response},
+};
 use rialto_connector::{Connector, Effects, Event, Now, Reason};
 use rialto_ledger::SealedSecret;
 use rialto_packet::{Address, money::Asset};
 use rialto_stream::SharedSecret;
 use thiserror::Error;
 use tokio::sync::{broadcast, oneshot};
+
+use crate::peering::Peering;
 
 /// A future that can be named.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -46,6 +52,21 @@ pub trait Node: Send + Sync + 'static {
 
     /// Entropy of the operating system, for tokens.
     fn random(&self) -> [u8; 32];
+
+    /// A secret that only this node can make, the same each time for the same purpose and context.
+    fn derive(&self, purpose: &str, context: &[u8]) -> [u8; 32];
+
+    /// Where others reach the node listener, without a slash at the end.
+    fn endpoint(&self) -> String;
+
+    /// Whether secrets may be sent to this URL; if not, why, to be said after the URL.
+    fn may_connect(&self, url: &str) -> Result<(), String>;
+
+    /// One HTTP request to another node, whose URL is whole. No redirect is followed.
+    fn exchange(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Bytes>, String>>;
+
+    /// What is known about neighbours beside the books.
+    fn peering(&self) -> &Peering;
 }
 
 /// The core takes no commands, or what it wrote may not be on disk.
@@ -105,7 +126,7 @@ pub struct NodeStatus {
 
 /// The node as handlers use it.
 #[derive(Clone)]
-pub(crate) struct Handle(pub(crate) Arc<dyn Node>);
+pub struct Handle(pub Arc<dyn Node>);
 
 impl Handle {
     /// Looks at the core.

@@ -47,7 +47,7 @@ pub struct CommandError {
 }
 
 impl CommandError {
-    fn not_found(what: &str, name: &str) -> Self {
+    pub(crate) fn not_found(what: &str, name: &str) -> Self {
         let message = format!("there is no {what} '{name}'");
         Self {
             kind: CommandErrorKind::NotFound,
@@ -56,7 +56,7 @@ impl CommandError {
         }
     }
 
-    fn conflict(field: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn conflict(field: &'static str, message: impl Into<String>) -> Self {
         Self {
             kind: CommandErrorKind::Conflict,
             field,
@@ -64,7 +64,7 @@ impl CommandError {
         }
     }
 
-    fn invalid(field: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn invalid(field: &'static str, message: impl Into<String>) -> Self {
         Self {
             kind: CommandErrorKind::Invalid,
             field,
@@ -138,14 +138,19 @@ impl Connector {
         settings: AccountSettings,
         out: &mut Effects,
     ) -> Result<AccountId, CommandError> {
+        self.check_new_account(&settings)?;
+        let id = self.ledger.next_account();
+        self.put_account(id, settings, out);
+        Ok(id)
+    }
+
+    /// Whether [`Self::account_create`] would make it.
+    pub fn check_new_account(&self, settings: &AccountSettings) -> Result<(), CommandError> {
         if self.ledger.account_by_name(&settings.name).is_some() {
             let message = format!("there is an account '{}' already", settings.name);
             return Err(CommandError::conflict("name", message));
         }
-        let id = self.ledger.next_account();
-        self.check_account(id, &settings)?;
-        self.put_account(id, settings, out);
-        Ok(id)
+        self.check_account(self.ledger.next_account(), settings)
     }
 
     /// Replaces all settings of an account but its name and asset. Without one of its tokens, or at
@@ -452,7 +457,7 @@ impl Connector {
         self.accounts_changed(out);
     }
 
-    fn accounts_changed(&mut self, out: &mut Effects) {
+    pub(crate) fn accounts_changed(&mut self, out: &mut Effects) {
         self.rebuild_routes();
         self.rates.clear();
         out.now(Action::Report(Event::AccountsChanged));
@@ -538,7 +543,11 @@ impl Connector {
         Ok(())
     }
 
-    fn check_account(&self, id: AccountId, settings: &AccountSettings) -> Result<(), CommandError> {
+    pub(crate) fn check_account(
+        &self,
+        id: AccountId,
+        settings: &AccountSettings,
+    ) -> Result<(), CommandError> {
         if !check_name(&settings.name) {
             let message =
                 format!("must be 1 to {NAME_BYTES_MAX} of A-Z, a-z, 0-9, '_', '~' and '-'");

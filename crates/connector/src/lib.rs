@@ -10,6 +10,7 @@
 //! | `control.rs` | packets to the node itself: `peer.config`, echo, ping |
 //! | `local.rs` | STREAM endpoints: receivers behind payment pointers, outgoing payments |
 //! | `command.rs` | what operators change |
+//! | `invite.rs` | neighbours that come by invitation |
 //! | `refusal.rs` | why a packet was refused: one enum, one table |
 //! | `rates.rs` | conversions between the assets of two accounts |
 //! | `quotes.rs`, `market.rs` | prices from a source outside |
@@ -22,6 +23,7 @@
 pub mod command;
 mod control;
 mod forward;
+mod invite;
 mod io;
 mod local;
 pub mod market;
@@ -43,6 +45,7 @@ use rialto_packet::{
 use rialto_routing::PrefixMap;
 use rustc_hash::FxHashMap;
 
+pub use invite::{Acceptance, InviteError};
 pub use io::{Action, Durable, Effect, Effects, Event, Input, LinkId, Now, Paid, RequestId};
 pub use local::SpspCredentials;
 pub use refusal::{LinkFailure, Reason, Refusal};

@@ -12,8 +12,9 @@ use thiserror::Error;
 use crate::{
     Lsn,
     bucket::Bucket,
+    invite::Invite,
     record::{Commit, Payment, PaymentProgress, Record},
-    settings::{AccountId, AccountSettings, PaymentId, Rate},
+    settings::{AccountId, AccountSettings, PaymentId, Rate, TokenHash},
 };
 
 /// Payments that are remembered; beyond it the oldest ended ones are forgotten.
@@ -54,6 +55,9 @@ pub enum LedgerError {
     /// The asset of a position is not one.
     #[error("record has a malformed asset: {0}")]
     Asset(#[from] MoneyError),
+    /// A record names an invitation that does not exist then.
+    #[error("record names an invitation that does not exist at that point")]
+    UnknownInvite,
     /// An account's asset changed.
     #[error("record changes the asset of account {0:?}")]
     AssetChanged(AccountId),
@@ -163,6 +167,8 @@ pub struct Ledger {
     rates: BTreeMap<(String, String), Rate>,
     payments: BTreeMap<PaymentId, Payment>,
     payment_keys: FxHashMap<String, PaymentId>,
+    /// By the hash of their secrets.
+    invites: BTreeMap<[u8; 32], Invite>,
     last_account: u32,
     last_payment: u64,
     /// Caps on exposure for the whole node, per asset.
@@ -229,6 +235,16 @@ impl Ledger {
     /// The payment that was asked for with this key.
     pub fn payment_by_key(&self, idempotency_key: &str) -> Option<&Payment> {
         self.payments.get(self.payment_keys.get(idempotency_key)?)
+    }
+
+    /// Invitations to peer, by the hashes of their secrets.
+    pub fn invites(&self) -> impl Iterator<Item = &Invite> {
+        self.invites.values()
+    }
+
+    /// The invitation whose secret has this hash.
+    pub fn invite(&self, hash: TokenHash) -> Option<&Invite> {
+        self.invites.get(&hash.0)
     }
 
     /// The number that the next account gets.
@@ -368,6 +384,21 @@ impl Ledger {
                 self.rates.remove(&(from.clone(), to.clone()));
             }
             Record::PaymentPut { payment } => self.apply_payment(payment),
+            Record::InvitePut { invite } => {
+                self.invites.insert(invite.hash.0, (**invite).clone());
+            }
+            Record::InviteAccepted {
+                hash,
+                used,
+                settings,
+            } => {
+                let invite = self.invites.get_mut(&hash.0);
+                invite.ok_or(LedgerError::UnknownInvite)?.used = Some(*used);
+                self.apply_account(used.account, settings)?;
+            }
+            Record::InviteDeleted { hash } => {
+                self.invites.remove(&hash.0);
+            }
             Record::Balance { account, balance } => {
                 self.existing_mut(*account)?.balance = *balance;
             }
@@ -427,6 +458,11 @@ impl Ledger {
         for payment in self.payments.values() {
             records.push(Record::PaymentPut {
                 payment: Box::new(payment.clone()),
+            });
+        }
+        for invite in self.invites.values() {
+            records.push(Record::InvitePut {
+                invite: Box::new(invite.clone()),
             });
         }
         let (last_account, last_payment) = (self.last_account, self.last_payment);

@@ -15,12 +15,14 @@
 #![warn(clippy::iter_over_hash_type)]
 
 mod bucket;
+mod invite;
 mod ledger;
 mod record;
 mod settings;
 pub mod text;
 
 pub use bucket::Bucket;
+pub use invite::{INVITES_MAX, Invite, InviteUse};
 pub use ledger::{Account, Exposure, Hold, Ledger, LedgerError, Limit, PAYMENTS_MAX};
 pub use record::{Commit, Payment, PaymentEnd, PaymentProgress, Record, RecordError};
 pub use settings::{

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    settings::{AccountId, AccountSettings, PaymentId, Rate},
+    invite::{Invite, InviteUse},
+    settings::{AccountId, AccountSettings, PaymentId, Rate, TokenHash},
     text,
 };
 
@@ -145,6 +146,25 @@ pub enum Record {
         /// All of it.
         payment: Box<Payment>,
     },
+    /// An invitation was made.
+    InvitePut {
+        /// All of it.
+        invite: Box<Invite>,
+    },
+    /// An invitation was accepted: its account and its end, in one.
+    InviteAccepted {
+        /// Which.
+        hash: TokenHash,
+        /// How.
+        used: InviteUse,
+        /// Of the account that was made for it.
+        settings: Box<AccountSettings>,
+    },
+    /// An invitation was revoked, or is not remembered any longer.
+    InviteDeleted {
+        /// Which.
+        hash: TokenHash,
+    },
     /// Only in checkpoints: an account's balance.
     Balance {
         /// Whose.
@@ -214,6 +234,9 @@ impl Record {
             | Self::RatePut { .. }
             | Self::RateDeleted { .. }
             | Self::PaymentPut { .. }
+            | Self::InvitePut { .. }
+            | Self::InviteAccepted { .. }
+            | Self::InviteDeleted { .. }
             | Self::Balance { .. }
             | Self::Position { .. }
             | Self::Counters { .. } => serde_json::to_writer(out, self)

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use rialto_ledger::{
-    AccountId, AccountSettings, BtpLink, Commit, HttpLink, Limits, Payment, PaymentEnd, PaymentId,
-    PaymentProgress, Rate, Record, Relation, SealedSecret,
+    AccountId, AccountSettings, BtpLink, Commit, HttpLink, Invite, InviteUse, Limits, Payment,
+    PaymentEnd, PaymentId, PaymentProgress, Rate, Record, Relation, SealedSecret, TokenHash,
 };
 
 fn encoded(record: &Record) -> Vec<u8> {
@@ -121,6 +121,32 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    fn invite()(
+        settings in settings(),
+        hash in any::<[u8; 32]>(),
+        has_name in any::<bool>(),
+        times in any::<[i64; 2]>(),
+        used in prop::option::of(used()),
+    ) -> Invite {
+        Invite {
+            hash: TokenHash(hash),
+            name: has_name.then_some(settings.name),
+            asset: settings.asset,
+            limits: settings.limits,
+            created_at_ms: times[0],
+            expires_at_ms: times[1],
+            used,
+        }
+    }
+}
+
+prop_compose! {
+    fn used()(account in any::<u32>(), request in any::<[u8; 32]>(), at_ms in any::<i64>()) -> InviteUse {
+        InviteUse { account: AccountId(account), request: TokenHash(request), at_ms }
+    }
+}
+
 fn record() -> impl Strategy<Value = Record> {
     let prefix = || {
         prop_oneof![Just(String::new()), "(g|test)(\\.[a-z]{1,9}){0,4}".boxed()]
@@ -161,6 +187,19 @@ fn record() -> impl Strategy<Value = Record> {
         any::<[String; 2]>().prop_map(|[from, to]| Record::RateDeleted { from, to }),
         payment().prop_map(|payment| Record::PaymentPut {
             payment: Box::new(payment)
+        }),
+        invite().prop_map(|invite| Record::InvitePut {
+            invite: Box::new(invite)
+        }),
+        (any::<[u8; 32]>(), used(), settings()).prop_map(|(hash, used, settings)| {
+            Record::InviteAccepted {
+                hash: TokenHash(hash),
+                used,
+                settings: Box::new(settings),
+            }
+        }),
+        any::<[u8; 32]>().prop_map(|hash| Record::InviteDeleted {
+            hash: TokenHash(hash)
         }),
         any::<(u32, i128)>().prop_map(|(id, balance)| Record::Balance {
             account: AccountId(id),

@@ -25,6 +25,7 @@
 //! | `dial.rs` | BTP connections that are kept up |
 //! | `spsp.rs`, `spsp_client.rs` | payment pointers, both ends |
 //! | `rates_client.rs` | exchange rates from a server outside |
+//! | `once.rs` | one request to a node that is not yet a neighbour |
 //! | `connect.rs`, `tls.rs` | outgoing connections, TLS settings |
 
 mod body;
@@ -39,6 +40,7 @@ mod http1_server;
 mod http_client;
 mod inbox;
 mod newcomers;
+mod once;
 mod pace;
 pub mod rates_client;
 mod rewind;
@@ -59,6 +61,8 @@ pub use directory::{Account, AuthCounters, Directory, HttpPeer, HttpPeerError, h
 pub use http_client::{HTTP_LANES_MAX, HTTP_QUEUE_BYTES_MAX, HTTP_QUEUE_LEN_MAX};
 pub use inbox::{INBOX_LEN_MAX, Inbox};
 pub use newcomers::{NewcomerCounters, NewcomerLimits};
+pub use once::{EXCHANGE_BYTES_MAX, EXCHANGE_TIMEOUT, exchange};
+pub use server::Greeting;
 pub use server::{BODY_TIMEOUT, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, HTTP2_STREAMS_MAX};
 pub use spsp::{SpspAnswer, SpspQuery, SpspRefusal};
 pub use tls::{ClientTls, TlsError};

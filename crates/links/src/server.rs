@@ -52,6 +52,7 @@ use crate::{
     http1::HEAD_BYTES_MAX,
     http1_server::{self, HandOver},
     newcomers::Newcomer,
+    once::EXCHANGE_BYTES_MAX,
     pace::Pace,
     rewind::Rewind,
     runtime::LocalExecutor,
@@ -75,6 +76,12 @@ const HTTP2_HEAD_BYTES_MAX: u32 = 8 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 type Body = Full<Bytes>;
+
+/// How the node answers requests below `/.well-known/rialto/`: nodes that are not yet neighbours.
+pub type Greeting = dyn Fn(Request<Bytes>) -> Pin<Box<dyn Future<Output = Response<Bytes>>>>;
+
+/// What the paths of those requests begin with.
+const GREETING_PREFIX: &str = "/.well-known/rialto/";
 
 /// Accepts connections until the worker drains.
 pub(crate) async fn serve(
@@ -260,6 +267,7 @@ pub(crate) enum Route<'a> {
     Ilp(Option<&'a str>),
     Btp(Option<&'a str>),
     Spsp(Option<&'a str>),
+    Greeting,
     None,
 }
 
@@ -270,6 +278,9 @@ impl<'a> Route<'a> {
             "/ilp/btp" => return Self::Btp(None),
             "/.well-known/pay" => return Self::Spsp(None),
             _ => {}
+        }
+        if path.starts_with(GREETING_PREFIX) {
+            return Self::Greeting;
         }
         if let Some(rest) = path.strip_prefix("/accounts/") {
             return match rest.split_once('/') {
@@ -327,6 +338,7 @@ impl Client {
             Route::Spsp(named) => {
                 spsp::answer(&head.method, named, &head.headers, self.worker.spsp())
             }
+            Route::Greeting => self.greet(head.clone(), body).await,
             Route::None => plain(StatusCode::NOT_FOUND, "not found\n"),
         };
         if self.worker.is_draining() && head.version == Version::HTTP_11 {
@@ -367,6 +379,25 @@ impl Client {
         let mut response = Response::new(Full::new(reply));
         response.headers_mut().insert(CONTENT_TYPE, OCTET_STREAM);
         response
+    }
+
+    /// A node that is not yet a neighbour.
+    async fn greet(&self, head: Parts, body: Incoming) -> Response<Body> {
+        let body = timeout(BODY_TIMEOUT, body::read(body, EXCHANGE_BYTES_MAX));
+        let body = match body.await {
+            Ok(Ok(body)) => body,
+            Ok(Err(BodyError::TooLarge)) => {
+                return plain(StatusCode::PAYLOAD_TOO_LARGE, "body is too large\n");
+            }
+            Ok(Err(BodyError::Broken(_))) => {
+                return plain(StatusCode::BAD_REQUEST, "body is broken\n");
+            }
+            Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "body did not come in time\n"),
+        };
+        let greeting = self.worker.greeting();
+        greeting(Request::from_parts(head, body))
+            .await
+            .map(Full::new)
     }
 
     /// Makes the connection a WebSocket. Who is there will be seen in the first BTP frame.

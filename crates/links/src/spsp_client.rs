@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri,
-    header::{ACCEPT, CONTENT_TYPE, HOST, LOCATION},
+    HeaderMap, HeaderName, Request, Response, StatusCode, Uri,
+    header::{ACCEPT, CONTENT_TYPE, LOCATION},
     uri::{Authority, Scheme},
 };
-use http_body_util::Empty;
-use hyper::{body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
 use rialto_stream::{
     pointer::{self, PointerError},
     spsp::{self, BODY_BYTES_MAX, REDIRECTS_MAX, SpspError},
@@ -20,8 +18,7 @@ use tokio::time::timeout;
 
 use crate::{
     body::{self, BodyError},
-    connect::connect,
-    directory::host_port,
+    once::send,
     tls::ClientTls,
 };
 
@@ -177,28 +174,11 @@ pub(crate) async fn get(
     accept: &str,
     tls: &ClientTls,
 ) -> Result<Response<Incoming>, String> {
-    let uri: Uri = url.parse().map_err(|_| "not a URL")?;
-    let (Some(authority), Some(scheme)) = (uri.authority(), uri.scheme()) else {
-        return Err("not a URL".to_owned());
-    };
-    let (host, port) = host_port(authority, scheme).ok_or("no valid host")?;
-    let tls = (*scheme == Scheme::HTTPS).then_some(&tls.http1);
-    let stream = connect(&host, port, tls)
-        .await
-        .map_err(|error| error.message)?;
-    let handshake = http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
-    // Ends with the answer's body, or by itself when the server falls silent and nobody waits.
-    tokio::spawn(connection);
-    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| "no valid host")?;
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let request = Request::get(path)
-        .header(HOST, host)
+    let request = Request::get(url)
         .header(ACCEPT, accept)
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| error.to_string())?;
-    let sent = sender.send_request(request).await;
-    sent.map_err(|error| error.to_string())
+        .body(Bytes::new())
+        .map_err(|_| "not a URL")?;
+    send(request, tls).await
 }
 
 async fn read(url: &str, response: Response<Incoming>) -> Result<spsp::Response, QueryError> {

@@ -28,7 +28,7 @@ use crate::{
     newcomers::{Newcomer, NewcomerCounters, NewcomerLimits, Newcomers},
     pace::Pace,
     scratch::Scratch,
-    server::{self, Permit},
+    server::{self, Greeting, Permit},
     spsp::SpspAnswer,
     tls::ClientTls,
     waiting::Waiting,
@@ -56,6 +56,8 @@ pub struct WorkerConfig {
     pub newcomer_counters: Arc<NewcomerCounters>,
     /// Answers SPSP queries.
     pub spsp: Box<SpspAnswer>,
+    /// Answers nodes that are not yet neighbours.
+    pub greeting: Box<Greeting>,
     /// Whether a BTP session of the account stands, on whatever worker and whoever opened it.
     pub has_session: Box<dyn Fn(AccountId) -> bool>,
 }
@@ -378,6 +380,10 @@ impl Worker {
 
     pub(crate) fn spsp(&self) -> &SpspAnswer {
         &*self.config.spsp
+    }
+
+    pub(crate) fn greeting(&self) -> &Greeting {
+        &*self.config.greeting
     }
 
     pub(crate) fn directory_changes(&self) -> watch::Receiver<Arc<Directory>> {

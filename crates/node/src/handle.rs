@@ -1,13 +1,16 @@
 //! The node as its admin API sees it.
 
 use std::{
+    net::IpAddr,
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
+use bytes::Bytes;
+use http::{Request, Response, Uri};
 use parking_lot::RwLock;
 use rialto_admin::{
-    BoxFuture, Command, Node, NodeStatus, ResolveError, ResolvedReceiver, Unavailable,
+    BoxFuture, Command, Node, NodeStatus, Peering, ResolveError, ResolvedReceiver, Unavailable,
 };
 use rialto_connector::{Connector, Effects, Event};
 use rialto_ledger::SealedSecret;
@@ -33,6 +36,7 @@ pub(crate) struct Handle {
     pub(crate) started: Instant,
     /// Where rates come from may have changed.
     pub(crate) rates_changed: Notify,
+    pub(crate) peering: Peering,
 }
 
 impl Node for Handle {
@@ -122,6 +126,43 @@ impl Node for Handle {
 
     fn random(&self) -> [u8; 32] {
         secrets::random()
+    }
+
+    fn derive(&self, purpose: &str, context: &[u8]) -> [u8; 32] {
+        self.shell.secret.derive(purpose, context)
+    }
+
+    fn endpoint(&self) -> String {
+        self.public_url.clone()
+    }
+
+    fn may_connect(&self, url: &str) -> Result<(), String> {
+        let uri: Uri = url.parse().map_err(|_| "is not a URL")?;
+        let host = uri.host().ok_or("names no host")?;
+        let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+        if address.is_some_and(|address| address.is_unspecified()) {
+            return Err("is an address that nobody can connect to".to_owned());
+        }
+        let is_here = host == "localhost" || address.is_some_and(|address| address.is_loopback());
+        let insecure = self.config.read().node.allow_insecure_receivers;
+        match uri.scheme_str() {
+            Some("https") => Ok(()),
+            Some("http") if is_here || insecure => Ok(()),
+            Some("http") => Err(
+                "is plain http, so that secrets could be read on the way: it must be https \
+                 (for development, `node.allow_insecure_receivers` permits it)"
+                    .to_owned(),
+            ),
+            Some(_) | None => Err("does not begin with https://".to_owned()),
+        }
+    }
+
+    fn exchange(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Bytes>, String>> {
+        Box::pin(rialto_links::exchange(request, &self.tls))
+    }
+
+    fn peering(&self) -> &Peering {
+        &self.peering
     }
 }
 

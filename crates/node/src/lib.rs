@@ -16,4 +16,5 @@ pub mod secrets;
 mod shell;
 mod threads;
 
+pub use rialto_admin::invite_text::InviteText;
 pub use run::{ENDPOINTS_FILE, Endpoints, RunError, check, run};

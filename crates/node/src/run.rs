@@ -15,14 +15,14 @@ use std::{
 use parking_lot::RwLock;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
-use rialto_admin::{Scopes, Token};
+use rialto_admin::{Peering, Scopes, Token};
 use rialto_btp::session;
 use rialto_connector::{Connector, Effects, Settings};
 use rialto_journal::{FileDisk, Journal, JournalError, Options, Replay};
 use rialto_ledger::{Lsn, Record, TokenHash};
 use rialto_links::{
-    AuthCounters, ClientTls, NewcomerLimits, SpspAnswer, SpspQuery, SpspRefusal, WorkerConfig,
-    hash_token, tls,
+    AuthCounters, ClientTls, Greeting, NewcomerLimits, SpspAnswer, SpspQuery, SpspRefusal,
+    WorkerConfig, hash_token, tls,
 };
 use rialto_stream::spsp;
 use rustls::ServerConfig;
@@ -173,6 +173,7 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
         started: Instant::now(),
         rates_changed: Notify::new(),
         config: RwLock::new(config.clone()),
+        peering: Peering::default(),
     });
 
     let connections_max = open_files::connections_max(open_files::raise(), workers);
@@ -195,6 +196,7 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
             connections_max,
             newcomers,
             newcomer_counters: Arc::clone(&handle.newcomers),
+            greeting: greet(Arc::clone(&handle)),
             spsp: answer_spsp(handle),
             has_session: Box::new(move |id| with_sessions.read(|core| core.has_session(id))),
         };
@@ -456,6 +458,14 @@ fn answer_spsp(handle: Arc<Handle>) -> Box<SpspAnswer> {
             receipts_enabled: query.receipt.is_some(),
             asset: Some(found.asset),
         })
+    })
+}
+
+/// Answers nodes that are not yet neighbours.
+fn greet(handle: Arc<Handle>) -> Box<Greeting> {
+    Box::new(move |request| {
+        let node = rialto_admin::Handle(Arc::<Handle>::clone(&handle));
+        Box::pin(async move { rialto_admin::greet(&node, request).await })
     })
 }
 

@@ -108,6 +108,15 @@ impl NodeSecret {
         derive(&self.root, "rialto stream")
     }
 
+    /// A secret for a purpose and a context, the same each time.
+    pub fn derive(&self, purpose: &str, context: &[u8]) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &derive(&self.root, "rialto derived"));
+        // The length keeps purpose and context apart.
+        let length = u64::try_from(purpose.len()).expect("a purpose is a few words");
+        let message = [&length.to_be_bytes(), purpose.as_bytes(), context].concat();
+        tag(&key, &message)
+    }
+
     /// Encrypts a secret that is to be kept.
     pub fn seal(&self, secret: &str) -> SealedSecret {
         let nonce: [u8; NONCE_LEN] = random();
@@ -141,8 +150,11 @@ impl NodeSecret {
 }
 
 fn derive(root: &[u8; 32], purpose: &str) -> [u8; 32] {
-    let key = hmac::Key::new(hmac::HMAC_SHA256, root);
-    let tag = hmac::sign(&key, purpose.as_bytes());
+    tag(&hmac::Key::new(hmac::HMAC_SHA256, root), purpose.as_bytes())
+}
+
+fn tag(key: &hmac::Key, message: &[u8]) -> [u8; 32] {
+    let tag = hmac::sign(key, message);
     tag.as_ref()
         .try_into()
         .expect("HMAC-SHA-256 gives 32 bytes")

@@ -74,6 +74,10 @@ Examples:
     #[command(subcommand)]
     Account(AccountCommand),
 
+    /// Neighbours: invitations, and what is wrong with a peer
+    #[command(subcommand)]
+    Peer(PeerCommand),
+
     /// Static routes
     #[command(subcommand)]
     Route(RouteCommand),
@@ -454,6 +458,92 @@ pub(crate) struct RotateTokenArgs {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum PeerCommand {
+    /// Offer an account to another node: prints an invite that can be accepted once
+    #[command(after_help = "\
+Examples:
+  rialto peer invite --asset USD/9 --credit 1000
+  rialto peer invite --asset EUR/6 --credit 250 --name bob --expires 2h --json
+
+Whoever has the invite can accept it: send it as you would send a password.")]
+    Invite(PeerInviteArgs),
+    /// Accept an invite: both nodes end with an account for the other
+    #[command(after_help = "\
+Examples:
+  rialto peer accept rialto_invite_AQcH...
+  rialto peer accept - --credit 1000 --link http < invite
+
+After a lost answer the same command finds the account that was made.")]
+    Accept(PeerAcceptArgs),
+    /// List the invites that this node made
+    #[command(after_help = "\
+Examples:
+  rialto peer invites
+  rialto peer invites --json")]
+    Invites(NodeArgs),
+    /// Revoke an invite; an account that came of it stays
+    #[command(after_help = "\
+Examples:
+  rialto peer revoke 9f86d081884c7d65
+  rialto peer revoke 9f86d081884c7d65 --quiet")]
+    Revoke(PeerRevokeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeerInviteArgs {
+    /// What the account will be counted in: code and scale, such as USD/9
+    #[arg(long)]
+    pub(crate) asset: String,
+    /// Most that its holder may owe us
+    #[arg(long, value_name = "AMOUNT")]
+    pub(crate) credit: Option<String>,
+    /// Largest packet
+    #[arg(long, value_name = "AMOUNT")]
+    pub(crate) packet_max: Option<String>,
+    /// Name of the account [default: that of the node that accepts]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// How long it can be accepted: 90s, 30m, 24h or 7d, at most 30 days
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = seconds)]
+    pub(crate) expires: u32,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum PeerLink {
+    /// One connection from us to them, both ways
+    Btp,
+    /// Requests to each other: they have to reach our node listener
+    Http,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeerAcceptArgs {
+    /// The invite, or - for stdin
+    pub(crate) invite: String,
+    /// Most that its maker may owe us
+    #[arg(long, value_name = "AMOUNT")]
+    pub(crate) credit: Option<String>,
+    /// Name of the account [default: that of the node that made the invite]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// How packets are exchanged
+    #[arg(long, value_enum, default_value = "btp")]
+    pub(crate) link: PeerLink,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeerRevokeArgs {
+    /// Name of the invite, as `peer invites` shows it
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum RouteCommand {
     /// List all routes, those of accounts too
     #[command(after_help = "\
@@ -662,6 +752,22 @@ fn key_value(text: &str) -> Result<(String, String), String> {
         .split_once('=')
         .ok_or_else(|| "must be written KEY=VALUE".to_owned())?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+/// A time such as `30m`, in seconds.
+fn seconds(text: &str) -> Result<u32, String> {
+    let split = text.find(|character: char| !character.is_ascii_digit());
+    let (count, unit) = text.split_at(split.unwrap_or(text.len()));
+    let unit: Option<u32> = match unit {
+        "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3_600),
+        "d" => Some(24 * 3_600),
+        _ => None,
+    };
+    let seconds = unit.zip(count.parse().ok());
+    let seconds = seconds.and_then(|(unit, count): (u32, u32)| unit.checked_mul(count));
+    seconds.ok_or_else(|| "must be a number and s, m, h or d, such as 24h".to_owned())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! | `args.rs` | the command line |
 //! | `node.rs`, `init.rs` | `run`, `check`, `config`, `status`; `init` |
 //! | `journal.rs`, `backup.rs` | the books without a node: `check --journal`; `backup` |
-//! | `accounts.rs`, `routes.rs`, `payments.rs` | the client commands |
+//! | `accounts.rs`, `peers.rs`, `routes.rs`, `payments.rs` | the client commands |
 //! | `connect.rs`, `client.rs` | which node they speak to, and how |
 //! | `demo.rs` | three nodes and a payment |
 //! | `output.rs`, `failure.rs` | data on stdout, the rest on stderr; exit codes |
@@ -25,6 +25,7 @@ mod journal;
 mod node;
 mod output;
 mod payments;
+mod peers;
 mod routes;
 mod secret;
 
@@ -54,6 +55,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Config(ConfigCommand::Show(args)) => node::config_show(args),
         Command::Status(args) => block_on(node::status(args)),
         Command::Account(command) => block_on(accounts::account(command)),
+        Command::Peer(command) => block_on(peers::peer(command)),
         Command::Route(command) => block_on(routes::route(command)),
         Command::Rate(command) => block_on(routes::rate(command)),
         Command::Balance(args) => block_on(accounts::balance(args)),

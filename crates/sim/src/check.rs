@@ -408,6 +408,9 @@ impl Witness {
                 | Record::RatePut { .. }
                 | Record::RateDeleted { .. }
                 | Record::PaymentPut { .. }
+                | Record::InvitePut { .. }
+                | Record::InviteAccepted { .. }
+                | Record::InviteDeleted { .. }
                 | Record::Balance { .. }
                 | Record::Position { .. }
                 | Record::Counters { .. } => None,

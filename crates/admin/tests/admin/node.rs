@@ -7,13 +7,13 @@ use std::sync::{
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
-    http::{HeaderMap, Request, StatusCode},
+    body::{Body, Bytes, to_bytes},
+    http::{HeaderMap, Request, Response, StatusCode},
 };
 use parking_lot::Mutex;
 use rand_core::SeedableRng;
 use rialto_admin::{
-    BoxFuture, Command, Node, NodeStatus, ResolveError, ResolvedReceiver, Scopes, Token,
+    BoxFuture, Command, Node, NodeStatus, Peering, ResolveError, ResolvedReceiver, Scopes, Token,
     Unavailable, hash, router,
 };
 use rialto_connector::{Action, Connector, Effects, Event, Input, Now, Reason, Settings};
@@ -61,6 +61,7 @@ pub(crate) struct TestNode {
     pub(crate) resolver: Semaphore,
     pub(crate) draining: AtomicBool,
     pub(crate) journal_failed: AtomicBool,
+    peering: Peering,
 }
 
 impl TestNode {
@@ -79,6 +80,7 @@ impl TestNode {
             resolver: Semaphore::new(Semaphore::MAX_PERMITS),
             draining: AtomicBool::new(false),
             journal_failed: AtomicBool::new(false),
+            peering: Peering::default(),
         })
     }
 
@@ -225,6 +227,29 @@ impl Node for TestNode {
         let mut core = self.core.lock();
         core.tokens_made += 1;
         [core.tokens_made; 32]
+    }
+
+    fn derive(&self, purpose: &str, context: &[u8]) -> [u8; 32] {
+        hash(&format!("{purpose} {context:?}")).0
+    }
+
+    fn endpoint(&self) -> String {
+        "https://node.example".to_owned()
+    }
+
+    fn may_connect(&self, url: &str) -> Result<(), String> {
+        match url.starts_with("https://") {
+            true => Ok(()),
+            false => Err("is in clear".to_owned()),
+        }
+    }
+
+    fn exchange(&self, _: Request<Bytes>) -> BoxFuture<'_, Result<Response<Bytes>, String>> {
+        Box::pin(async { Err("connection refused".to_owned()) })
+    }
+
+    fn peering(&self) -> &Peering {
+        &self.peering
     }
 }
 

@@ -14,6 +14,7 @@ mod interop;
 mod kill;
 mod long;
 mod neighbours;
+mod peering;
 mod races;
 mod rates;
 mod raw;

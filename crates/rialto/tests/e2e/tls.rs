@@ -31,16 +31,13 @@ const SERVES: &str = "tls_cert_file = \"cert.pem\"\ntls_key_file = \"key.pem\"";
 const TRUSTS: &str = "tls_roots_file = \"roots.pem\"";
 
 /// A certificate that is its own root.
-fn certificate(host: &str) -> CertifiedKey<KeyPair> {
+pub(crate) fn certificate(host: &str) -> CertifiedKey<KeyPair> {
     generate_simple_self_signed([host.to_owned()]).unwrap()
 }
 
 /// bob, with this certificate, a shop, and an account for alice.
 fn bob(identity: &CertifiedKey<KeyPair>) -> Node {
-    let mut bob = Node::prepare("bob", "test.bob", SERVES);
-    write(&bob, "cert.pem", &identity.cert.pem());
-    write(&bob, "key.pem", &identity.signing_key.serialize_pem());
-    bob.restart();
+    let bob = bob_without_accounts(identity);
     bob.account(json!({
         "name": "alice", "relation": "peer", "ilp_address": "test.alice",
         "asset_code": "USD", "asset_scale": 9,
@@ -52,8 +49,17 @@ fn bob(identity: &CertifiedKey<KeyPair>) -> Node {
     bob
 }
 
+/// bob, with this certificate.
+pub(crate) fn bob_without_accounts(identity: &CertifiedKey<KeyPair>) -> Node {
+    let mut bob = Node::prepare("bob", "test.bob", SERVES);
+    write(&bob, "cert.pem", &identity.cert.pem());
+    write(&bob, "key.pem", &identity.signing_key.serialize_pem());
+    bob.restart();
+    bob
+}
+
 /// alice, who trusts these roots beside the system's, with a wallet, and a child who sends packets.
-fn alice(roots: Option<&CertifiedKey<KeyPair>>) -> (Node, Client) {
+pub(crate) fn alice(roots: Option<&CertifiedKey<KeyPair>>) -> (Node, Client) {
     let mut alice = Node::prepare("alice", "test.alice", roots.map_or("", |_| TRUSTS));
     if let Some(roots) = roots {
         write(&alice, "roots.pem", &roots.cert.pem());

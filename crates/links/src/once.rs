@@ -1,0 +1,68 @@
+//! One HTTP/1.1 request on a connection of its own, such as nodes make that are not yet neighbours.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Uri, header::HOST, uri::Scheme};
+use http_body_util::Full;
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+
+use crate::{
+    body::{self, BodyError},
+    connect::connect,
+    directory::host_port,
+    tls::ClientTls,
+};
+
+/// How long an exchange may take.
+pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest body of a request, and of an answer, between nodes that get to know each other, in bytes.
+pub const EXCHANGE_BYTES_MAX: usize = 16 * 1024;
+
+/// Sends a request, whose URL is whole, and reads all of the answer. Redirects are answers. Needs a
+/// tokio runtime of any kind.
+///
+/// # Errors
+/// What happened, without the URL.
+pub async fn exchange(request: Request<Bytes>, tls: &ClientTls) -> Result<Response<Bytes>, String> {
+    let exchanged = timeout(EXCHANGE_TIMEOUT, async {
+        let (head, body) = send(request, tls).await?.into_parts();
+        match body::read(body, EXCHANGE_BYTES_MAX).await {
+            Ok(body) => Ok(Response::from_parts(head, body)),
+            Err(BodyError::TooLarge) => Err("the answer is too long".to_owned()),
+            Err(BodyError::Broken(error)) => Err(error.to_string()),
+        }
+    });
+    let seconds = EXCHANGE_TIMEOUT.as_secs();
+    let exchanged = exchanged.await;
+    exchanged.unwrap_or_else(|_| Err(format!("no answer within {seconds} s")))
+}
+
+/// Sends a request, whose URL is whole. The answer's body is still to come.
+pub(crate) async fn send(
+    request: Request<Bytes>,
+    tls: &ClientTls,
+) -> Result<Response<Incoming>, String> {
+    let (mut head, body) = request.into_parts();
+    let (Some(authority), Some(scheme)) = (head.uri.authority(), head.uri.scheme()) else {
+        return Err("not a URL".to_owned());
+    };
+    let (host, port) = host_port(authority, scheme).ok_or("no valid host")?;
+    let tls = (*scheme == Scheme::HTTPS).then_some(&tls.http1);
+    let name = HeaderValue::from_str(authority.as_str()).map_err(|_| "no valid host")?;
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    head.uri = path.parse::<Uri>().map_err(|_| "not a URL")?;
+    head.headers.insert(HOST, name);
+    let stream = connect(&host, port, tls)
+        .await
+        .map_err(|error| error.message)?;
+    let handshake = http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
+    // Ends with the answer's body, or by itself when the server falls silent and nobody waits.
+    tokio::spawn(connection);
+    let request = Request::from_parts(head, Full::new(body));
+    let sent = sender.send_request(request).await;
+    sent.map_err(|error| error.to_string())
+}

@@ -1,0 +1,423 @@
+//! Peering by invitation between real nodes, and what is done to invitations on the way.
+
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Command, Output},
+    thread,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{CREDIT, Node, wait_for},
+    tls,
+};
+
+const INVITE_PATH: &str = "/.well-known/rialto/invite";
+
+/// The program as the operator of a node runs it.
+fn rialto(node: &Node, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rialto"));
+    command
+        .args(arguments)
+        .env("RIALTO_CONFIG", node.folder().join("rialto.toml"))
+        .env_remove("RIALTO_URL")
+        .env_remove("RIALTO_TOKEN");
+    command.output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// What went wrong, in words.
+fn failure(output: &Output) -> String {
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A wallet that may spend, and a shop.
+fn with_users(node: &Node) {
+    for (name, credit) in [("wallet", CREDIT), ("shop", "0")] {
+        node.account(json!({
+            "name": name, "relation": "local", "asset_code": "USD", "asset_scale": 9,
+            "limits": {"balance_min": credit},
+        }));
+    }
+}
+
+fn invite(node: &Node, extra: &[&str]) -> String {
+    let common = ["peer", "invite", "--asset", "USD/9", "--credit", "1000"];
+    let printed = stdout(&rialto(node, &[&common, extra].concat()));
+    assert_eq!(printed.lines().count(), 1, "{printed}");
+    printed.trim().to_owned()
+}
+
+fn pays(from: &Node, to: &Node, key: &str) {
+    let scheme = match to.folder().join("cert.pem").exists() {
+        true => "https",
+        false => "http",
+    };
+    let receiver = format!("{scheme}://{}/shop", to.node);
+    let request = json!({"account": "wallet", "receiver": receiver, "amount": "1000"});
+    let payment = from.pay(key, &request);
+    assert_eq!(payment["state"], "completed", "{payment}");
+    assert_eq!(payment["delivered"]["amount"], "1000");
+}
+
+fn wait_up(node: &Node, account: &str) {
+    wait_for("the session", || {
+        let account = node.ok("GET", &format!("/v1/accounts/{account}"), None);
+        (account["link"] == "up").then_some(())
+    });
+}
+
+/// How often invites were refused for this reason.
+fn refused(node: &Node, reason: &str) -> u64 {
+    let (_, page) = node.call("GET", "/metrics", None);
+    let line = format!("rialto_invites_refused_total{{reason=\"{reason}\"}} ");
+    let page = page.as_str().unwrap().to_owned();
+    let found = page.lines().find_map(|found| found.strip_prefix(&line));
+    found.unwrap().parse().unwrap()
+}
+
+fn account_names(node: &Node) -> Vec<String> {
+    let accounts = node.ok("GET", "/v1/accounts", None);
+    let accounts = accounts["accounts"].as_array().unwrap().iter();
+    accounts
+        .map(|account| account["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn an_invite_makes_both_accounts_and_money_moves_over_btp_and_over_http() {
+    for link in ["btp", "http"] {
+        let alice = Node::start("alice", "test.alice", "");
+        let bob = Node::start("bob", "test.bob", "");
+        with_users(&alice);
+        with_users(&bob);
+        let text = invite(&bob, &[]);
+        stdout(&rialto(
+            &alice,
+            &["peer", "accept", &text, "--credit", "500", "--link", link],
+        ));
+        if link == "btp" {
+            wait_up(&bob, "alice");
+            wait_up(&alice, "bob");
+        }
+        pays(&alice, &bob, "there");
+        pays(&bob, &alice, "back");
+        pays(&alice, &bob, "there-again");
+        assert_eq!(alice.balance("bob"), 1_000);
+        assert_eq!(bob.balance("alice"), -1_000);
+
+        let account = bob.ok("GET", "/v1/accounts/alice", None);
+        assert_eq!(account["limits"]["balance_min"], "-1000000000000");
+        assert_eq!(account["ilp_address"], "test.alice");
+        assert_eq!(account["relation"], "peer");
+        let account = alice.ok("GET", "/v1/accounts/bob", None);
+        assert_eq!(account["limits"]["balance_min"], "-500000000000");
+        let listed = bob.ok("GET", "/v1/invites", None);
+        assert_eq!(listed["invites"][0]["state"], "used");
+        assert_eq!(listed["invites"][0]["account"], "alice");
+
+        // The same node asks again, as after a lost answer: nothing changes, nothing is refused.
+        stdout(&rialto(&alice, &["peer", "accept", &text]));
+        assert_eq!(account_names(&alice), ["wallet", "shop", "bob"]);
+        assert_eq!(account_names(&bob), ["wallet", "shop", "alice"]);
+        for node in [&alice, &bob] {
+            assert!(!node.log().contains(&text), "the log tells the secret");
+        }
+    }
+}
+
+#[test]
+fn invites_cross_tls() {
+    let identity = tls::certificate("127.0.0.1");
+    let bob = tls::bob_without_accounts(&identity);
+    let (alice, _) = tls::alice(Some(&identity));
+    bob.account(json!({
+        "name": "shop", "relation": "local", "asset_code": "USD", "asset_scale": 9,
+    }));
+    let text = invite(&bob, &[]);
+    stdout(&rialto(&alice, &["peer", "accept", &text]));
+    wait_up(&alice, "bob");
+    let account = alice.ok("GET", "/v1/accounts/bob", None);
+    let url = account["btp"]["url"].as_str().unwrap();
+    assert!(url.starts_with("btp+wss://"), "{url}");
+    pays(&alice, &bob, "tls");
+
+    // A node that does not trust the certificate says so, and the invite stays good.
+    let text = invite(&bob, &[]);
+    let (stranger, _) = tls::alice(None);
+    let said = failure(&rialto(&stranger, &["peer", "accept", &text]));
+    assert!(said.contains("certificate"), "{said}");
+    assert!(said.contains("not used up"), "{said}");
+    // bob takes packets over TLS, so he does not send them in clear.
+    let said = failure(&rialto(
+        &alice,
+        &["peer", "accept", &text, "--name", "b", "--link", "http"],
+    ));
+    assert!(said.contains("address"), "{said}");
+}
+
+#[test]
+fn an_accepted_invite_survives_a_kill_on_either_side() {
+    let mut alice = Node::start("alice", "test.alice", "");
+    let mut bob = Node::start("bob", "test.bob", "");
+    with_users(&alice);
+    with_users(&bob);
+    let text = invite(&bob, &[]);
+    bob.kill();
+    bob.restart();
+    stdout(&rialto(&alice, &["peer", "accept", &text]));
+    alice.kill();
+    bob.kill();
+    bob.restart();
+    alice.restart();
+    wait_up(&alice, "bob");
+    pays(&alice, &bob, "after");
+    stdout(&rialto(&alice, &["peer", "accept", &text]));
+    // Also from a checkpoint, which a planned end writes.
+    assert_eq!(bob.terminate(), 0);
+    bob.restart();
+    let carol = Node::start("carol", "test.carol", "");
+    let said = failure(&rialto(&carol, &["peer", "accept", &text]));
+    assert!(said.contains("used already"), "{said}");
+    assert_eq!(account_names(&bob), ["wallet", "shop", "alice"]);
+}
+
+#[test]
+fn an_answer_that_is_lost_is_asked_for_again() {
+    let alice = Node::start("alice", "test.alice", "");
+    let bob = Node::start("bob", "test.bob", "");
+    with_users(&alice);
+    with_users(&bob);
+    // Alice reaches bob through somebody who swallows the first answer.
+    let between = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = between.local_addr().unwrap();
+    let to = bob.node;
+    let relay = thread::spawn(move || {
+        let (mut asker, _) = between.accept().unwrap();
+        let mut node = TcpStream::connect(to).unwrap();
+        let mut request = [0; 4_096];
+        let read = asker.read(&mut request).unwrap();
+        node.write_all(&request[..read]).unwrap();
+        let answered = node.read(&mut request).unwrap();
+        assert!(request[..answered].starts_with(b"HTTP/1.1 200"));
+    });
+    let text = invite_through(&bob, &address.to_string());
+    let said = failure(&rialto(&alice, &["peer", "accept", &text]));
+    assert!(said.contains("try again"), "{said}");
+    relay.join().unwrap();
+    assert_eq!(account_names(&alice), ["wallet", "shop"]);
+    assert_eq!(account_names(&bob), ["wallet", "shop", "alice"]);
+
+    // Another node with the same invite comes too late; alice does not.
+    let relay = relay_to(&address.to_string(), bob.node, 2);
+    let carol = Node::start("carol", "test.carol", "");
+    let said = failure(&rialto(&carol, &["peer", "accept", &text]));
+    assert!(said.contains("used already"), "{said}");
+    stdout(&rialto(&alice, &["peer", "accept", &text, "--name", "hub"]));
+    relay.join().unwrap();
+    assert_eq!(account_names(&alice), ["wallet", "shop", "hub"]);
+    assert_eq!(account_names(&bob), ["wallet", "shop", "alice"]);
+}
+
+/// An invite of the node that names another endpoint.
+fn invite_through(node: &Node, address: &str) -> String {
+    let text = rialto_node::InviteText::decode(&invite(node, &[])).unwrap();
+    let endpoint = format!("http://{address}");
+    rialto_node::InviteText { endpoint, ..text }.encode()
+}
+
+/// Passes on so many connections.
+fn relay_to(address: &str, to: std::net::SocketAddr, count: usize) -> thread::JoinHandle<()> {
+    let between = TcpListener::bind(address).unwrap();
+    thread::spawn(move || {
+        for _ in 0..count {
+            let (mut asker, _) = between.accept().unwrap();
+            let mut node = TcpStream::connect(to).unwrap();
+            let (mut from_node, mut to_asker) =
+                (node.try_clone().unwrap(), asker.try_clone().unwrap());
+            let back = thread::spawn(move || {
+                let _ = std::io::copy(&mut from_node, &mut to_asker);
+            });
+            let _ = std::io::copy(&mut asker, &mut node);
+            let _ = node.shutdown(std::net::Shutdown::Both);
+            back.join().unwrap();
+        }
+    })
+}
+
+#[test]
+fn bad_invites_are_refused_counted_and_change_nothing() {
+    let alice = Node::start("alice", "test.alice", "");
+    let bob = Node::start("bob", "test.bob", "");
+    with_users(&alice);
+    with_users(&bob);
+    let mut tried = 0;
+    let mut refuses = |text: &str, counts_at: &Node, reason: &str, words: &str| {
+        let before = refused(counts_at, reason);
+        let said = failure(&rialto(&alice, &["peer", "accept", text]));
+        assert!(said.contains(words), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert_eq!(refused(counts_at, reason), before + 1, "{reason}");
+        assert_eq!(account_names(&alice), ["wallet", "shop"]);
+        assert_eq!(account_names(&bob), ["wallet", "shop"]);
+        tried += 1;
+    };
+    let decode = |text: &str| rialto_node::InviteText::decode(text).unwrap();
+
+    let text = invite(&bob, &[]);
+    let cut = &text[..text.len() - 3];
+    refuses(cut, &alice, "damaged", "is damaged or was changed");
+    let swapped = text.replacen('A', "B", 1);
+    assert_ne!(swapped, text);
+    refuses(&swapped, &alice, "damaged", "is damaged or was changed");
+    refuses("https://bob.example", &alice, "damaged", "is no invite");
+
+    // Whoever can count can make the sum right again; the maker's own record decides.
+    let richer = rialto_node::InviteText {
+        asset: "EUR/2".parse().unwrap(),
+        ..decode(&text)
+    };
+    refuses(&richer.encode(), &bob, "damaged", "USD/9, not EUR/2");
+    let guessed = rialto_node::InviteText {
+        secret: [7; 32],
+        ..decode(&text)
+    };
+    refuses(&guessed.encode(), &bob, "unknown", "no such invite");
+
+    let late = rialto_node::InviteText {
+        expires_at_ms: 1,
+        ..decode(&text)
+    };
+    refuses(&late.encode(), &alice, "expired", "has expired");
+    let short = invite(&bob, &["--expires", "1s"]);
+    wait_for("the end of a second", || {
+        let listed = bob.ok("GET", "/v1/invites", None);
+        let invites = listed["invites"].as_array().unwrap();
+        invites
+            .iter()
+            .any(|invite| invite["state"] == "expired")
+            .then_some(())
+    });
+    let believed = rialto_node::InviteText {
+        expires_at_ms: i64::MAX,
+        ..decode(&short)
+    };
+    refuses(&believed.encode(), &bob, "expired", "has expired");
+
+    let revoked = invite(&bob, &["--name", "never"]);
+    let listed = bob.ok("GET", "/v1/invites", None);
+    let found = listed["invites"].as_array().unwrap().iter();
+    let id = { found }
+        .find(|invite| invite["account"] == "never")
+        .unwrap()["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    stdout(&rialto(&bob, &["peer", "revoke", &id]));
+    refuses(&revoked, &bob, "unknown", "no such invite");
+    println!(
+        "reliability: invite | {tried} invites tampered with, expired, revoked or guessed | 0 accounts made"
+    );
+}
+
+#[test]
+fn whoever_accepts_takes_nothing_that_is_others() {
+    let bob = Node::start("bob", "test.bob", "");
+    bob.account(json!({
+        "name": "carol", "relation": "peer", "asset_code": "USD", "asset_scale": 9,
+        "ilp_address": "test.carol",
+    }));
+    bob.ok(
+        "PUT",
+        "/v1/routes",
+        Some(json!({"prefix": "test.far", "account": "carol"})),
+    );
+    let text = rialto_node::InviteText::decode(&invite(&bob, &[])).unwrap();
+    let before = account_names(&bob);
+    for (address, said) in [
+        ("test.bob", "overlaps with this node's own"),
+        ("test.bob.shop", "overlaps with this node's own"),
+        ("test.carol", "under the address of another account"),
+        ("test.carol.x", "under the address of another account"),
+        ("test.far.x", "under a static route"),
+        ("g.alice", "another network"),
+        ("test", "needs at least one segment"),
+        ("peer.config", "another network"),
+    ] {
+        let asked = request(address, "USD", json!(null));
+        let (status, problem) = greet(&bob, &secret(&text), &asked);
+        assert!(
+            [409, 422].contains(&status),
+            "{address}: {status} {problem}"
+        );
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains(said), "{address}: {detail}");
+    }
+    for (secret, body, expected) in [
+        ("", request("test.a", "USD", json!(null)), 401),
+        ("x", request("test.a", "USD", json!(null)), 401),
+        (secret(&text).as_str(), json!([]), 400),
+        (
+            secret(&text).as_str(),
+            json!({"ilp_address": "test.a"}),
+            400,
+        ),
+    ] {
+        assert_eq!(greet(&bob, secret, &body).0, expected);
+    }
+    assert_eq!(account_names(&bob), before);
+    // It was not used up by any of this. A name that is taken gets a number.
+    let mut asked = request("test.another", "USD", json!(null));
+    asked["name"] = "carol".into();
+    let (status, answer) = greet(&bob, &secret(&text), &asked);
+    assert_eq!((status, answer["account"].as_str()), (200, Some("carol-2")));
+    // The same request is the same; another is not.
+    assert_eq!(greet(&bob, &secret(&text), &asked).0, 200);
+    asked["token"] = "another_token_of_sixteen".into();
+    assert_eq!(greet(&bob, &secret(&text), &asked).0, 409);
+    bob.ok("DELETE", "/v1/accounts/carol-2", None);
+    asked["token"] = "token_of_sixteen_letters".into();
+    assert_eq!(greet(&bob, &secret(&text), &asked).0, 409);
+}
+
+fn request(address: &str, code: &str, http: Value) -> Value {
+    let mut request = json!({
+        "ilp_address": address, "name": "alice", "asset_code": code, "asset_scale": 9,
+        "token": "token_of_sixteen_letters",
+    });
+    if !http.is_null() {
+        request["http"] = http;
+    }
+    request
+}
+
+fn secret(text: &rialto_node::InviteText) -> String {
+    use base64::Engine;
+    base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(text.secret)
+}
+
+/// One request to the node listener, with a secret of an invite.
+fn greet(node: &Node, secret: &str, body: &Value) -> (u16, Value) {
+    let mut stream = TcpStream::connect(node.node).unwrap();
+    let body = body.to_string();
+    write!(
+        stream,
+        "POST {INVITE_PATH} HTTP/1.1\r\nHost: bob\r\nConnection: close\r\n\
+         Authorization: Bearer {secret}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap_or_default())
+}

@@ -1,0 +1,107 @@
+//! The tutorial of the book, run as it stands: every shell block, in order, with the program itself.
+//! Only the ports are others, which the system picks.
+
+#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+use std::{
+    collections::BTreeMap,
+    env,
+    fs::{self, File},
+    net::TcpListener,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+const TUTORIAL: &str = include_str!("../../../docs/peer-two-nodes.md");
+
+/// The nodes that the blocks leave running, and the shell: one group of processes.
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.0.id());
+        let _ = Command::new("kill").args(["-TERM", "--", &group]).status();
+    }
+}
+
+/// The blocks that begin with this line.
+fn blocks<'a>(text: &'a str, fence: &str) -> Vec<&'a str> {
+    let fence = format!("\n```{fence}\n");
+    let parts = text.split(&fence).skip(1);
+    parts
+        .map(|part| part.split_once("\n```").unwrap().0)
+        .collect()
+}
+
+/// Another free port for each `127.0.0.1:NNNN`.
+fn with_free_ports(script: &str) -> String {
+    let parts: Vec<&str> = script.split("127.0.0.1:").collect();
+    let mut held = BTreeMap::new();
+    let mut replaced = parts[0].to_owned();
+    for part in &parts[1..] {
+        let (port, rest) = part.split_at(4);
+        let listener = held
+            .entry(port)
+            .or_insert_with(|| TcpListener::bind("127.0.0.1:0").unwrap());
+        let address = listener.local_addr().unwrap();
+        replaced.push_str(&format!("{address}{rest}"));
+    }
+    replaced
+}
+
+fn squeezed(text: &str) -> Vec<String> {
+    let lines = text.lines().map(|line| line.split_whitespace());
+    lines
+        .map(|line| line.collect::<Vec<_>>().join(" "))
+        .collect()
+}
+
+#[test]
+fn the_blocks_of_the_tutorial_end_as_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let blocks_sh = blocks(TUTORIAL, "sh");
+    assert_eq!(blocks_sh.len(), 2);
+    // The nodes that the first block starts listen where their configuration says.
+    let script = format!("set -eu\n{}", blocks_sh.join("\n")).replace(
+        "rialto init alice --name alice",
+        "rialto init alice --name alice\nsed -i 's/:777[01]\"/:0\"/' alice/rialto.toml",
+    );
+    let program = Path::new(env!("CARGO_BIN_EXE_rialto"));
+    let mut path = program.parent().unwrap().as_os_str().to_owned();
+    path.push(":");
+    path.push(env::var_os("PATH").unwrap());
+    let mut command = Command::new("sh");
+    command
+        .arg("-c")
+        .arg(with_free_ports(&script))
+        .env("PATH", path)
+        .current_dir(folder.path());
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("RIALTO_") {
+            command.env_remove(name);
+        }
+    }
+    // Files, since the nodes keep what they were given open.
+    let file = |name: &str| folder.path().join(name);
+    command
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(File::create(file("stdout")).unwrap())
+        .stderr(File::create(file("stderr")).unwrap());
+    let mut shell = Group(command.spawn().unwrap());
+    let status = shell.0.wait().unwrap();
+    let read = |name: &str| fs::read_to_string(file(name)).unwrap_or_default();
+    let stderr = read("stderr");
+    let logs = ["alice", "bob", "carol", "dave"].map(|name| read(&format!("{name}.log")));
+    assert!(status.success(), "{stderr}\n{}", logs.join("\n"));
+    let printed = squeezed(&read("stdout")).join("\n");
+    let end = squeezed(blocks(TUTORIAL, "text")[0]).join("\n");
+    assert!(printed.contains(&end), "{printed}\n{stderr}");
+    assert!(printed.contains("test.bob answered in "), "{printed}");
+    assert!(printed.contains("we owe dave 1.25 USD"), "{printed}");
+    println!(
+        "reliability: tutorial | {} shell blocks of docs/peer-two-nodes.md run as they stand | 2 paid packets",
+        blocks_sh.len()
+    );
+}
