@@ -4,5 +4,6 @@
 //! include the same files by path and replay the committed corpora on any toolchain.
 
 pub mod btp;
+pub mod http1;
 pub mod packet;
 pub mod stream;
