@@ -137,8 +137,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                         self.buffer_max = BUFFER_BYTES_MAX;
                         self.permit.authenticated();
                     }
-                    if let Err(End::Late) = self.body(end).await {
-                        self.refuse(&BODY_LATE, true).await?;
+                    match self.body(end).await {
+                        Ok(()) => {}
+                        Err(End::Late) => {
+                            return self.refuse(&BODY_LATE, true).await.and(Err(End::Late));
+                        }
+                        Err(End::Gone) => return Err(End::Gone),
                     }
                     let packet = BytesMut::from(&self.read[head_len..end]);
                     self.consume(end);
@@ -319,6 +323,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Ends the connection. A socket that is closed with bytes unread is reset, and the answer with
     /// it; so the client is given time to see it, and what it still sends is thrown away.
     async fn linger(&mut self) -> Result<(), End> {
+        self.allow(LINGER_TIMEOUT);
         let see = async {
             self.stream.shutdown().await.map_err(|_| End::Gone)?;
             let mut count = 0;

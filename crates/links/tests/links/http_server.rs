@@ -354,6 +354,27 @@ fn requests_in_one_piece_and_in_many_are_answered_in_order() {
 }
 
 #[test]
+fn a_client_that_goes_away_inside_a_request_is_forgotten() {
+    run(async {
+        let node = Node::start(Options::default()).await;
+        let request = post("/ilp", "authorization: Bearer a\r\n", PREPARE);
+        for before in [&b""[..], &post("/ilp", "", b"")] {
+            for len in 0..request.len() {
+                let mut stream = TcpStream::connect(node.address).await.unwrap();
+                stream.write_all(before).await.unwrap();
+                stream.write_all(&request[..len]).await.unwrap();
+                stream.shutdown().await.unwrap();
+                let mut answers = String::new();
+                stream.read_to_string(&mut answers).await.unwrap();
+                assert_eq!(answers.is_empty(), before.is_empty(), "{len}: {answers}");
+            }
+        }
+        until(|| node.worker.connection_count() == 0).await;
+        assert!(node.input().now_or_never().is_none());
+    });
+}
+
+#[test]
 fn a_connection_that_wants_more_gets_it_with_what_it_has_sent() {
     run(async {
         let node = Node::start(Options::default()).await;

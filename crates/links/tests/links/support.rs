@@ -1,11 +1,12 @@
 //! A node without a core, and strangers that talk to it.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::VecDeque,
     net::SocketAddr,
+    panic,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Once},
     time::{Duration, Instant},
 };
 
@@ -37,7 +38,17 @@ pub(crate) const BOB: AccountId = AccountId(2);
 pub(crate) const PREPARE: &[u8] = b"\x0cprepare";
 pub(crate) const FULFILL: &[u8] = b"\x0dfulfill";
 
+/// Runs a test. A task that panics is a failure, too: in the program it stops the node.
 pub(crate) fn run(test: impl Future<Output = ()>) {
+    thread_local!(static HAS_PANICKED: Cell<bool> = const { Cell::new(false) });
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            HAS_PANICKED.set(true);
+            usual(info);
+        }));
+    });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -45,6 +56,7 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
     LocalSet::new().block_on(&runtime, async {
         timeout(PATIENCE, test).await.expect("the test hangs");
     });
+    assert!(!HAS_PANICKED.get(), "a task panicked");
 }
 
 pub(crate) fn account(id: AccountId, name: &str, token: &str) -> Account {
