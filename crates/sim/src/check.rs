@@ -4,11 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rialto_connector::{Action, Connector, Durable, Effect, LinkId};
+use rialto_connector::{Action, Connector, Durable, Effect, LinkId, RequestId};
 use rialto_ledger::{AccountId, Commit, Ledger, Record};
 use rialto_packet::{Prepare, Reply, Timestamp};
 
-use crate::plan::{HOLD_MS_MAX, NodePlan, Party};
+use crate::{
+    change::Change,
+    plan::{AccountPlan, HOLD_MS_MAX, NodePlan, Party},
+};
 
 /// What was found to be wrong, in one line.
 pub(crate) type Checked = Result<(), String>;
@@ -54,8 +57,38 @@ impl Link {
     }
 }
 
+/// All links of a node in one life, by how the core names them.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    pub(crate) sessions: BTreeMap<u32, Link>,
+    /// Neighbours that are asked by HTTP.
+    pub(crate) http: BTreeMap<AccountId, Link>,
+    /// Requests that came by HTTP.
+    pub(crate) waiting: BTreeMap<u64, HopKey>,
+}
+
+impl Links {
+    /// The way on which the node asks.
+    pub(crate) fn asking(&self, link: LinkId) -> Option<Link> {
+        match link {
+            LinkId::Session { serial, .. } => self.sessions.get(&serial).copied(),
+            LinkId::Http(account) => self.http.get(&account).copied(),
+            LinkId::Local | LinkId::Waiting { .. } => None,
+        }
+    }
+
+    /// A request that the node got.
+    pub(crate) fn got(&self, link: LinkId, request: RequestId) -> Option<HopKey> {
+        match link {
+            LinkId::Session { serial, .. } => Some(self.sessions.get(&serial)?.got(request.0)),
+            LinkId::Waiting { .. } => self.waiting.get(&request.0).copied(),
+            LinkId::Local | LinkId::Http(_) => None,
+        }
+    }
+}
+
 /// All that is known of one packet between two neighbours.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Hop {
     from: Party,
     to: Party,
@@ -71,6 +104,9 @@ pub(crate) struct Hop {
     deadline_ns: u64,
     /// The packet that it came from.
     upstream: Option<HopKey>,
+    /// Requests that are this one once more.
+    copies: Vec<HopKey>,
+    is_copy: bool,
     /// A node that asked still waits.
     is_open: bool,
     /// Which life of the asked node got it.
@@ -94,9 +130,15 @@ pub(crate) struct Hop {
 /// What is known of one node.
 #[derive(Debug)]
 struct Books {
+    /// As it was at first.
+    first_plan: NodePlan,
     plan: NodePlan,
+    /// Rates before the present one, and until when they were in force, in simulated time.
+    rates: Vec<(u64, u64)>,
+    /// What accounts use of their limits.
+    limits: BTreeMap<AccountId, [Limit; 3]>,
     /// All records, the first at 0.
-    history: Vec<(Vec<u8>, Option<Commit>)>,
+    history: Vec<Entry>,
     /// Sums of the commits.
     recorded: BTreeMap<AccountId, i128>,
     /// Sums of what was seen on the wires.
@@ -105,6 +147,45 @@ struct Books {
     open: BTreeSet<HopKey>,
     /// Counts restarts.
     life: u32,
+}
+
+/// One record.
+#[derive(Debug)]
+struct Entry {
+    bytes: Vec<u8>,
+    commit: Option<Commit>,
+    /// What an operator asked for, in its first record.
+    change: Option<Change>,
+}
+
+/// The use of a limit. A limit that is lowered stays exceeded for a while, but not by more.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    used: i128,
+    allowed: i128,
+}
+
+impl Limit {
+    fn changed(&mut self, max: i128) {
+        self.allowed = self.used.max(max);
+    }
+
+    /// Whether `used` is allowed.
+    fn check(&mut self, used: i128, max: i128) -> bool {
+        let is_allowed = used <= self.allowed;
+        self.used = used;
+        self.allowed = self.allowed.min(used).max(max);
+        is_allowed
+    }
+}
+
+/// Of an account: credit, amount at risk, count in flight. Those of [`Books::limits`].
+fn limits_of(plan: &AccountPlan) -> [i128; 3] {
+    [
+        -plan.balance_min,
+        plan.unsynced_max.into(),
+        plan.in_flight_count_max.into(),
+    ]
 }
 
 /// An input as the witness sees it.
@@ -123,6 +204,7 @@ pub(crate) enum Seen {
         key: HopKey,
     },
     Timeout,
+    Change(Change),
     Other,
 }
 
@@ -225,8 +307,8 @@ impl Books {
     fn commits_after(&self, lsn: u64) -> BTreeMap<AccountId, u128> {
         let mut sums = BTreeMap::new();
         let after = usize::try_from(lsn).expect("few records");
-        for (_, commit) in self.history.iter().skip(after) {
-            if let Some(commit) = commit {
+        for entry in self.history.iter().skip(after) {
+            if let Some(commit) = entry.commit {
                 *sums.entry(commit.from).or_default() += u128::from(commit.amount_in);
             }
         }
@@ -237,13 +319,60 @@ impl Books {
         id != AccountId::NODE && !self.plan.is_local(id)
     }
 
+    /// What may be lost of an account at present.
+    fn cap(&self, id: AccountId) -> u128 {
+        let cap = u128::from(self.plan.account(id).unsynced_max);
+        let allowed = self.limits.get(&id).map_or(0, |limits| limits[1].allowed);
+        cap.max(u128::try_from(allowed).unwrap_or(0))
+    }
+
+    /// What an operator changed is in force from its record on.
+    fn change(&mut self, now_ns: u64, change: &Change) {
+        match change {
+            Change::Account(plan) => {
+                let id = self.plan.id(&plan.name);
+                self.plan.accounts[id.0 as usize - 1] = plan.clone();
+                if let Some(limits) = self.limits.get_mut(&id) {
+                    for (limit, max) in limits.iter_mut().zip(limits_of(plan)) {
+                        limit.changed(max);
+                    }
+                }
+            }
+            Change::Rate(percent) => {
+                self.rates.push((self.plan.rate_percent, now_ns));
+                self.plan.rate_percent = *percent;
+            }
+            Change::RoutePut(..) | Change::RouteDelete(_) => {}
+        }
+    }
+
+    /// Whether a packet that is still in flight may have been converted to this.
+    fn was_converted(&self, now_ns: u64, commit: &Commit) -> bool {
+        let oldest_ns = now_ns.saturating_sub(HOLD_MS_MAX.unsigned_abs() * 1_000_000);
+        let before = self
+            .rates
+            .iter()
+            .filter(|(_, until_ns)| *until_ns >= oldest_ns);
+        let rates = before
+            .map(|(rate, _)| *rate)
+            .chain([self.plan.rate_percent]);
+        let converted = |rate| {
+            self.plan
+                .converted_at(rate, commit.from, commit.to, commit.amount_in)
+        };
+        rates
+            .map(converted)
+            .any(|amount| amount == Some(commit.amount_out))
+    }
+
     /// Sums per account, each against its cap and per asset against the node's.
     fn check_caps(&self, sums: &BTreeMap<AccountId, u128>, what: &str) -> Checked {
         let mut assets: BTreeMap<_, u128> = BTreeMap::new();
         for (id, sum) in sums {
             let plan = self.plan.account(*id);
-            if *sum > plan.unsynced_max.into() {
-                let (name, cap) = (&plan.name, plan.unsynced_max);
+            let cap = self.cap(*id);
+            if *sum > cap {
+                let name = &plan.name;
                 return complain(format!(
                     "I10: {what} {sum} of {name} is above its cap {cap}"
                 ));
@@ -265,7 +394,10 @@ impl Books {
 impl Witness {
     pub(crate) fn new(plans: &[NodePlan]) -> Self {
         let books = |plan: &NodePlan| Books {
+            first_plan: plan.clone(),
             plan: plan.clone(),
+            rates: Vec::new(),
+            limits: BTreeMap::new(),
             history: Vec::new(),
             recorded: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -305,6 +437,8 @@ impl Witness {
             expires_at: parsed.as_ref().map_or(Timestamp::MIN, Prepare::expires_at),
             deadline_ns: 0,
             upstream: None,
+            copies: Vec::new(),
+            is_copy: false,
             is_open: false,
             arrived: None,
             decided: None,
@@ -347,9 +481,9 @@ impl Witness {
         seen: &Seen,
         records: &[Vec<u8>],
         effects: &[Effect],
-        links: &BTreeMap<u32, Link>,
+        links: &Links,
     ) -> Checked {
-        let commits = self.observe_records(node, records)?;
+        let commits = self.observe_records(node, at, seen, records)?;
         self.observe_input(node, at, seen, &commits)?;
         let mut fulfilled = 0;
         for effect in effects {
@@ -360,7 +494,7 @@ impl Witness {
                     packet,
                     ..
                 } => {
-                    let key = link_of(links, *link)?.got(request.0);
+                    let key = links.got(*link, *request).ok_or("an answer to no link")?;
                     fulfilled +=
                         self.observe_answer(node, at, key, effect.after, packet, &commits)?;
                 }
@@ -370,7 +504,7 @@ impl Witness {
                     packet,
                     ..
                 } => {
-                    let link = link_of(links, *link)?;
+                    let link = links.asking(*link).ok_or("a packet to no link")?;
                     self.observe_forward(node, at, seen, link, request.0, packet)?;
                 }
                 Action::Disconnect { .. } | Action::Report(_) => {}
@@ -392,9 +526,19 @@ impl Witness {
     fn observe_records(
         &mut self,
         node: usize,
+        at: Moment,
+        seen: &Seen,
         records: &[Vec<u8>],
     ) -> Result<Vec<(u64, Commit)>, String> {
         let books = &mut self.nodes[node];
+        let mut change = match seen {
+            Seen::Change(change) => Some(change.clone()),
+            Seen::Prepare { .. }
+            | Seen::Reply { .. }
+            | Seen::Failed { .. }
+            | Seen::Timeout
+            | Seen::Other => None,
+        };
         let mut commits = Vec::new();
         for bytes in records {
             let record = Record::decode(bytes).map_err(|error| error.to_string())?;
@@ -415,17 +559,17 @@ impl Witness {
                 | Record::Position { .. }
                 | Record::Counters { .. } => None,
             };
-            books.history.push((bytes.clone(), commit));
+            let change = change.take();
+            if let Some(change) = &change {
+                books.change(at.now_ns, change);
+            }
+            books.history.push(Entry {
+                bytes: bytes.clone(),
+                commit,
+                change,
+            });
             let Some(commit) = commit else { continue };
-            let Commit {
-                from,
-                amount_in,
-                to,
-                amount_out,
-            } = commit;
-            if to != AccountId::NODE
-                && books.plan.converted(from, to, amount_in) != Some(amount_out)
-            {
+            if commit.to != AccountId::NODE && !books.was_converted(at.now_ns, &commit) {
                 return complain(format!("I5: {commit:?} is not what the rate gives"));
             }
             books.commit(&commit);
@@ -471,7 +615,7 @@ impl Witness {
                     .collect();
                 due.into_iter().for_each(|key| self.close(node, key));
             }
-            Seen::Other => {}
+            Seen::Change(_) | Seen::Other => {}
         }
         let books = &mut self.nodes[node];
         let to_neighbours: Vec<_> = commits
@@ -591,11 +735,18 @@ impl Witness {
             | Seen::Reply { .. }
             | Seen::Failed { .. }
             | Seen::Timeout
+            | Seen::Change(_)
             | Seen::Other => None,
         };
         let books = &mut self.nodes[node];
+        if books.plan.account(link.account).is_paused {
+            return complain(format!("{key:?} is sent to a paused account"));
+        }
         if let Some(from) = upstream {
             let from = &self.hops[&from];
+            if books.plan.account(from.payer).is_paused {
+                return complain(format!("{key:?} comes from a paused account"));
+            }
             if expires_at > from.expires_at.plus_ms(-books.plan.window_ms) {
                 return complain(format!("I6: {key:?} expires less than a window earlier"));
             }
@@ -628,6 +779,8 @@ impl Witness {
             expires_at,
             deadline_ns: at.now_ns + left_ms * 1_000_000,
             upstream,
+            copies: Vec::new(),
+            is_copy: false,
             is_open: true,
             arrived: None,
             decided: None,
@@ -658,10 +811,23 @@ impl Witness {
         Ok(())
     }
 
+    /// A request by HTTP arrives once more.
+    pub(crate) fn copied(&mut self, key: HopKey, copy: HopKey) {
+        let hop = self.hops.get_mut(&key).expect("it was just sent");
+        hop.copies.push(copy);
+        let hop = Hop {
+            copies: Vec::new(),
+            is_copy: true,
+            is_open: false,
+            ..hop.clone()
+        };
+        self.hops.insert(copy, hop);
+    }
+
     /// After each step of a node.
-    pub(crate) fn check(&self, node: usize, core: &Connector, synced: u64) -> Checked {
-        let books = &self.nodes[node];
+    pub(crate) fn check(&mut self, node: usize, core: &Connector, synced: u64) -> Checked {
         self.check_balances(node, core.ledger())?;
+        let books = &mut self.nodes[node];
         if core.in_flight_count() != books.open.len() {
             let (core, seen) = (core.in_flight_count(), books.open.len());
             return complain(format!(
@@ -679,14 +845,33 @@ impl Witness {
                     plan.name
                 ));
             }
-            let in_flight_signed = i128::try_from(in_flight).expect("bounded by credit");
-            if account.balance() - in_flight_signed < plan.balance_min {
-                let (name, balance, min) = (&plan.name, account.balance(), plan.balance_min);
-                return complain(format!(
-                    "I2: {name} has {balance} less {in_flight}, below {min}"
-                ));
+            let risk = at_risk.entry(id).or_default();
+            *risk += in_flight;
+            let signed = |amount: u128| i128::try_from(amount).expect("bounded by credit");
+            let uses = [
+                signed(in_flight) - account.balance(),
+                signed(*risk),
+                account.exposure().in_flight_count.into(),
+            ];
+            let maxima = limits_of(plan);
+            let limits = books.limits.entry(id).or_insert_with(|| {
+                let limit = |used: i128, max: i128| Limit {
+                    used,
+                    allowed: used.max(max),
+                };
+                std::array::from_fn(|of| limit(uses[of], maxima[of]))
+            });
+            let words = ["I2: credit", "I10: in flight and unsynced", "in flight"];
+            for ((limit, word), (used, max)) in limits
+                .iter_mut()
+                .zip(words)
+                .zip(uses.into_iter().zip(maxima))
+            {
+                if !limit.check(used, max) {
+                    let name = &plan.name;
+                    return complain(format!("{word} of {name} is {used}, above {max}"));
+                }
             }
-            *at_risk.entry(id).or_default() += in_flight;
         }
         books.check_caps(&at_risk, "what is in flight and unsynced")
     }
@@ -724,7 +909,7 @@ impl Witness {
     pub(crate) fn check_replayed(&self, node: usize, lsn: u64, payload: &[u8]) -> Checked {
         let index = usize::try_from(lsn).expect("few records") - 1;
         match self.nodes[node].history.get(index) {
-            Some((bytes, _)) if bytes == payload => Ok(()),
+            Some(entry) if entry.bytes == payload => Ok(()),
             _ => complain(format!("I7: record {lsn} came back as another one")),
         }
     }
@@ -737,8 +922,8 @@ impl Witness {
     /// The commit after record `last`, for a recovery that believes too much.
     pub(crate) fn record_after(&self, node: usize, last: u64) -> Option<Record> {
         let index = usize::try_from(last).ok()?;
-        let (_, commit) = self.nodes[node].history.get(index)?;
-        commit.map(Record::Commit)
+        let entry = self.nodes[node].history.get(index)?;
+        entry.commit.map(Record::Commit)
     }
 
     /// A node came back with the records up to `last`.
@@ -769,8 +954,7 @@ impl Witness {
         let lost = books.commits_after(last);
         books.check_caps(&lost, "G2: what was lost")?;
         for (id, sum) in &lost {
-            let cap = u128::from(books.plan.account(*id).unsynced_max);
-            let of_cap = u64::try_from(sum * 1_000 / cap).expect("at most the cap");
+            let of_cap = u64::try_from(sum * 1_000 / books.cap(*id)).expect("at most the cap");
             self.tally.lost_of_cap = self.tally.lost_of_cap.max(of_cap);
         }
         match death.power_cut {
@@ -779,15 +963,21 @@ impl Witness {
         }
         let keep = usize::try_from(last).expect("few records");
         let gone = books.history.split_off(keep);
-        self.tally.lost += gone.iter().filter(|(_, commit)| commit.is_some()).count() as u64;
+        self.tally.lost += gone.iter().filter(|entry| entry.commit.is_some()).count() as u64;
         books.life += 1;
         books.recorded.clear();
-        let commits: Vec<_> = books
-            .history
-            .iter()
-            .filter_map(|(_, commit)| *commit)
-            .collect();
-        commits.iter().for_each(|commit| books.commit(commit));
+        books.plan = books.first_plan.clone();
+        for entry in std::mem::take(&mut books.history) {
+            if let Some(commit) = &entry.commit {
+                books.commit(commit);
+            }
+            if let Some(change) = &entry.change {
+                books.change(0, change);
+            }
+            books.history.push(entry);
+        }
+        books.rates.clear();
+        books.limits.clear();
         books.open.clear();
         books.in_flight.clear();
         self.recovered_hops(node, death, last)?;
@@ -861,20 +1051,26 @@ impl Witness {
             let (Party::Node(from), Party::Node(to)) = (hop.from, hop.to) else {
                 continue;
             };
+            if hop.is_copy {
+                continue; // looked at with the first
+            }
             let difference = differences.entry((from.min(to), from.max(to))).or_default();
-            match (hop.receiver_commit, hop.sender_commit) {
-                (Some(_), None) => {
-                    self.tally.undelivered += 1;
-                    *difference -= i128::from(hop.amount);
-                }
-                (None, Some(_)) if hop.receiver_lost => {
-                    self.tally.forgotten += 1;
-                    *difference += i128::from(hop.amount);
-                }
-                (None, Some(_)) => {
-                    return complain(format!("I9: {key:?} was paid and never charged: {hop:?}"));
-                }
-                (None, None) | (Some(_), Some(_)) => {}
+            let all = || {
+                [key]
+                    .into_iter()
+                    .chain(&hop.copies)
+                    .map(|key| &self.hops[key])
+            };
+            let charged = all().filter(|hop| hop.receiver_commit.is_some()).count() as u64;
+            let paid = u64::from(hop.sender_commit.is_some());
+            if charged >= paid {
+                self.tally.undelivered += charged - paid;
+                *difference -= i128::from(hop.amount) * i128::from(charged - paid);
+            } else if all().any(|hop| hop.receiver_lost) {
+                self.tally.forgotten += 1;
+                *difference += i128::from(hop.amount);
+            } else {
+                return complain(format!("I9: {key:?} was paid and never charged: {hop:?}"));
             }
         }
         for ((a, b), difference) in differences {
@@ -893,17 +1089,5 @@ impl Witness {
             }
         }
         Ok(())
-    }
-}
-
-fn link_of(links: &BTreeMap<u32, Link>, link: LinkId) -> Result<Link, String> {
-    match link {
-        LinkId::Session { serial, .. } => links
-            .get(&serial)
-            .copied()
-            .ok_or(format!("no link {serial}")),
-        LinkId::Local | LinkId::Http(_) | LinkId::Waiting { .. } => {
-            Err(format!("{link:?} is no session"))
-        }
     }
 }

@@ -3,6 +3,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
+use rialto_ledger::AccountId;
 use rialto_packet::{ErrorCode, FulfillBuilder, Prepare, PrepareBuilder, RejectBuilder};
 
 use crate::{
@@ -19,11 +20,24 @@ const PING_FULFILLMENT: &[u8; 32] = b"pingpingpingpingpingpingpingping";
 /// One of [`crate::plan::Network::edges`] while a run lasts.
 #[derive(Debug, Default)]
 pub(crate) struct EdgeState {
-    /// The newest that was authenticated.
+    /// The newest that was authenticated, or what stands for one by HTTP.
     pub(crate) connection: Option<u32>,
     last_request: u32,
     /// The packets that must get through in the end.
     pub(crate) probes: Vec<HopKey>,
+}
+
+/// What an answer of an edge belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ReplyTo {
+    Session {
+        connection: u32,
+        end: usize,
+        request: u32,
+    },
+    Http {
+        exchange: u32,
+    },
 }
 
 /// A Fulfill without data.
@@ -54,6 +68,11 @@ impl World {
         let pace_ms = self.weather.pace_ms;
         let delay_ns = self.rng.between(1, pace_ms) * MS;
         self.plan_in(delay_ns, Event::EdgeSend { edge });
+        self.edge_packet_drawn(edge)
+    }
+
+    /// Sends one packet.
+    pub(crate) fn edge_packet_drawn(&mut self, edge: usize) -> Checked {
         let amount = match self.rng.below(40) {
             0 => 0,
             1 => u64::MAX - self.rng.below(2),
@@ -138,33 +157,31 @@ impl World {
 
     fn edge_ask(&mut self, edge: usize, packet: &[u8]) -> Option<HopKey> {
         let connection = self.edges[edge].connection?;
-        let of = self.connections.get(&connection)?;
-        let dialler = &self.network.diallers[of.dialler];
+        let plan = &self.network.edges[edge];
+        let (node, is_http) = (plan.node, plan.is_http);
+        let payer = self.witness.plan(node).id(&plan.name);
+        let from = Party::Edge(edge);
         self.edges[edge].last_request += 1;
         let request = self.edges[edge].last_request;
+        let key = Self::key(connection, CLIENT, request.into());
+        if is_http {
+            self.witness.edge_asks(key, from, node, payer, packet);
+            self.http_ask(from, AccountId::NODE, Party::Node(node), key, packet);
+            return Some(key);
+        }
+        let of = self.connections.get(&connection)?;
         let mut frame = Vec::new();
         let sent = of.ends[CLIENT]
             .session
             .send_prepare(request, packet, &mut frame);
         sent.ok()?;
-        let key = Self::key(connection, CLIENT, request.into());
-        let payer = self.witness.plan(dialler.server).id(&dialler.username);
-        let from = Party::Edge(edge);
-        self.witness
-            .edge_asks(key, from, dialler.server, payer, packet);
+        self.witness.edge_asks(key, from, node, payer, packet);
         self.send(connection, CLIENT, Message::Frame(frame));
         Some(key)
     }
 
     /// An edge got a packet and decides what to answer, and when.
-    pub(crate) fn edge_prepare(
-        &mut self,
-        edge: usize,
-        connection: u32,
-        end: usize,
-        request: u32,
-        packet: &[u8],
-    ) {
+    pub(crate) fn edge_prepare(&mut self, edge: usize, to: ReplyTo, packet: &[u8]) {
         let Ok(prepare) = Prepare::parse(packet) else {
             return;
         };
@@ -173,15 +190,9 @@ impl World {
         let left_ns = u64::try_from(left_ms).unwrap_or(0) * MS;
         let soon_ns = self.rng.below(300) * MS;
         let wrong = self.rng.bytes();
-        let answer = |delay_ns: u64, request: u32, packet: Bytes| {
+        let answer = |delay_ns: u64, to: ReplyTo, packet: Bytes| {
             let packet = packet.to_vec();
-            let event = Event::EdgeReply {
-                connection,
-                end,
-                request,
-                packet,
-            };
-            (delay_ns, event)
+            (delay_ns, Event::EdgeReply { to, packet })
         };
         let behaviour = match self.network.edges[edge].is_honest || self.is_healed {
             true => self.rng.below(50),
@@ -189,42 +200,60 @@ impl World {
         };
         let answers = match behaviour {
             // Some of the probes' time is over before anything else can be.
-            0..5 if !self.is_healed => vec![answer(soon_ns, request, reject())],
-            0..50 => vec![answer(soon_ns, request, fulfill(preimage))],
-            50..60 => vec![answer(soon_ns, request, fulfill(wrong))],
+            0..5 if !self.is_healed => vec![answer(soon_ns, to, reject())],
+            0..50 => vec![answer(soon_ns, to, fulfill(preimage))],
+            50..60 => vec![answer(soon_ns, to, fulfill(wrong))],
             // Around the last moment, or after it.
             60..75 => {
                 let delay_ns = left_ns.saturating_sub(20 * MS)
                     + self.rng.below(3_000) * MS / 50 * self.rng.pick(&[1, 50]);
-                vec![answer(delay_ns, request, fulfill(preimage))]
+                vec![answer(delay_ns, to, fulfill(preimage))]
             }
             75..82 => Vec::new(),
             82..86 => {
                 // What begins like a Prepare would be a request with an id that is in use.
                 let bytes = [&[0xff], &wrong[..]].concat();
-                vec![answer(soon_ns, request, bytes.into())]
+                vec![answer(soon_ns, to, bytes.into())]
             }
             86..93 => {
                 let again_ns = soon_ns + self.rng.below(100) * MS;
-                let first = answer(soon_ns, request, fulfill(preimage));
-                vec![first, answer(again_ns, request, fulfill(preimage))]
+                let first = answer(soon_ns, to, fulfill(preimage));
+                vec![first, answer(again_ns, to, fulfill(preimage))]
             }
             93..97 => {
-                let first = answer(soon_ns, request, reject());
-                vec![first, answer(soon_ns + MS, request, fulfill(preimage))]
+                let first = answer(soon_ns, to, reject());
+                vec![first, answer(soon_ns + MS, to, fulfill(preimage))]
             }
-            _ => vec![answer(
-                soon_ns,
-                request.wrapping_add(1_000),
-                fulfill(preimage),
-            )],
+            _ => match to {
+                ReplyTo::Session {
+                    connection,
+                    end,
+                    request,
+                } => {
+                    let to = ReplyTo::Session {
+                        connection,
+                        end,
+                        request: request.wrapping_add(1_000),
+                    };
+                    vec![answer(soon_ns, to, fulfill(preimage))]
+                }
+                ReplyTo::Http { .. } => Vec::new(),
+            },
         };
         for (delay_ns, event) in answers {
             self.plan_in(delay_ns, event);
         }
     }
 
-    pub(crate) fn edge_reply(&mut self, connection: u32, end: usize, request: u32, packet: &[u8]) {
+    pub(crate) fn edge_reply(&mut self, to: ReplyTo, packet: &[u8]) {
+        let (connection, end, request) = match to {
+            ReplyTo::Http { exchange } => return self.http_answer(exchange, packet),
+            ReplyTo::Session {
+                connection,
+                end,
+                request,
+            } => (connection, end, request),
+        };
         let Some(of) = self.connections.get(&connection) else {
             return;
         };

@@ -20,9 +20,11 @@ pub(crate) struct Weather {
     /// Messages are late at times.
     pub(crate) is_slow: bool,
     crashes: bool,
-    links: bool,
+    pub(crate) links: bool,
     clocks: bool,
     disks: bool,
+    pub(crate) changes: bool,
+    floods: bool,
 }
 
 impl Weather {
@@ -35,6 +37,8 @@ impl Weather {
             links: rng.percent(60),
             clocks: rng.percent(40),
             disks: rng.percent(60),
+            changes: rng.percent(40),
+            floods: rng.percent(20),
         }
     }
 }
@@ -50,7 +54,7 @@ impl World {
         let weather = self.weather;
         let node = self.rng.index(self.nodes.len());
         let name = self.name(node);
-        match self.rng.below(10) {
+        match self.rng.below(11) {
             0 | 1 if weather.links => self.fault_link(),
             2 if weather.links => self.fault_garbage(),
             3..6 if weather.crashes => {
@@ -79,6 +83,7 @@ impl World {
                 note!(self, "the disk of {name} is slow");
             }
             8 if weather.disks => return self.fault_checkpoint(node),
+            10 if weather.floods => self.fault_flood()?,
             9 if weather.disks && self.rng.percent(30) => {
                 let faults = match self.rng.percent(50) {
                     true => Faults {
@@ -179,6 +184,15 @@ impl World {
         note!(self, "garbage to {name}");
     }
 
+    /// A neighbour sends as much as it can.
+    fn fault_flood(&mut self) -> Checked {
+        let edge = self.rng.index(self.edges.len());
+        let packets = self.rng.between(20, 200);
+        let name = self.network.edges[edge].name.clone();
+        note!(self, "{name} floods: {packets}");
+        (0..packets).try_for_each(|_| self.edge_packet_drawn(edge))
+    }
+
     /// A checkpoint, in which the process may die.
     fn fault_checkpoint(&mut self, node: usize) -> Checked {
         let dies = self.weather.crashes && self.rng.percent(50);
@@ -225,6 +239,7 @@ impl World {
             return;
         };
         let death = live.death(power_cut);
+        self.http_orphan(live.links.waiting.keys().copied());
         drop(live);
         note!(self, "{} dies: {death:?}", self.name(node));
         let piece_bytes = self.rng.pick(&[1, 24, 512, 4_096]);

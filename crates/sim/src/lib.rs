@@ -14,6 +14,7 @@
 //! assert!(report.tally.hops > 0);
 //! ```
 
+mod change;
 mod check;
 mod edge;
 mod fault;
@@ -21,6 +22,7 @@ mod fault;
 #[allow(dead_code, reason = "the node asks it for more than a step needs")]
 #[path = "../../node/src/gate.rs"]
 mod gate;
+mod http;
 mod mutant;
 mod node;
 mod plan;

@@ -1,6 +1,6 @@
 //! One node: the real core, the real journal and the real effect gate, and what a shell keeps.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use rialto_connector::{Connector, Effects, Input, Now};
 use rialto_journal::{Journal, JournalError, Options, Replay, SimDisk};
@@ -8,7 +8,7 @@ use rialto_ledger::{Lsn, Record};
 use rialto_packet::Timestamp;
 
 use crate::{
-    check::{Death, Link, Moment, Witness},
+    check::{Death, Links, Moment, Witness},
     gate::Gate,
     mutant::Mutant,
     rng::Rng,
@@ -37,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) slow_until_ns: u64,
     pub(crate) stream_secret: [u8; 32],
     pub(crate) segment_bytes: u64,
+    /// An operator changed something that is not yet set back.
+    pub(crate) is_changed: bool,
 }
 
 /// A running node.
@@ -46,8 +48,8 @@ pub(crate) struct Live {
     pub(crate) gate: Gate,
     pub(crate) out: Effects,
     boot_ns: u64,
-    /// All sessions of this life, by their number.
-    pub(crate) links: BTreeMap<u32, Link>,
+    /// All of this life.
+    pub(crate) links: Links,
     pub(crate) inbox: Vec<Input>,
     pub(crate) has_turn: bool,
     pub(crate) timer_at_ns: Option<u64>,
@@ -124,7 +126,7 @@ impl Live {
             gate: Gate::default(),
             out: Effects::default(),
             boot_ns: now_ns,
-            links: BTreeMap::new(),
+            links: Links::default(),
             inbox: Vec::new(),
             has_turn: false,
             timer_at_ns: None,

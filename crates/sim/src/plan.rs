@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, rc::Rc};
 
 use rialto_connector::Settings;
-use rialto_ledger::{AccountId, AccountSettings, Limits, Rate, Relation};
+use rialto_ledger::{AccountId, AccountSettings, HttpLink, Limits, Relation, SealedSecret};
 use rialto_packet::money::Asset;
 
 use crate::{
@@ -28,8 +28,10 @@ const WINDOW_SHORT_MS: i64 = 200;
 const HOPS_MAX: usize = 8;
 /// Longest time a packet stays out. Milliseconds.
 pub(crate) const HOLD_MS_MAX: i64 = 30_000;
-/// One dollar in euros, as numerator and denominator.
-const RATE: (u128, u128) = (92, 100);
+/// Hundredths of a euro for a dollar, at first.
+const RATE_PERCENT: u64 = 92;
+/// How many links in a hundred carry ILP over HTTP instead of BTP.
+const HTTP_PERCENT: u64 = 25;
 /// What accounts are kept in.
 const ASSETS: [(&str, u8); 4] = [("USD", 9), ("USD", 6), ("EUR", 6), ("EUR", 4)];
 /// The account of a node that pays and is paid by STREAM.
@@ -59,8 +61,11 @@ pub(crate) enum Party {
 /// A scripted neighbour at the edge of the network.
 #[derive(Debug, Clone)]
 pub(crate) struct Edge {
+    pub(crate) name: Name,
     /// Its one neighbour.
     pub(crate) node: usize,
+    /// It is asked, and asks, by HTTP.
+    pub(crate) is_http: bool,
     pub(crate) address: String,
     /// Of its amounts.
     pub(crate) digits_max: u32,
@@ -79,6 +84,9 @@ pub(crate) struct AccountPlan {
     pub(crate) balance_min: i128,
     pub(crate) in_flight_count_max: u32,
     pub(crate) unsynced_max: u64,
+    pub(crate) is_paused: bool,
+    /// Who is asked by HTTP.
+    pub(crate) http: Option<Party>,
 }
 
 /// One node. Its address is `g.` and its name.
@@ -95,6 +103,8 @@ pub(crate) struct NodePlan {
     /// Cap over all accounts of an asset, the same number for each.
     pub(crate) unsynced_max: u64,
     pub(crate) window_ms: i64,
+    /// Hundredths of a euro for a dollar.
+    pub(crate) rate_percent: u64,
 }
 
 /// All that does not change during a run.
@@ -130,6 +140,7 @@ impl Network {
                 strict: rng.percent(25),
                 unsynced_max: rng.pick(&[10_000_000, 3_000_000_000, 1_000_000_000_000]),
                 window_ms,
+                rate_percent: RATE_PERCENT,
             });
         }
         for (a, b) in links {
@@ -141,7 +152,7 @@ impl Network {
         network.draw_edges(rng);
         for node in rng.some(topology.nodes, 2 + topology.nodes / 15) {
             let asset = rng.pick(&ASSETS);
-            let plan = AccountPlan::draw(rng, LOCAL.into(), Relation::Local, asset, None);
+            let plan = AccountPlan::draw(rng, LOCAL.into(), Relation::Local, asset);
             network.nodes[node].accounts.push(plan);
         }
         network.route(&next);
@@ -150,11 +161,16 @@ impl Network {
 
     /// Two nodes that are each other's peer.
     fn link(&mut self, rng: &mut Rng, asset: (&'static str, u8), client: usize, server: usize) {
+        let is_http = rng.percent(HTTP_PERCENT);
         for (node, other) in [(client, server), (server, client)] {
             let name = self.nodes[other].name.clone();
-            let address = self.nodes[other].address();
-            let plan = AccountPlan::draw(rng, name, Relation::Peer, asset, Some(address));
+            let mut plan = AccountPlan::draw(rng, name, Relation::Peer, asset);
+            plan.address = Some(self.nodes[other].address());
+            plan.http = is_http.then_some(Party::Node(other));
             self.nodes[node].accounts.push(plan);
+        }
+        if is_http {
+            return;
         }
         self.diallers.push(Dialler {
             client: Party::Node(client),
@@ -174,20 +190,26 @@ impl Network {
             let word = if is_honest { "honest" } else { "mallory" };
             let name: Name = format!("{word}{edge}").into();
             let asset = rng.pick(&ASSETS);
-            let plan = AccountPlan::draw(rng, name.clone(), Relation::Child, asset, None);
+            let is_http = rng.percent(HTTP_PERCENT);
+            let mut plan = AccountPlan::draw(rng, name.clone(), Relation::Child, asset);
+            plan.http = is_http.then_some(Party::Edge(edge));
             self.nodes[node].accounts.push(plan);
             self.edges.push(Edge {
+                name: name.clone(),
+                is_http,
                 node,
                 address: format!("{}.{name}", self.nodes[node].address()),
                 digits_max: u32::from(asset.1) + 1,
                 is_honest,
             });
-            self.diallers.push(Dialler {
-                client: Party::Edge(edge),
-                account: name.clone(),
-                server: node,
-                username: name,
-            });
+            if !is_http {
+                self.diallers.push(Dialler {
+                    client: Party::Edge(edge),
+                    account: name.clone(),
+                    server: node,
+                    username: name,
+                });
+            }
         }
     }
 
@@ -201,6 +223,13 @@ impl Network {
                     self.nodes[from].routes.push((prefix, via));
                 }
             }
+        }
+    }
+
+    pub(crate) fn name_of(&self, party: Party) -> Name {
+        match party {
+            Party::Node(node) => self.nodes[node].name.clone(),
+            Party::Edge(edge) => self.edges[edge].name.clone(),
         }
     }
 
@@ -246,13 +275,24 @@ impl NodePlan {
         id != AccountId::NODE && self.account(id).relation == Relation::Local
     }
 
-    /// What `amount` becomes between two accounts, by school arithmetic. `None`: more than 64 bits.
+    /// What `amount` becomes between two accounts at the present rate.
     pub(crate) fn converted(&self, from: AccountId, to: AccountId, amount: u64) -> Option<u64> {
+        self.converted_at(self.rate_percent, from, to, amount)
+    }
+
+    /// What it becomes at a rate, by school arithmetic. `None`: more than 64 bits.
+    pub(crate) fn converted_at(
+        &self,
+        rate_percent: u64,
+        from: AccountId,
+        to: AccountId,
+        amount: u64,
+    ) -> Option<u64> {
         let (from, to) = (self.account(from), self.account(to));
         let ten = |scale: u8| 10_u128.pow(scale.into());
         let (up, down) = match (from.code, to.code) {
-            ("USD", "EUR") => RATE,
-            ("EUR", "USD") => (RATE.1, RATE.0),
+            ("USD", "EUR") => (u128::from(rate_percent), 100),
+            ("EUR", "USD") => (100, u128::from(rate_percent)),
             _ => (1, 1),
         };
         // Same assets have no rate of their own; the spread is taken all the same.
@@ -287,19 +327,28 @@ impl AccountPlan {
         name: Name,
         relation: Relation,
         (code, scale): (&'static str, u8),
-        address: Option<String>,
     ) -> Self {
-        let unit = 10_u64.pow(scale.into());
-        Self {
+        let mut plan = Self {
             name,
             relation,
             code,
             scale,
-            address,
-            balance_min: -i128::from(unit * rng.pick(&[1, 10, 1_000])),
-            in_flight_count_max: rng.pick(&[5, 50, 1_000]),
-            unsynced_max: unit * rng.pick(&[1, 5, 100]),
-        }
+            address: None,
+            balance_min: 0,
+            in_flight_count_max: 0,
+            unsynced_max: 0,
+            is_paused: false,
+            http: None,
+        };
+        plan.draw_limits(rng);
+        plan
+    }
+
+    pub(crate) fn draw_limits(&mut self, rng: &mut Rng) {
+        let unit = 10_u64.pow(self.scale.into());
+        self.balance_min = -i128::from(unit * rng.pick(&[1, 10, 1_000]));
+        self.in_flight_count_max = rng.pick(&[5, 50, 1_000]);
+        self.unsynced_max = unit * rng.pick(&[1, 5, 100]);
     }
 
     pub(crate) fn asset(&self) -> Asset {
@@ -322,19 +371,13 @@ impl AccountPlan {
             },
             spread: None,
             incoming_tokens: Vec::new(),
-            http: None,
+            // What is in it is for sockets, which there are none of.
+            http: self.http.map(|_| HttpLink {
+                url: "http://peer.example".to_owned(),
+                token: SealedSecret(String::new()),
+            }),
             btp: None,
-            paused: false,
+            paused: self.is_paused,
         }
-    }
-}
-
-/// The rate that every node is told.
-pub(crate) fn rate() -> Rate {
-    Rate {
-        rate: "0.92".to_owned(),
-        spread: None,
-        valid_until_ms: None,
-        set_at_ms: None,
     }
 }

@@ -7,22 +7,24 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use rialto_btp::session::Event as SessionEvent;
+use rialto_btp::session::{Event as SessionEvent, Session};
 use rialto_connector::{
     Action, Connector, Durable, Effect, Effects, Input, LinkFailure, LinkId, Now, RequestId,
     command::{PaymentCreated, PaymentRequest},
 };
 use rialto_journal::{Faults, SimDisk};
-use rialto_ledger::Lsn;
+use rialto_ledger::{AccountId, Lsn};
 use rialto_packet::{ErrorCode, Prepare, RejectBuilder, Reply};
 use rialto_stream::{SenderConfig, Target};
 
 use crate::{
-    check::{Checked, Link, Seen, Tally, Witness},
-    edge::EdgeState,
+    change::Change,
+    check::{Checked, HopKey, Link, Links, Seen, Tally, Witness},
+    edge::{EdgeState, ReplyTo},
+    http::{Exchange, Outcome},
     mutant::Mutant,
     node::{Live, Node, wall},
-    plan::{self, LOCAL, Name, Network, Party},
+    plan::{LOCAL, Name, Network, Party},
     rng::Rng,
     topology::Topology,
     wire::{CLIENT, Connection, Heard, Message},
@@ -178,11 +180,18 @@ pub(crate) enum Event {
         edge: usize,
     },
     EdgeReply {
-        connection: u32,
-        end: usize,
-        request: u32,
+        to: ReplyTo,
         packet: Vec<u8>,
     },
+    HttpRequest {
+        exchange: u32,
+        packet: Vec<u8>,
+    },
+    HttpOutcome {
+        exchange: u32,
+        outcome: Outcome,
+    },
+    Change,
     Pay,
     Heal,
     Stop,
@@ -199,6 +208,7 @@ type Command = dyn FnOnce(&mut Connector, Now, &mut Effects);
 pub(crate) enum Work {
     Input(Input),
     Command(Box<Command>),
+    Change(Change),
 }
 
 /// One compact line per event.
@@ -221,6 +231,8 @@ pub(crate) struct World {
     pub(crate) edges: Vec<EdgeState>,
     pub(crate) connections: BTreeMap<u32, Connection>,
     last_connection: u32,
+    /// All requests by HTTP.
+    pub(crate) exchanges: Vec<Exchange>,
     pub(crate) witness: Witness,
     trace: Trace,
     pub(crate) weather: crate::fault::Weather,
@@ -249,6 +261,7 @@ impl World {
             slow_until_ns: 0,
             stream_secret: rng.bytes(),
             segment_bytes: rng.pick(&[4_096, 65_536, 64 << 20]),
+            is_changed: false,
         };
         let nodes = network.nodes.iter().map(|_| node(&mut rng)).collect();
         let weather = crate::fault::Weather::draw(&mut rng);
@@ -268,6 +281,7 @@ impl World {
             edges: network.edges.iter().map(|_| EdgeState::default()).collect(),
             connections: BTreeMap::new(),
             last_connection: 0,
+            exchanges: Vec::new(),
             witness: Witness::new(&network.nodes),
             network,
             trace,
@@ -320,10 +334,17 @@ impl World {
             self.plan_in(MS, Event::Dial { dialler });
         }
         for edge in 0..self.edges.len() {
+            if self.network.edges[edge].is_http {
+                self.last_connection += 1;
+                self.edges[edge].connection = Some(self.last_connection);
+            }
             self.plan_in(100 * MS, Event::EdgeSend { edge });
         }
         self.plan_in(200 * MS, Event::Pay);
         self.plan_in(300 * MS, Event::Fault);
+        if self.weather.changes {
+            self.plan_in(400 * MS, Event::Change);
+        }
         self.plan_in(self.weather.load_ns, Event::Heal);
         while !self.is_over {
             let ((at_ns, _), event) = self.queue.pop_first().ok_or("nothing happens any more")?;
@@ -367,15 +388,16 @@ impl World {
             Event::Restart { node } => self.open(node),
             Event::Fault => self.fault(),
             Event::EdgeSend { edge } => self.edge_send(edge),
-            Event::EdgeReply {
-                connection,
-                end,
-                request,
-                packet,
-            } => {
-                self.edge_reply(connection, end, request, &packet);
+            Event::EdgeReply { to, packet } => {
+                self.edge_reply(to, &packet);
                 Ok(())
             }
+            Event::HttpRequest { exchange, packet } => {
+                self.http_request(exchange, &packet);
+                Ok(())
+            }
+            Event::HttpOutcome { exchange, outcome } => self.http_outcome(exchange, outcome),
+            Event::Change => self.change(),
             Event::Pay => self.pay(),
             Event::Heal => self.heal(),
             Event::Stop => self.stop(),
@@ -438,12 +460,17 @@ impl World {
         self.send(connection, CLIENT, Message::Frame(hello));
     }
 
-    pub(crate) fn send(&mut self, connection: u32, from: usize, message: Message) {
-        let delay_ns = match self.rng.below(1_000) {
+    /// How long a message is on its way.
+    pub(crate) fn latency_ns(&mut self) -> u64 {
+        match self.rng.below(1_000) {
             0..2 if self.weather.is_slow && !self.is_healed => self.rng.between(1_000, 40_000) * MS,
             2..20 if self.weather.is_slow && !self.is_healed => self.rng.between(100, 3_000) * MS,
             _ => self.rng.between(200, 20_000) * 1_000,
-        };
+        }
+    }
+
+    pub(crate) fn send(&mut self, connection: u32, from: usize, message: Message) {
+        let delay_ns = self.latency_ns();
         let now_ns = self.now_ns;
         let Some(of) = self.connections.get_mut(&connection) else {
             return;
@@ -537,7 +564,14 @@ impl World {
                         packet: BytesMut::from(&packet[..]),
                     })
                 }
-                Party::Edge(edge) => self.edge_prepare(edge, connection, to, request, &packet),
+                Party::Edge(edge) => {
+                    let to = ReplyTo::Session {
+                        connection,
+                        end: to,
+                        request,
+                    };
+                    self.edge_prepare(edge, to, &packet);
+                }
             },
             Heard::Reply(request, packet) => match party {
                 Party::Node(node) => self.hear(node, connection, to, |link, _| Input::Reply {
@@ -568,8 +602,8 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn key(connection: u32, end: usize, request: u64) -> crate::check::HopKey {
-        crate::check::HopKey {
+    pub(crate) fn key(connection: u32, end: usize, request: u64) -> HopKey {
+        HopKey {
             connection,
             end,
             request,
@@ -588,14 +622,14 @@ impl World {
         node: usize,
         connection: u32,
         end: usize,
-        input: impl FnOnce(LinkId, rialto_ledger::AccountId) -> Input,
+        input: impl FnOnce(LinkId, AccountId) -> Input,
     ) {
         let Some(serial) = self.connection(connection).ends[end].serial else {
             return;
         };
         let live = self.nodes[node].live.as_deref();
         let Some(account) = live
-            .and_then(|live| live.links.get(&serial))
+            .and_then(|live| live.links.sessions.get(&serial))
             .map(|link| link.account)
         else {
             return;
@@ -604,7 +638,7 @@ impl World {
     }
 
     /// Puts an input into the inbox of a node, which looks into it soon.
-    fn push(&mut self, node: usize, input: Input) {
+    pub(crate) fn push(&mut self, node: usize, input: Input) {
         let delay_ns = self.rng.below(300_000);
         let life = self.nodes[node].life;
         let Some(live) = self.nodes[node].live.as_deref_mut() else {
@@ -617,19 +651,13 @@ impl World {
         }
     }
 
-    fn establish(
-        &mut self,
-        node: usize,
-        account: rialto_ledger::AccountId,
-        connection: u32,
-        end: usize,
-    ) {
+    fn establish(&mut self, node: usize, account: AccountId, connection: u32, end: usize) {
         let other = self.connection(connection).ends[1 - end].party;
         let Some(live) = self.nodes[node].live.as_deref_mut() else {
             return;
         };
-        let serial = u32::try_from(live.links.len()).expect("few connections") + 1;
-        live.links.insert(
+        let serial = u32::try_from(live.links.sessions.len()).expect("few connections") + 1;
+        live.links.sessions.insert(
             serial,
             Link {
                 connection,
@@ -724,7 +752,7 @@ impl World {
         let settings = plan.settings(mutant);
         let core = Connector::new(settings, node.stream_secret, self.rng.fork());
         let node = &self.nodes[index];
-        let (live, last) = Live::open(
+        let (mut live, last) = Live::open(
             node,
             self.now_ns,
             core,
@@ -739,6 +767,22 @@ impl World {
         if let Some(death) = node.death.take() {
             self.witness
                 .recovered(index, death, last, live.core.ledger())?;
+        }
+        for (number, account) in plan.accounts.iter().enumerate() {
+            let Some(other) = account.http else { continue };
+            // A connection that stands for this life's requests.
+            self.last_connection += 1;
+            let connection = self.last_connection;
+            let account = AccountId(u32::try_from(number + 1).expect("few accounts"));
+            live.links.http.insert(
+                account,
+                Link {
+                    connection,
+                    end: CLIENT,
+                    account,
+                    other,
+                },
+            );
         }
         self.nodes[index].live = Some(Box::new(live));
         self.step(
@@ -756,8 +800,7 @@ impl World {
                     core.route_put(prefix, account, out)
                         .expect("the plan is good");
                 }
-                core.rate_put("USD", "EUR", plan::rate(), out)
-                    .expect("the plan is good");
+                Change::Rate(plan.rate_percent).apply(core, mutant, out);
             };
             self.step(index, vec![Work::Command(Box::new(set_up))])?;
         }
@@ -801,6 +844,7 @@ impl World {
                     }
                 }
                 Work::Command(command) => command(&mut live.core, now, &mut live.out),
+                Work::Change(change) => change.apply(&mut live.core, mutant, &mut live.out),
             }
             let records: Vec<Vec<u8>> = live.out.records().map(<[u8]>::to_vec).collect();
             for record in &records {
@@ -968,65 +1012,109 @@ impl World {
 
     /// Does what the core wants.
     fn perform(&mut self, node: usize, action: Action) -> Checked {
-        let (link, request) = match &action {
-            Action::Forward { link, request, .. } | Action::Answer { link, request, .. } => {
-                (*link, request.0)
-            }
-            Action::Disconnect { link } => (*link, 0),
-            Action::Report(_) => return Ok(()),
-        };
-        let LinkId::Session { serial, .. } = link else {
-            return complain_link(link);
-        };
-        let live = self.nodes[node].live.as_deref();
-        let to = live.and_then(|live| live.links.get(&serial)).copied();
-        let Some(to) = to else {
-            return complain_link(link);
-        };
-        let Link {
-            connection, end, ..
-        } = to;
-        let request_id =
-            u32::try_from(request).map_err(|_| format!("request {request} does not fit BTP"))?;
-        let session = self.connections.get(&connection).map(|of| &of.ends[end]);
-        let session = session.filter(|end| end.is_open).map(|end| &end.session);
-        let mut frame = Vec::new();
         match action {
-            Action::Forward { packet, .. } => {
-                let sent =
-                    session.map(|session| session.send_prepare(request_id, &packet, &mut frame));
-                if sent.is_none_or(|sent| sent.is_err()) {
-                    let (request, failure) = (RequestId(request), LinkFailure::Closed);
-                    self.push(
-                        node,
-                        Input::Failed {
-                            link,
-                            request,
-                            failure,
-                        },
-                    );
-                    return Ok(());
-                }
-            }
-            Action::Answer { packet, .. } => {
+            Action::Forward {
+                link,
+                request,
+                packet,
+                ..
+            } => self.forward(node, link, request, &packet),
+            Action::Answer {
+                link,
+                request,
+                packet,
+                paid,
+            } => {
                 let packet = mutate_answer(packet, self.options.mutant);
-                let sent =
-                    session.map(|session| session.send_reply(request_id, &packet, &mut frame));
-                if sent.is_none_or(|sent| sent.is_err()) {
+                let Some((key, has_left)) = self.answer(node, link, request, &packet) else {
+                    return complain_link(link);
+                };
+                if !has_left {
+                    // As the links do, when they find nobody to send a Fulfill to.
+                    paid.into_iter()
+                        .for_each(|paid| self.push(node, Input::Undelivered(paid)));
                     return Ok(());
                 }
                 for _ in 0..=u32::from(self.is_mutant(Mutant::AnsweredTwice)) {
-                    self.witness
-                        .released(self.now_ns, to.got(request), &packet)?;
+                    self.witness.released(self.now_ns, key, &packet)?;
                 }
+                Ok(())
             }
-            Action::Disconnect { .. } | Action::Report(_) => {
-                self.close(connection, end);
-                return Ok(());
+            Action::Disconnect { link } => {
+                let Some(to) = self.asking(node, link) else {
+                    return complain_link(link);
+                };
+                self.close(to.connection, to.end);
+                Ok(())
             }
+            Action::Report(_) => Ok(()),
         }
-        self.send(connection, end, Message::Frame(frame));
+    }
+
+    fn asking(&self, node: usize, link: LinkId) -> Option<Link> {
+        self.nodes[node].live.as_deref()?.links.asking(link)
+    }
+
+    fn forward(&mut self, node: usize, link: LinkId, request: RequestId, packet: &[u8]) -> Checked {
+        let Some(to) = self.asking(node, link) else {
+            return complain_link(link);
+        };
+        if let LinkId::Http(account) = link {
+            let key = to.asked(request.0);
+            self.http_ask(Party::Node(node), account, to.other, key, packet);
+            return Ok(());
+        }
+        let request_id = u32::try_from(request.0)
+            .map_err(|_| format!("request {} does not fit BTP", request.0))?;
+        let mut frame = Vec::new();
+        let session = self.session(to);
+        let sent = session.map(|session| session.send_prepare(request_id, packet, &mut frame));
+        if sent.is_none_or(|sent| sent.is_err()) {
+            let failure = LinkFailure::Closed;
+            self.push(
+                node,
+                Input::Failed {
+                    link,
+                    request,
+                    failure,
+                },
+            );
+            return Ok(());
+        }
+        self.send(to.connection, to.end, Message::Frame(frame));
         Ok(())
+    }
+
+    /// Says which request was answered, and whether somebody was there to send it to. `None`: there
+    /// never was such a request.
+    fn answer(
+        &mut self,
+        node: usize,
+        link: LinkId,
+        request: RequestId,
+        packet: &[u8],
+    ) -> Option<(HopKey, bool)> {
+        let links = &self.nodes[node].live.as_deref()?.links;
+        let key = links.got(link, request)?;
+        let Some(to) = links.asking(link) else {
+            self.http_answer(u32::try_from(request.0).ok()?, packet);
+            return Some((key, true));
+        };
+        let mut frame = Vec::new();
+        let request = u32::try_from(request.0).ok()?;
+        let session = self.session(to);
+        let sent = session.map(|session| session.send_reply(request, packet, &mut frame));
+        let has_left = sent.is_some_and(|sent| sent.is_ok());
+        if has_left {
+            self.send(to.connection, to.end, Message::Frame(frame));
+        }
+        Some((key, has_left))
+    }
+
+    /// The node's end of a connection that is open.
+    fn session(&self, link: Link) -> Option<&Session> {
+        let end = &self.connections.get(&link.connection)?.ends[link.end];
+        end.is_open.then_some(&end.session)
     }
 
     /// The death that the fuse is for.
@@ -1053,7 +1141,7 @@ impl World {
             }
             Seen::Failed { key } => format!("failed {}#{}", key.connection, key.request),
             Seen::Timeout => "timeout".to_owned(),
-            Seen::Other => "other".to_owned(),
+            Seen::Change(_) | Seen::Other => "other".to_owned(),
         };
         let mut does = String::new();
         for effect in effects {
@@ -1167,6 +1255,7 @@ impl World {
                 }
             };
             self.step(node, vec![Work::Command(Box::new(stop))])?;
+            self.change_back(node)?;
         }
         Ok(())
     }
@@ -1223,13 +1312,11 @@ fn complain_link(link: LinkId) -> Checked {
     Err(format!("an action for {link:?}, which does not exist"))
 }
 
-fn seen(work: &Work, links: &BTreeMap<u32, Link>) -> Seen {
-    let find = |link: &LinkId| match link {
-        LinkId::Session { serial, .. } => links.get(serial).copied(),
-        LinkId::Local | LinkId::Http(_) | LinkId::Waiting { .. } => None,
-    };
-    let Work::Input(input) = work else {
-        return Seen::Other;
+fn seen(work: &Work, links: &Links) -> Seen {
+    let input = match work {
+        Work::Input(input) => input,
+        Work::Command(_) => return Seen::Other,
+        Work::Change(change) => return Seen::Change(change.clone()),
     };
     let seen = match input {
         Input::Prepare {
@@ -1237,20 +1324,20 @@ fn seen(work: &Work, links: &BTreeMap<u32, Link>) -> Seen {
             request,
             packet,
             ..
-        } => find(link).map(|link| Seen::Prepare {
-            key: link.got(request.0),
+        } => links.got(*link, *request).map(|key| Seen::Prepare {
+            key,
             packet: packet.to_vec(),
         }),
         Input::Reply {
             link,
             request,
             packet,
-        } => find(link).map(|link| Seen::Reply {
+        } => links.asking(*link).map(|link| Seen::Reply {
             link,
             key: link.asked(request.0),
             packet: packet.to_vec(),
         }),
-        Input::Failed { link, request, .. } => find(link).map(|link| Seen::Failed {
+        Input::Failed { link, request, .. } => links.asking(*link).map(|link| Seen::Failed {
             key: link.asked(request.0),
         }),
         Input::Timeout => Some(Seen::Timeout),
