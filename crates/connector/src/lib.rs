@@ -256,6 +256,12 @@ impl Connector {
         &self.ledger
     }
 
+    /// Puts a fault into the books on purpose.
+    #[cfg(feature = "mutants")]
+    pub fn set_mutant(&mut self, mutant: rialto_ledger::LedgerMutant) {
+        self.ledger.mutant = Some(mutant);
+    }
+
     /// What was counted since the start.
     pub fn stats(&self) -> &Stats {
         &self.stats

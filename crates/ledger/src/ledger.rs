@@ -156,6 +156,16 @@ struct Position {
     unsynced_max: Option<u64>,
 }
 
+/// A fault of the books, put in on purpose (docs/design/simulation.md). Builds for users have none.
+#[cfg(feature = "mutants")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LedgerMutant {
+    /// A hold that ends without payment gives its amount back twice.
+    ReleasedTwice,
+    /// The caps on value at risk do not count what is in flight.
+    InFlightUncounted,
+}
+
 /// All accounts, routes, rates and payments of a node.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -175,6 +185,9 @@ pub struct Ledger {
     unsynced_max: BTreeMap<Asset, u64>,
     /// Commits not yet known to be on disk, oldest first. At most what was written within one sync.
     unsynced: VecDeque<(Lsn, AccountId, u64)>,
+    /// A fault put in on purpose.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<LedgerMutant>,
 }
 
 impl Ledger {
@@ -293,7 +306,9 @@ impl Ledger {
         to: AccountId,
         amount_out: u64,
     ) -> Result<Hold, Limit> {
-        let account = self.account_mut(from);
+        let account = self
+            .account(from)
+            .expect("the caller holds an account that exists");
         let (amount, position) = (u128::from(amount_in), account.position);
         let (limits, exposure) = (&account.settings.limits, &account.exposure);
         if limits
@@ -310,11 +325,11 @@ impl Ledger {
             if i128::from(amount_in) > account.available() {
                 return Err(Limit::Credit);
             }
-            if above(limits.unsynced_amount_max, exposure.total() + amount) {
+            if above(limits.unsynced_amount_max, self.at_risk(exposure) + amount) {
                 return Err(Limit::Unsynced);
             }
             let node = &self.positions[position];
-            if above(node.unsynced_max, node.exposure.total() + amount) {
+            if above(node.unsynced_max, self.at_risk(&node.exposure) + amount) {
                 return Err(Limit::Unsynced);
             }
         }
@@ -333,9 +348,25 @@ impl Ledger {
         }))
     }
 
+    /// What a power cut would cost if everything in flight were fulfilled right now.
+    fn at_risk(&self, exposure: &Exposure) -> u128 {
+        #[cfg(feature = "mutants")]
+        if self.mutant == Some(LedgerMutant::InFlightUncounted) {
+            return exposure.unsynced;
+        }
+        exposure.total()
+    }
+
     /// Undoes exactly what [`Self::hold`] did.
     pub fn release(&mut self, hold: Hold) {
         self.end_hold(&hold.0);
+        #[cfg(feature = "mutants")]
+        if self.mutant == Some(LedgerMutant::ReleasedTwice) {
+            let amount = u128::from(hold.0.amount_in);
+            self.each_exposure(hold.0.from, |exposure| {
+                exposure.in_flight = exposure.in_flight.saturating_sub(amount);
+            });
+        }
         self.give_back(hold.0.from, hold.0.amount_in);
     }
 

@@ -23,6 +23,8 @@ pub mod text;
 
 pub use bucket::Bucket;
 pub use invite::{INVITES_MAX, Invite, InviteUse};
+#[cfg(feature = "mutants")]
+pub use ledger::LedgerMutant;
 pub use ledger::{Account, Exposure, Hold, Ledger, LedgerError, Limit, PAYMENTS_MAX};
 pub use record::{Commit, Payment, PaymentEnd, PaymentProgress, Record, RecordError};
 pub use settings::{

@@ -234,8 +234,12 @@ pub(crate) struct Death {
 /// What the run came to; sums over the whole network.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Tally {
-    /// Packets on connections.
+    /// Packets between neighbours.
     pub hops: u64,
+    /// Of those, requests by HTTP that came twice.
+    pub copies: u64,
+    /// Commands of operators under load.
+    pub changes: u64,
     /// Commits booked.
     pub commits: u64,
     /// Crashes that left what was written.
@@ -256,6 +260,8 @@ impl Tally {
     /// Adds what another run came to.
     pub fn add(&mut self, other: &Self) {
         self.hops += other.hops;
+        self.copies += other.copies;
+        self.changes += other.changes;
         self.commits += other.commits;
         self.kills += other.kills;
         self.power_cuts += other.power_cuts;
@@ -561,6 +567,7 @@ impl Witness {
             };
             let change = change.take();
             if let Some(change) = &change {
+                self.tally.changes += 1;
                 books.change(at.now_ns, change);
             }
             books.history.push(Entry {
@@ -815,6 +822,7 @@ impl Witness {
     pub(crate) fn copied(&mut self, key: HopKey, copy: HopKey) {
         let hop = self.hops.get_mut(&key).expect("it was just sent");
         hop.copies.push(copy);
+        self.tally.copies += 1;
         let hop = Hop {
             copies: Vec::new(),
             is_copy: true,

@@ -112,15 +112,14 @@ fn mutants() -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for mutant in Mutant::ALL {
         match catch(*mutant) {
-            Some(failure) => println!(
-                "{:<26} caught by seed {}: {}",
-                mutant.word(),
-                failure.seed,
-                failure.message
-            ),
+            Some(failure) => {
+                // What was noticed is enough; the packet at which it was is in the trace.
+                let noticed: String = failure.message.chars().take(72).collect();
+                println!("{:<24} {:>4} seeds: {noticed}", mutant.word(), failure.seed);
+            }
             None => {
                 println!(
-                    "{:<26} NOT caught by {MUTANT_SEEDS_MAX} seeds",
+                    "{:<24} NOT caught within {MUTANT_SEEDS_MAX} seeds",
                     mutant.word()
                 );
                 code = ExitCode::FAILURE;

@@ -1,7 +1,9 @@
 //! Faults of the node's own, put in on purpose: the checkers must catch each of them.
 //!
-//! They are made where the simulator touches the node (its shell, its clock, what goes in and comes
-//! out), so the code that ships has no switch for them.
+//! Most are made where the simulator touches the node (its shell, its clock, what goes in and comes
+//! out). Two are in the books, behind a feature that no build of the node has.
+
+use rialto_ledger::LedgerMutant;
 
 macro_rules! mutants {
     ($($(#[doc = $doc:literal])* $name:ident = $word:literal,)*) => {
@@ -52,14 +54,46 @@ mutants! {
     FulfillTurnedReject = "fulfill-turned-reject",
     /// A packet is answered twice.
     AnsweredTwice = "answered-twice",
+    /// A hold that ends without payment gives its amount back twice.
+    HoldReleasedTwice = "hold-released-twice",
     /// Timeouts do not reach the core.
     HoldLeaked = "hold-leaked",
     /// A packet keeps its expiry.
-    ExpiryKept = "expiry-kept",
+    ExpiryKept = "expiry-not-shortened",
     /// The next hop gets one unit more.
     RoundedUp = "rounded-up",
     /// Accounts may owe one unit more than the operator said.
     LimitOffByOne = "limit-off-by-one",
+    /// The caps do not count what is in flight.
+    InFlightUncounted = "in-flight-uncounted",
     /// No cap on what is in flight or unsynced.
     CapLifted = "cap-lifted",
+}
+
+impl Mutant {
+    /// One that is made in the books themselves.
+    pub(crate) fn of_ledger(self) -> Option<LedgerMutant> {
+        match self {
+            Self::HoldReleasedTwice => Some(LedgerMutant::ReleasedTwice),
+            Self::InFlightUncounted => Some(LedgerMutant::InFlightUncounted),
+            Self::GateDropped
+            | Self::WriteAfterSend
+            | Self::WrittenCountsAsSynced
+            | Self::TornRecordAccepted
+            | Self::CommitReplayedTwice
+            | Self::CommitForgotten
+            | Self::LateFulfillPaid
+            | Self::ClockStepRevives
+            | Self::RequestIdReused
+            | Self::PreimageUnchecked
+            | Self::RejectCreatesCredit
+            | Self::FulfillTurnedReject
+            | Self::AnsweredTwice
+            | Self::HoldLeaked
+            | Self::ExpiryKept
+            | Self::RoundedUp
+            | Self::LimitOffByOne
+            | Self::CapLifted => None,
+        }
+    }
 }

@@ -750,7 +750,10 @@ impl World {
         let node = &mut self.nodes[index];
         node.life += 1;
         let settings = plan.settings(mutant);
-        let core = Connector::new(settings, node.stream_secret, self.rng.fork());
+        let mut core = Connector::new(settings, node.stream_secret, self.rng.fork());
+        if let Some(mutant) = mutant.and_then(Mutant::of_ledger) {
+            core.set_mutant(mutant);
+        }
         let node = &self.nodes[index];
         let (mut live, last) = Live::open(
             node,

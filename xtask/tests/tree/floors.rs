@@ -181,6 +181,34 @@ fn dependencies_point_down_and_the_core_is_pure() {
     );
 }
 
+/// Faults that are put in on purpose must not reach a node: the simulator asks for them, alone.
+#[test]
+fn the_node_is_built_without_mutants() {
+    let features = |package: &str| {
+        let arguments = [
+            "tree",
+            "--locked",
+            "--package",
+            package,
+            "--edges",
+            "normal",
+        ];
+        let output = Command::new(env!("CARGO"))
+            .args(arguments)
+            .args(["--prefix", "none", "--format", "{p} [{f}]"])
+            .current_dir(root())
+            .output()
+            .expect("cargo starts");
+        let lines = String::from_utf8(output.stdout).expect("cargo prints text");
+        assert!(lines.contains("rialto-ledger"), "{package} has books");
+        lines
+    };
+    assert!(features("rialto-sim").contains("mutants"));
+    for line in features("rialto").lines() {
+        assert!(!line.contains("mutants"), "{line}");
+    }
+}
+
 #[test]
 fn a_forbidden_edge_is_named() {
     let edges = [
