@@ -8,8 +8,14 @@ use axum::{
     http::{StatusCode, Uri},
 };
 use rialto_btp::BtpUri;
-use rialto_connector::{AccountStats, Connector, Reason};
-use rialto_ledger::{AccountSettings, BtpLink, HttpLink, IncomingToken, Relation, TokenHash};
+use rialto_connector::{
+    AccountStats, Connector, Reason,
+    jwt::{Signer, Verifier},
+};
+use rialto_ledger::{
+    AccountSettings, BtpLink, HttpLink, IncomingJwt, IncomingToken, JwtClaims, OutgoingJwt,
+    Relation, TokenHash,
+};
 use rialto_packet::{Address, money::Asset};
 use serde_json::Value;
 
@@ -30,6 +36,16 @@ use crate::{
 /// Bytes of a token that a peer presents or that is presented to one.
 const TOKEN_BYTES_MIN: usize = 16;
 const TOKEN_BYTES_MAX: usize = 512;
+
+/// Bytes of a key in PEM or base64.
+const KEY_BYTES_MAX: usize = 4_096;
+
+/// How long a token is good for that this node makes. Seconds.
+const JWT_LIFETIME_S_MIN: u32 = 30;
+const JWT_LIFETIME_S_MAX: u32 = 300;
+
+/// Bytes of a claim.
+const CLAIM_BYTES_MAX: usize = 256;
 
 /// Longest URL of a peer, in bytes.
 const URL_BYTES_MAX: usize = 2_048;
@@ -234,19 +250,22 @@ pub(crate) async fn create_token(
     extract::Path(name): extract::Path,
     extract::Json(request): extract::Json<TokenCreate>,
 ) -> Result<(StatusCode, Json<TokenCreated>), Problem> {
-    let generated = request
-        .token
-        .is_none()
+    let generated = (request.token.is_none() && request.jwt.is_none())
         .then(|| generate_token("peer", api.node.0.random()));
     let text = request.token.as_ref().or(generated.as_ref());
-    let hash = check_token("token", text.map_or("", |text| text))?;
-    let grace_ms = 1_000 * i64::from(request.grace_seconds);
+    let text = text.map_or("", |text| text);
+    let new = match request.jwt {
+        Some(jwt) => verifier(jwt, text, &api.node)?,
+        None => unlimited(check_token("token", text)?),
+    };
+    let hash = new.hash;
+    let grace_ms = (!request.keep_others).then_some(1_000 * i64::from(request.grace_seconds));
     let rotated = api.node.execute(move |connector, now, out| {
         let mut settings = find(connector, &name)?.settings.clone();
         if settings.relation == Relation::Local {
             return Err(no_tokens("token"));
         }
-        rotate(&mut settings, hash, now.wall.unix_ms(), grace_ms);
+        rotate(&mut settings, new, now.wall.unix_ms(), grace_ms);
         connector.account_update(settings, out)?;
         Ok(())
     });
@@ -258,21 +277,133 @@ pub(crate) async fn create_token(
     Ok((StatusCode::CREATED, Json(created)))
 }
 
-/// Ends the present tokens after the grace and puts the new one last.
-fn rotate(settings: &mut AccountSettings, new: TokenHash, now_ms: i64, grace_ms: i64) {
-    let end_ms = now_ms.saturating_add(grace_ms);
+/// Removes an incoming token from an account. BTP sessions of the account end.
+#[utoipa::path(
+    delete,
+    path = "/v1/accounts/{name}/tokens/{id}",
+    operation_id = "delete_account_token",
+    tag = "accounts",
+    security(("bearer" = ["write"])),
+    params(
+        ("name" = String, Path, description = "Name of the account"),
+        ("id" = String, Path, description = "Of the token, as the account shows it"),
+    ),
+    responses(
+        (status = 204, description = "It opens nothing any more"),
+        (status = "default", description = "What went wrong", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn delete_token(
+    _: Allowed<ToWrite>,
+    State(api): State<Api>,
+    extract::Paths((name, id)): extract::Paths<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    let deleted = api.node.execute(move |connector, _, out| {
+        let mut settings = find(connector, &name)?.settings.clone();
+        let before = settings.incoming_tokens.len();
+        settings
+            .incoming_tokens
+            .retain(|token| token_id(token.hash) != id);
+        if settings.incoming_tokens.len() == before {
+            return Err(Problem::not_found("token", &id));
+        }
+        connector.account_update(settings, out)?;
+        Ok(())
+    });
+    deleted.await??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Puts the new token last, and ends the present ones after the grace, if there is one.
+fn rotate(settings: &mut AccountSettings, new: IncomingToken, now_ms: i64, grace_ms: Option<i64>) {
     let tokens = &mut settings.incoming_tokens;
-    for token in tokens.iter_mut() {
-        token.expires_at_ms = Some(token.expires_at_ms.map_or(end_ms, |at| at.min(end_ms)));
+    if let Some(grace_ms) = grace_ms {
+        let end_ms = now_ms.saturating_add(grace_ms);
+        for token in tokens.iter_mut() {
+            token.expires_at_ms = Some(token.expires_at_ms.map_or(end_ms, |at| at.min(end_ms)));
+        }
     }
-    tokens.retain(|token| token.hash != new && token.expires_at_ms.is_none_or(|at| at > now_ms));
-    tokens.push(unlimited(new));
+    let is_over = |token: &IncomingToken| token.expires_at_ms.is_some_and(|at| at <= now_ms);
+    tokens.retain(|token| token.hash != new.hash && !is_over(token));
+    tokens.push(new);
+}
+
+/// A key that verifies tokens. Its own hash names it.
+fn verifier(jwt: shapes::Jwt, key: &str, node: &Handle) -> Result<IncomingToken, Problem> {
+    if jwt.lifetime_seconds.is_some() {
+        let detail = "is for whoever makes tokens to choose";
+        return Err(Problem::invalid("jwt.lifetime_seconds", detail));
+    }
+    let (algorithm, claims) = (jwt.algorithm.into(), claims("jwt", jwt)?);
+    check_key("token", key)?;
+    Verifier::new(algorithm, key, claims.clone())
+        .map_err(|error| Problem::invalid("token", error.to_string()))?;
+    let jwt = IncomingJwt {
+        algorithm,
+        key: node.0.seal(key),
+        claims,
+    };
+    Ok(IncomingToken {
+        jwt: Some(Box::new(jwt)),
+        ..unlimited(hash(key))
+    })
+}
+
+/// How tokens are made, and the key that signs them.
+fn outgoing_jwt(jwt: shapes::Jwt, key: Option<&str>) -> Result<OutgoingJwt, Problem> {
+    let algorithm = jwt.algorithm.into();
+    let lifetime_s = jwt.lifetime_seconds.unwrap_or(JWT_LIFETIME_S_MAX);
+    if !(JWT_LIFETIME_S_MIN..=JWT_LIFETIME_S_MAX).contains(&lifetime_s) {
+        let detail = format!("must be {JWT_LIFETIME_S_MIN} to {JWT_LIFETIME_S_MAX}");
+        return Err(Problem::invalid("http.jwt.lifetime_seconds", detail));
+    }
+    if let Some(key) = key {
+        check_key("http.token", key)?;
+        Signer::new(algorithm, key)
+            .map_err(|error| Problem::invalid("http.token", error.to_string()))?;
+    }
+    Ok(OutgoingJwt {
+        algorithm,
+        claims: claims("http.jwt", jwt)?,
+        lifetime_s,
+    })
+}
+
+fn check_key(field: &str, key: &str) -> Result<(), Problem> {
+    match key.len() {
+        0 => Err(missing(field)),
+        1..=KEY_BYTES_MAX => Ok(()),
+        _ => Err(Problem::invalid(
+            field,
+            format!("is longer than {KEY_BYTES_MAX} bytes"),
+        )),
+    }
+}
+
+fn claims(field: &str, jwt: shapes::Jwt) -> Result<JwtClaims, Problem> {
+    let claims = [
+        Some(&jwt.subject),
+        jwt.issuer.as_ref(),
+        jwt.audience.as_ref(),
+    ];
+    for claim in claims.into_iter().flatten() {
+        if claim.is_empty() || claim.len() > CLAIM_BYTES_MAX {
+            let detail = format!("subject, issuer and audience have 1 to {CLAIM_BYTES_MAX} bytes");
+            return Err(Problem::invalid(field, detail));
+        }
+    }
+    Ok(JwtClaims {
+        subject: jwt.subject,
+        issuer: jwt.issuer,
+        audience: jwt.audience,
+    })
 }
 
 /// A token without an end.
 pub(crate) fn unlimited(hash: TokenHash) -> IncomingToken {
     IncomingToken {
         hash,
+        jwt: None,
         expires_at_ms: None,
     }
 }
@@ -422,18 +553,29 @@ pub(crate) fn http_link(
     if link.url.contains('#') {
         return invalid("must not have a fragment");
     }
+    let jwt = link.jwt.map(|jwt| outgoing_jwt(jwt, link.token.as_deref()));
+    let jwt = jwt.transpose()?;
+    let algorithm = |jwt: &OutgoingJwt| jwt.algorithm;
     let token = match (link.token, present) {
         (Some(token), _) => {
-            check_outgoing("http.token", &token)?;
+            if jwt.is_none() {
+                check_outgoing("http.token", &token)?;
+            }
             node.0.seal(&token)
         }
-        // Never to another URL: a secret goes only to whom it was given for.
-        (None, Some(present)) if present.url == link.url => present.token.clone(),
+        // Never to another URL: a secret goes only to whom it was given for. Nor is a key a token.
+        (None, Some(present))
+            if present.url == link.url
+                && present.jwt.as_ref().map(algorithm) == jwt.as_ref().map(algorithm) =>
+        {
+            present.token.clone()
+        }
         (None, _) => return Err(missing("http.token")),
     };
     Ok(HttpLink {
         url: link.url,
         token,
+        jwt,
     })
 }
 
@@ -488,6 +630,20 @@ fn shape_http(link: &HttpLink) -> shapes::HttpLink {
     shapes::HttpLink {
         url: link.url.clone(),
         token: None,
+        jwt: link.jwt.as_ref().map(|jwt| shapes::Jwt {
+            lifetime_seconds: Some(jwt.lifetime_s),
+            ..shape_jwt(jwt.algorithm, &jwt.claims)
+        }),
+    }
+}
+
+fn shape_jwt(algorithm: rialto_ledger::JwtAlgorithm, claims: &JwtClaims) -> shapes::Jwt {
+    shapes::Jwt {
+        algorithm: algorithm.into(),
+        subject: claims.subject.clone(),
+        issuer: claims.issuer.clone(),
+        audience: claims.audience.clone(),
+        lifetime_seconds: None,
     }
 }
 
@@ -528,6 +684,10 @@ pub(crate) fn shape(
             .map(|token| shapes::IncomingToken {
                 id: token_id(token.hash),
                 expires_at: token.expires_at_ms.and_then(rfc3339),
+                jwt: token
+                    .jwt
+                    .as_ref()
+                    .map(|jwt| shape_jwt(jwt.algorithm, &jwt.claims)),
             })
             .collect(),
         http: settings.http.as_ref().map(shape_http),

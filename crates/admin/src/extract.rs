@@ -82,6 +82,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Path {
     }
 }
 
+/// Several variable parts of the path.
+pub(crate) struct Paths<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Paths<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        axum::extract::Path::<T>::from_request_parts(parts, state)
+            .await
+            .map(|path| Self(path.0))
+            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "malformed", error.body_text()))
+    }
+}
+
 /// Turns JSON into a request, or names the field that does not fit.
 pub(crate) fn decode<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
     serde_path_to_error::deserialize(value).map_err(|error| {

@@ -159,6 +159,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(invites::list, invites::create))
         .routes(routes!(invites::accept))
         .routes(routes!(invites::delete))
+        .routes(routes!(accounts::delete_token))
         .routes(routes!(balances::list))
         .routes(routes!(routes::list, routes::put, routes::delete))
         .routes(routes!(rates::list, rates::put, rates::delete))

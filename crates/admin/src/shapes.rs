@@ -177,10 +177,14 @@ pub struct HttpLink {
     /// The peer's endpoint.
     #[schema(example = "https://hub.example/accounts/alice/ilp")]
     pub url: String,
-    /// The bearer token to present. Never shown. A change that leaves the URL may leave it out.
+    /// The bearer token to present, or the key that signs those of `jwt`. Never shown. A change that
+    /// leaves the URL may leave it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub token: Option<String>,
+    /// Tokens are made, and renewed in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<Jwt>,
 }
 
 /// Outgoing BTP connection.
@@ -288,6 +292,62 @@ pub struct IncomingToken {
     /// When it stops opening the account.
     #[schema(format = DateTime)]
     pub expires_at: Option<String>,
+    /// Set where the holder makes its tokens itself, and this is the key that verifies them.
+    pub jwt: Option<Jwt>,
+}
+
+/// How a JSON Web Token is signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum JwtAlgorithm {
+    /// By HMAC with a shared secret.
+    #[serde(rename = "HS256")]
+    Hs256,
+    /// By Ed25519.
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+    /// By RSA; verified only.
+    #[serde(rename = "RS256")]
+    Rs256,
+}
+
+impl From<JwtAlgorithm> for rialto_ledger::JwtAlgorithm {
+    fn from(algorithm: JwtAlgorithm) -> Self {
+        match algorithm {
+            JwtAlgorithm::Hs256 => Self::Hs256,
+            JwtAlgorithm::EdDsa => Self::EdDsa,
+            JwtAlgorithm::Rs256 => Self::Rs256,
+        }
+    }
+}
+
+impl From<rialto_ledger::JwtAlgorithm> for JwtAlgorithm {
+    fn from(algorithm: rialto_ledger::JwtAlgorithm) -> Self {
+        match algorithm {
+            rialto_ledger::JwtAlgorithm::Hs256 => Self::Hs256,
+            rialto_ledger::JwtAlgorithm::EdDsa => Self::EdDsa,
+            rialto_ledger::JwtAlgorithm::Rs256 => Self::Rs256,
+        }
+    }
+}
+
+/// Tokens that are made by whoever presents them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Jwt {
+    /// How they are signed.
+    pub algorithm: JwtAlgorithm,
+    /// What they say as `sub`.
+    #[schema(example = "alice")]
+    pub subject: String,
+    /// What they say as `iss`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// What they say as `aud`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<String>,
+    /// How long one is good for that this node makes: 30 to 300. Not for incoming ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime_seconds: Option<u32>,
 }
 
 /// Whether packets can be sent to the account.
@@ -395,11 +455,16 @@ pub struct Accounts {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TokenCreate {
-    /// 16 to 512 visible ASCII characters; made where it is left out.
+    /// 16 to 512 visible ASCII characters; made where it is left out. With `jwt` the key that verifies
+    /// tokens: a shared secret in base64, or a public key as PEM or base64.
     #[schema(write_only)]
     pub token: Option<String>,
+    /// The account's holder makes its tokens itself.
+    pub jwt: Option<Jwt>,
     /// How long older tokens stay valid.
     pub grace_seconds: u32,
+    /// Older tokens stay as they are.
+    pub keep_others: bool,
 }
 
 /// A token that was added to an account.

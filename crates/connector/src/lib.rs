@@ -12,6 +12,7 @@
 //! | `command.rs` | what operators change |
 //! | `invite.rs` | neighbours that come by invitation |
 //! | `refusal.rs` | why a packet was refused: one enum, one table |
+//! | `jwt.rs` | tokens that peers make themselves, and ours |
 //! | `rates.rs` | conversions between the assets of two accounts |
 //! | `quotes.rs`, `market.rs` | prices from a source outside |
 //! | `parent.rs` | our own address from our parent |
@@ -25,6 +26,7 @@ mod control;
 mod forward;
 mod invite;
 mod io;
+pub mod jwt;
 mod local;
 pub mod market;
 mod parent;

@@ -28,8 +28,9 @@ pub use ledger::LedgerMutant;
 pub use ledger::{Account, Exposure, Hold, Ledger, LedgerError, Limit, PAYMENTS_MAX};
 pub use record::{Commit, Payment, PaymentEnd, PaymentProgress, Record, RecordError};
 pub use settings::{
-    AccountId, AccountSettings, BtpLink, HttpLink, IncomingToken, Limits, NAME_BYTES_MAX,
-    PaymentId, Rate, Relation, SealedSecret, TOKENS_MAX, TokenHash, check_name,
+    AccountId, AccountSettings, BtpLink, HttpLink, IncomingJwt, IncomingToken, JwtAlgorithm,
+    JwtClaims, Limits, NAME_BYTES_MAX, OutgoingJwt, PaymentId, Rate, Relation, SealedSecret,
+    TOKENS_MAX, TokenHash, check_name,
 };
 
 /// Number of a record in the journal, counted from 1; 0 is "none yet".

@@ -52,15 +52,92 @@ pub enum Relation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash(pub [u8; 32]);
 
-/// A token that an account holder may present.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A token that an account holder may present, or the key by which the ones that they make themselves
+/// are verified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IncomingToken {
-    /// What is kept of it.
+    /// What is kept of a token; of a key, its name.
     pub hash: TokenHash,
+    /// The key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<Box<IncomingJwt>>,
     /// From this instant on (milliseconds since 1970) it no longer opens anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at_ms: Option<i64>,
+}
+
+/// How a JSON Web Token is signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JwtAlgorithm {
+    /// By HMAC with a shared secret.
+    #[serde(rename = "HS256")]
+    Hs256,
+    /// By Ed25519.
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+    /// By RSA, PKCS #1 v1.5 and SHA-256; verified only.
+    #[serde(rename = "RS256")]
+    Rs256,
+}
+
+impl JwtAlgorithm {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Hs256, Self::EdDsa, Self::Rs256];
+
+    /// As tokens call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hs256 => "HS256",
+            Self::EdDsa => "EdDSA",
+            Self::Rs256 => "RS256",
+        }
+    }
+
+    /// The one that is called so.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.name() == name)
+    }
+}
+
+/// What a token says about itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JwtClaims {
+    /// `sub`.
+    pub subject: String,
+    /// `iss`; any where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// `aud`; none where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<String>,
+}
+
+/// How tokens are verified that an account holder makes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IncomingJwt {
+    /// The only one that is taken.
+    pub algorithm: JwtAlgorithm,
+    /// The shared secret, or the public key.
+    pub key: SealedSecret,
+    /// What they must say.
+    pub claims: JwtClaims,
+}
+
+/// How tokens are made that we present.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutgoingJwt {
+    /// How they are signed.
+    pub algorithm: JwtAlgorithm,
+    /// What they say.
+    pub claims: JwtClaims,
+    /// How long one is good for.
+    pub lifetime_s: u32,
 }
 
 impl Serialize for TokenHash {
@@ -102,8 +179,11 @@ impl std::fmt::Debug for SealedSecret {
 pub struct HttpLink {
     /// The peer's endpoint, `http://` or `https://`.
     pub url: String,
-    /// The bearer token to present.
+    /// The bearer token to present; where `jwt` is there, the key that signs them.
     pub token: SealedSecret,
+    /// Tokens are made, and renewed in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<OutgoingJwt>,
 }
 
 /// Where a BTP connection is kept up.

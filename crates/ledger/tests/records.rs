@@ -68,7 +68,7 @@ prop_compose! {
             limits,
             spread,
             incoming_tokens: Vec::new(),
-            http: link.as_ref().map(|text| HttpLink { url: text.clone(), token: secret(text) }),
+            http: link.as_ref().map(|text| HttpLink { url: text.clone(), token: secret(text), jwt: None }),
             btp: link.as_ref().map(|text| BtpLink {
                 url: text.clone(),
                 username: Some(text.clone()),

@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use aws_lc_rs::digest;
@@ -13,15 +16,19 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 use rialto_btp::BtpUri;
-use rialto_connector::Reason;
+use rialto_connector::{
+    Reason,
+    jwt::{Decoys, Jwt, JwtError, Verifier},
+};
 use rialto_ledger::{AccountId, TokenHash};
+use rialto_packet::Timestamp;
 use thiserror::Error;
 
 /// Media type of ILP packets.
 pub(crate) const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// One account, as far as links need to know it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Account {
     /// Which.
     pub id: AccountId,
@@ -30,6 +37,8 @@ pub struct Account {
     /// What opens it: the hash of a token, and the instant (milliseconds since 1970) from which on
     /// the token no longer does.
     pub tokens: Vec<(TokenHash, Option<i64>)>,
+    /// What verifies tokens that its holder makes, and the instant from which on it does not.
+    pub verifiers: Vec<(Arc<Verifier>, Option<i64>)>,
     /// Where its packets go by ILP over HTTP.
     pub http: Option<HttpPeer>,
     /// Where a BTP connection is kept up.
@@ -37,12 +46,17 @@ pub struct Account {
 }
 
 /// Every account, as it was at one moment. Never changed: the node makes a new one.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Directory {
     accounts: BTreeMap<AccountId, Account>,
     names: HashMap<String, AccountId>,
     tokens: HashMap<[u8; 32], (AccountId, Option<i64>)>,
+    /// Accounts whose holders make their tokens, by what those say whose they are.
+    subjects: HashMap<String, Vec<AccountId>>,
 }
+
+/// Tokens of nobody cost as much as those of somebody.
+static DECOYS: LazyLock<Decoys> = LazyLock::new(Decoys::default);
 
 impl Directory {
     /// Names and token hashes are distinct; of two equal ones the later wins.
@@ -53,6 +67,13 @@ impl Directory {
             for (hash, expires_at_ms) in &account.tokens {
                 let opens = (account.id, *expires_at_ms);
                 directory.tokens.insert(hash.0, opens);
+            }
+            for (verifier, _) in &account.verifiers {
+                let subject = verifier.subject().to_owned();
+                let holders = directory.subjects.entry(subject).or_default();
+                if !holders.contains(&account.id) {
+                    holders.push(account.id);
+                }
             }
             directory.accounts.insert(account.id, account);
         }
@@ -107,8 +128,51 @@ impl Directory {
                 Err(Reason::AuthExpiredToken)
             }
             (Some((id, _)), _) => Ok(*id),
-            (None, _) => Err(Reason::AuthUnknownToken),
+            (None, _) => self.authenticate_jwt(token, is_named, now_ms),
         }
+    }
+
+    /// A token that its holder made. One that nobody could have made is verified all the same, against
+    /// a key of nobody.
+    fn authenticate_jwt(
+        &self,
+        token: &[u8],
+        named: Option<Option<&AccountId>>,
+        now_ms: i64,
+    ) -> Result<AccountId, Reason> {
+        if self.subjects.is_empty() {
+            return Err(Reason::AuthUnknownToken);
+        }
+        let jwt = Jwt::parse(token).ok_or(Reason::AuthUnknownToken)?;
+        let holders = jwt.subject().and_then(|subject| self.subjects.get(subject));
+        let accounts = holders
+            .into_iter()
+            .flatten()
+            .filter_map(|id| self.accounts.get(id));
+        let mut candidates = accounts.flat_map(|account| {
+            let verifiers = account.verifiers.iter();
+            verifiers.map(|(verifier, until_ms)| (account.id, verifier, *until_ms))
+        });
+        let mut outcome = Err(Reason::AuthUnknownToken);
+        let mut is_decoy = true;
+        for (id, verifier, until_ms) in candidates
+            .by_ref()
+            .filter(|(_, verifier, _)| verifier.is_for(&jwt))
+        {
+            is_decoy = false;
+            match verifier.verify(&jwt, Timestamp::from_unix_ms(now_ms)) {
+                Ok(()) if named.is_some_and(|named| named != Some(&id)) => {}
+                Ok(()) if until_ms.is_none_or(|until_ms| now_ms < until_ms) => outcome = Ok(id),
+                Ok(()) | Err(JwtError::Expired) => {
+                    outcome = outcome.or(Err(Reason::AuthExpiredToken))
+                }
+                Err(JwtError::Invalid) => {}
+            }
+        }
+        if is_decoy {
+            DECOYS.verify(&jwt);
+        }
+        outcome
     }
 }
 
@@ -283,6 +347,9 @@ pub(crate) fn host_port(authority: &Authority, scheme: &Scheme) -> Option<(Strin
 
 #[cfg(test)]
 mod tests {
+    use rialto_connector::jwt::Signer;
+    use rialto_ledger::{JwtAlgorithm, JwtClaims};
+
     use super::*;
 
     fn directory() -> Directory {
@@ -293,6 +360,7 @@ mod tests {
                 .iter()
                 .map(|(token, until)| (hash_token(token.as_bytes()), *until))
                 .collect(),
+            verifiers: Vec::new(),
             http: None,
             btp: None,
         };
@@ -325,6 +393,61 @@ mod tests {
                 outcome,
                 "{token:?} {named:?} {now_ms}"
             );
+        }
+    }
+
+    fn signed(claims: &JwtClaims, lifetime_s: u32) -> String {
+        let signer = Signer::new(JwtAlgorithm::Hs256, KEY).unwrap();
+        signer.sign(claims, lifetime_s, Timestamp::from_unix_ms(0))
+    }
+
+    /// 32 bytes.
+    const KEY: &str = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
+
+    #[test]
+    fn a_token_that_its_holder_made_opens_its_account() {
+        use Reason::{AuthExpiredToken, AuthUnknownToken};
+        let claims = |subject: &str| JwtClaims {
+            subject: subject.to_owned(),
+            ..JwtClaims::default()
+        };
+        let account = |id, name: &str, until_ms| Account {
+            id: AccountId(id),
+            name: name.to_owned(),
+            tokens: Vec::new(),
+            verifiers: vec![(
+                Arc::new(Verifier::new(JwtAlgorithm::Hs256, KEY, claims(name)).unwrap()),
+                until_ms,
+            )],
+            http: None,
+            btp: None,
+        };
+        let directory = Directory::new([account(1, "alice", None), account(2, "bob", Some(1_000))]);
+        let good = signed(&claims("alice"), 60);
+        let bob = signed(&claims("bob"), 60);
+        let huge = format!("{good}{}", "A".repeat(1 << 20));
+        for (token, named, now_ms, outcome) in [
+            (good.as_str(), None, 0, Ok(1)),
+            (&good, Some("alice"), 0, Ok(1)),
+            (&good, Some("bob"), 0, Err(AuthUnknownToken)),
+            (&good, Some("carol"), 0, Err(AuthUnknownToken)),
+            (&good, None, 65_000, Err(AuthExpiredToken)),
+            (&bob, None, 999, Ok(2)),
+            (&bob, None, 1_000, Err(AuthExpiredToken)),
+            (
+                &signed(&claims("carol"), 60),
+                None,
+                0,
+                Err(AuthUnknownToken),
+            ),
+            (&good[..good.len() - 2], None, 0, Err(AuthUnknownToken)),
+            (&huge, None, 0, Err(AuthUnknownToken)),
+            // The key itself is no token.
+            (KEY, None, 0, Err(AuthUnknownToken)),
+        ] {
+            let found = directory.authenticate(Some(token.as_bytes()), named, now_ms);
+            let shown: String = token.chars().take(100).collect();
+            assert_eq!(found.map(|id| id.0), outcome, "{shown} {named:?} {now_ms}");
         }
     }
 

@@ -234,6 +234,8 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
             let _ = admin_stop.changed().await;
         };
         let node: Arc<dyn rialto_admin::Node> = Arc::<Handle>::clone(&handle);
+        let renewing = Arc::clone(&shell);
+        tokio::spawn(async move { renewing.renew_tokens().await });
         tokio::spawn(rate_feed::run(Arc::clone(&handle)));
         let serving = tokio::spawn(rialto_admin::serve(admin, node, files.tokens, until));
         loop {

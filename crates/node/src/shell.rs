@@ -6,15 +6,19 @@
 //! inputs ─▶ core (locked) ─▶ records appended ─▶ unlock ─▶ one write(2) ─▶ gate ─▶ actions
 //! ```
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use rialto_btp::BtpUri;
 use rialto_connector::{
     Action, Connector, Durable, Effect, Effects, Event, Input, LinkId, Now, Reason,
+    jwt::{Signer, Verifier},
     refusal::{Level, Row},
 };
 use rialto_journal::{Journal, JournalError};
@@ -72,6 +76,8 @@ pub(crate) struct Shell {
     /// When the next late Fulfill is.
     warn_late_at_ns: AtomicU64,
     pub(crate) timer_moved: Notify,
+    /// The shortest life of a token that we made for a peer; `u32::MAX` when there are none.
+    renew_s: AtomicU32,
     /// Of a shutdown.
     pub(crate) draining: AtomicBool,
     failed: AtomicBool,
@@ -101,6 +107,7 @@ impl Shell {
             warn_at_ns: [const { AtomicU64::new(0) }; Reason::ALL.len()],
             warn_late_at_ns: AtomicU64::new(0),
             timer_moved: Notify::new(),
+            renew_s: AtomicU32::new(u32::MAX),
             draining: AtomicBool::new(false),
             failed: AtomicBool::new(false),
         };
@@ -335,46 +342,89 @@ impl Shell {
                 .map(|account| (account.id, account.settings.clone()))
                 .collect::<Vec<_>>()
         });
-        let directory = accounts.into_iter().map(|(id, settings)| {
-            let name = settings.name;
-            let unusable = |error: &dyn std::fmt::Display| {
-                error!(account = name, %error, "the account's link cannot be used");
-            };
-            let http = settings.http.and_then(|http| {
-                let token = self
-                    .secret
-                    .open(&http.token)
-                    .inspect_err(|e| unusable(e))
-                    .ok()?;
-                HttpPeer::new(&http.url, &token)
-                    .inspect_err(|e| unusable(e))
-                    .ok()
-            });
-            let btp = settings.btp.and_then(|btp| {
-                let token = self
-                    .secret
-                    .open(&btp.token)
-                    .inspect_err(|e| unusable(e))
-                    .ok()?;
-                let mut uri: BtpUri = btp.url.parse().inspect_err(|e| unusable(e)).ok()?;
-                uri.username = btp.username.unwrap_or_default();
-                uri.token = token.to_string();
-                Some(uri)
-            });
-            let tokens = settings.incoming_tokens.iter();
-            let tokens = tokens
-                .map(|token| (token.hash, token.expires_at_ms))
-                .collect();
-            Account {
-                id,
-                name: name.clone(),
-                tokens,
-                http,
-                btp,
-            }
-        });
+        let now = self.clock.now().wall;
+        let mut renew_s = u32::MAX;
+        let directory: Vec<_> = accounts
+            .into_iter()
+            .map(|(id, settings)| {
+                let name = settings.name;
+                let unusable = |error: &dyn std::fmt::Display| {
+                    error!(account = name, %error, "the account's link cannot be used");
+                };
+                let http = settings.http.and_then(|http| {
+                    let token = self
+                        .secret
+                        .open(&http.token)
+                        .inspect_err(|e| unusable(e))
+                        .ok()?;
+                    let made = http.jwt.map(|jwt| {
+                        renew_s = renew_s.min(jwt.lifetime_s);
+                        let signer =
+                            Signer::new(jwt.algorithm, &token).inspect_err(|e| unusable(e));
+                        let sign = |signer: Signer| signer.sign(&jwt.claims, jwt.lifetime_s, now);
+                        signer.map(sign).ok()
+                    });
+                    let token = match &made {
+                        Some(made) => made.as_ref()?,
+                        None => token.as_str(),
+                    };
+                    HttpPeer::new(&http.url, token)
+                        .inspect_err(|e| unusable(e))
+                        .ok()
+                });
+                let btp = settings.btp.and_then(|btp| {
+                    let token = self
+                        .secret
+                        .open(&btp.token)
+                        .inspect_err(|e| unusable(e))
+                        .ok()?;
+                    let mut uri: BtpUri = btp.url.parse().inspect_err(|e| unusable(e)).ok()?;
+                    uri.username = btp.username.unwrap_or_default();
+                    uri.token = token.to_string();
+                    Some(uri)
+                });
+                let (mut tokens, mut verifiers) = (Vec::new(), Vec::new());
+                for token in settings.incoming_tokens {
+                    let Some(jwt) = token.jwt else {
+                        tokens.push((token.hash, token.expires_at_ms));
+                        continue;
+                    };
+                    let key = self.secret.open(&jwt.key).inspect_err(|e| unusable(e));
+                    let Ok(key) = key else { continue };
+                    let verifier = Verifier::new(jwt.algorithm, &key, jwt.claims);
+                    if let Ok(verifier) = verifier.inspect_err(|e| unusable(e)) {
+                        verifiers.push((Arc::new(verifier), token.expires_at_ms));
+                    }
+                }
+                Account {
+                    id,
+                    name: name.clone(),
+                    tokens,
+                    verifiers,
+                    http,
+                    btp,
+                }
+            })
+            .collect();
+        self.renew_s.store(renew_s, Ordering::Relaxed);
         self.directory
             .send_replace(Arc::new(Directory::new(directory)));
+    }
+
+    /// Renews the tokens that we made for peers when most of their life is over, for ever.
+    pub(crate) async fn renew_tokens(&self) {
+        let mut changes = self.directory.subscribe();
+        loop {
+            changes.borrow_and_update();
+            let pause = match self.renew_s.load(Ordering::Relaxed) {
+                u32::MAX => Duration::MAX,
+                life_s => Duration::from_secs(life_s.into()) * 4 / 5,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => self.publish_directory(),
+                _ = changes.changed() => {}
+            }
+        }
     }
 
     /// The timer fires at `at_ns` or before.

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     args::{
-        AccountCommand, AccountCreateArgs, AccountSettingsArgs, AccountUpdateArgs, BalanceArgs,
-        NamedArgs, NodeArgs, RotateTokenArgs,
+        AccountCommand, AccountCreateArgs, AccountSettingsArgs, AccountUpdateArgs, AddTokenArgs,
+        BalanceArgs, NamedArgs, NodeArgs, RemoveTokenArgs, RotateTokenArgs,
     },
     client::{Client, encoded},
     connect::connect,
@@ -26,6 +26,8 @@ pub(crate) async fn account(command: &AccountCommand) -> Result<(), Failure> {
         AccountCommand::Update(args) => update(args).await,
         AccountCommand::Delete(args) => delete(args).await,
         AccountCommand::RotateToken(args) => rotate_token(args).await,
+        AccountCommand::AddToken(args) => add_token(args).await,
+        AccountCommand::RemoveToken(args) => remove_token(args).await,
     }
 }
 
@@ -129,6 +131,37 @@ async fn rotate_token(args: &RotateTokenArgs) -> Result<(), Failure> {
     );
     args.node.output.done(&created, &text)?;
     print_token(&args.node, &created)
+}
+
+async fn add_token(args: &AddTokenArgs) -> Result<(), Failure> {
+    let mut body = json!({"keep_others": true});
+    let files = args.key_file.as_ref().or(args.incoming_token_file.as_ref());
+    if let Some(file) = files {
+        body["token"] = json!(Token::read(file)?.reveal());
+    }
+    if let Some(algorithm) = &args.jwt {
+        body["jwt"] = json!({
+            "algorithm": algorithm, "subject": args.subject, "issuer": args.issuer,
+            "audience": args.audience,
+        });
+    }
+    let path = format!("{}/tokens", path(&args.name));
+    let created: Value = connect(&args.node)?.post(&path, &body).await?;
+    let id = text(&created["id"]);
+    let note = format!("account {} has one more token, {id}", args.name);
+    args.node.output.done(&created, &note)?;
+    print_token(&args.node, &created)
+}
+
+async fn remove_token(args: &RemoveTokenArgs) -> Result<(), Failure> {
+    let path = format!("{}/tokens/{}", path(&args.name), encoded(&args.id));
+    connect(&args.node)?.delete(&path).await?;
+    let removed = json!({"removed": args.id});
+    let note = format!(
+        "token {} of account {} opens nothing any more",
+        args.id, args.name
+    );
+    args.node.output.done(&removed, &note)
 }
 
 pub(crate) async fn balance(args: &BalanceArgs) -> Result<(), Failure> {
@@ -318,7 +351,16 @@ fn settings(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Val
     }
 
     if let Some(url) = &args.http_url {
-        let link = link("--http-url", url, None, args.http_token_file.as_deref())?;
+        let mut link = link("--http-url", url, None, args.http_token_file.as_deref())?;
+        if let Some(link) = link.as_object_mut() {
+            let jwt = args.http_jwt.as_ref().map(|algorithm| {
+                json!({
+                    "algorithm": algorithm, "subject": args.http_jwt_subject,
+                    "issuer": args.http_jwt_issuer, "audience": args.http_jwt_audience,
+                })
+            });
+            link.insert("jwt".to_owned(), jwt.unwrap_or(Value::Null));
+        }
         body.insert("http".to_owned(), link);
     }
     if let Some(url) = &args.btp_url {

@@ -320,6 +320,18 @@ Examples:
   rialto account rotate-token bob
   rialto account rotate-token bob --grace-seconds 3600 > bob.token")]
     RotateToken(RotateTokenArgs),
+    /// Add an incoming token beside those that are there, or a key that verifies tokens
+    #[command(after_help = "\
+Examples:
+  rialto account add-token bob > bob.token
+  rialto account add-token bob --key-file bob.pem --jwt EdDSA --subject bob")]
+    AddToken(AddTokenArgs),
+    /// Remove an incoming token
+    #[command(after_help = "\
+Examples:
+  rialto account remove-token bob 9f86d081
+  rialto account remove-token bob 9f86d081 --json")]
+    RemoveToken(RemoveTokenArgs),
 }
 
 #[derive(Debug, Args)]
@@ -432,6 +444,34 @@ pub(crate) struct AccountSettingsArgs {
         help_heading = "Link"
     )]
     pub(crate) http_token_file: Option<PathBuf>,
+    /// Make JSON Web Tokens instead, signed with the key in that file: a shared secret in base64, or an
+    /// Ed25519 private key
+    #[arg(long, value_name = "ALGORITHM", value_parser = ["HS256", "EdDSA"], requires_all = ["http_token_file", "http_jwt_subject"], help_heading = "Link")]
+    pub(crate) http_jwt: Option<String>,
+    /// What they say as `sub`
+    #[arg(
+        long,
+        value_name = "SUBJECT",
+        requires = "http_jwt",
+        help_heading = "Link"
+    )]
+    pub(crate) http_jwt_subject: Option<String>,
+    /// What they say as `iss`
+    #[arg(
+        long,
+        value_name = "ISSUER",
+        requires = "http_jwt",
+        help_heading = "Link"
+    )]
+    pub(crate) http_jwt_issuer: Option<String>,
+    /// What they say as `aud`
+    #[arg(
+        long,
+        value_name = "AUDIENCE",
+        requires = "http_jwt",
+        help_heading = "Link"
+    )]
+    pub(crate) http_jwt_audience: Option<String>,
     /// Connect to it by BTP at this URL
     #[arg(long, value_name = "URL", help_heading = "Link")]
     pub(crate) btp_url: Option<String>,
@@ -441,6 +481,47 @@ pub(crate) struct AccountSettingsArgs {
     /// File with the token to present there
     #[arg(long, value_name = "FILE", requires = "btp_url", help_heading = "Link")]
     pub(crate) btp_token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddTokenArgs {
+    /// Name of the account
+    pub(crate) name: String,
+    /// File with the token, instead of one made by the node
+    #[arg(long, value_name = "FILE")]
+    pub(crate) incoming_token_file: Option<PathBuf>,
+    /// Its holder makes JSON Web Tokens: how they are signed
+    #[arg(long, value_name = "ALGORITHM", value_parser = ["HS256", "EdDSA", "RS256"], requires_all = ["key_file", "subject"])]
+    pub(crate) jwt: Option<String>,
+    /// File with the shared secret (base64) or the public key (PEM or base64) that verifies them
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "jwt",
+        conflicts_with = "incoming_token_file"
+    )]
+    pub(crate) key_file: Option<PathBuf>,
+    /// What they must say as `sub`
+    #[arg(long, requires = "jwt")]
+    pub(crate) subject: Option<String>,
+    /// What they must say as `iss`
+    #[arg(long, requires = "jwt")]
+    pub(crate) issuer: Option<String>,
+    /// What they must say as `aud`
+    #[arg(long, requires = "jwt")]
+    pub(crate) audience: Option<String>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveTokenArgs {
+    /// Name of the account
+    pub(crate) name: String,
+    /// Of the token, as `account show` has it
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
 }
 
 #[derive(Debug, Args)]

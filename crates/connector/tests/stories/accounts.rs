@@ -160,6 +160,7 @@ fn a_name_that_makes_our_address_too_long_is_refused() {
 #[test]
 fn a_revoked_token_ends_the_sessions_and_one_with_an_end_does_not() {
     let token = |byte, expires_at_ms| IncomingToken {
+        jwt: None,
         hash: TokenHash([byte; 32]),
         expires_at_ms,
     };

@@ -201,6 +201,7 @@ fn change(settings: &mut AccountSettings, words: &[&str]) {
                 settings.http = Some(HttpLink {
                     url: "http://peer.example".to_owned(),
                     token: SealedSecret("sealed".to_owned()),
+                    jwt: None,
                 });
             }
             "credit" => limits.balance_min = -number::<i128>(value()),

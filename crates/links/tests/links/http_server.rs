@@ -66,6 +66,7 @@ fn whoever_may_not_come_in_is_told_the_same_without_a_body_read() {
             account(ALICE, "alice", "a"),
             Account {
                 tokens: vec![(hash_token(b"old"), Some(1))],
+                verifiers: Vec::new(),
                 ..account(BOB, "bob", "b")
             },
         ])

@@ -64,6 +64,7 @@ pub(crate) fn account(id: AccountId, name: &str, token: &str) -> Account {
         id,
         name: name.to_owned(),
         tokens: vec![(hash_token(token.as_bytes()), None)],
+        verifiers: Vec::new(),
         http: None,
         btp: None,
     }

@@ -6,6 +6,7 @@
 )]
 
 mod address;
+mod auth;
 mod backup;
 mod bench;
 mod harness;
