@@ -293,6 +293,7 @@ pub struct IncomingToken {
     #[schema(format = DateTime)]
     pub expires_at: Option<String>,
     /// Set where the holder makes its tokens itself, and this is the key that verifies them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt: Option<Jwt>,
 }
 
