@@ -408,6 +408,7 @@ pub(crate) async fn accept(
         InviteLink::Btp => None,
         // The account is found by the token, so the path need not know its name.
         InviteLink::Http => Some(shapes::HttpLink {
+            jwt: None,
             url: format!("{}/ilp", own_endpoint(node)?),
             token: Some(theirs),
         }),
@@ -426,6 +427,7 @@ pub(crate) async fn accept(
     match request.link {
         InviteLink::Http => {
             let link = shapes::HttpLink {
+                jwt: None,
                 url: base,
                 token: Some(ours),
             };

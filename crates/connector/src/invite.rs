@@ -151,6 +151,7 @@ impl Connector {
         let settings = AccountSettings {
             ilp_address: Some(acceptance.address),
             incoming_tokens: vec![IncomingToken {
+                jwt: None,
                 hash: acceptance.token,
                 expires_at_ms: None,
             }],
