@@ -373,6 +373,7 @@ impl AccountPlan {
             incoming_tokens: Vec::new(),
             // What is in it is for sockets, which there are none of.
             http: self.http.map(|_| HttpLink {
+                jwt: None,
                 url: "http://peer.example".to_owned(),
                 token: SealedSecret(String::new()),
             }),
