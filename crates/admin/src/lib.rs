@@ -21,6 +21,7 @@
 //! ```
 
 mod accounts;
+mod adjustments;
 mod auth;
 mod balances;
 mod extract;
@@ -161,6 +162,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(invites::delete))
         .routes(routes!(accounts::delete_token))
         .routes(routes!(balances::list))
+        .routes(routes!(adjustments::list, adjustments::create))
         .routes(routes!(routes::list, routes::put, routes::delete))
         .routes(routes!(rates::list, rates::put, rates::delete))
         .routes(routes!(rates::push))

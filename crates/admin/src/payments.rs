@@ -486,9 +486,10 @@ fn asset_of(connector: &Connector, name: &str) -> Result<Asset, Problem> {
 }
 
 /// Printable, so that it can be found in logs.
-fn read_key(headers: &HeaderMap) -> Result<String, Problem> {
+pub(crate) fn read_key(headers: &HeaderMap) -> Result<String, Problem> {
     let Some(key) = headers.get(KEY_HEADER) else {
-        let detail = "say which payment this is, so that repeating the request cannot pay twice";
+        let detail =
+            "give the request a key of its own, so that repeating it cannot move money twice";
         let problem = Problem::new(StatusCode::BAD_REQUEST, "idempotency_key", detail);
         return Err(problem.of_field(KEY_HEADER));
     };

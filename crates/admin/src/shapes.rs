@@ -517,6 +517,48 @@ pub struct Balances {
     pub positions: Vec<Position>,
 }
 
+/// A correction of a balance to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdjustmentCreate {
+    /// Name of the account.
+    #[schema(example = "bob")]
+    pub account: String,
+    /// Added to the balance, and taken from the node's position. Positive: we owe them more.
+    pub amount: SignedAmount,
+    /// Why, in at most 1,000 bytes.
+    #[schema(example = "settled by bank transfer 2026-11-23")]
+    pub reason: String,
+}
+
+/// A correction of a balance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Adjustment {
+    /// Names it.
+    pub id: String,
+    /// The account, by the name it had then.
+    pub account: String,
+    /// What its amounts count.
+    pub asset_code: String,
+    /// The smallest unit is 10^-scale.
+    pub asset_scale: u8,
+    /// Was added to the balance, and taken from the node's position.
+    pub amount: SignedAmount,
+    /// Why.
+    pub reason: String,
+    /// RFC 3339.
+    pub created_at: Option<String>,
+}
+
+/// A page of adjustments, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Adjustments {
+    /// The adjustments.
+    pub adjustments: Vec<Adjustment>,
+    /// For the next page; null on the last.
+    pub next_cursor: Option<String>,
+}
+
 /// Why a route is there. For the same prefix the first of these wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

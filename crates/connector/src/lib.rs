@@ -21,6 +21,7 @@
 // The order of a hash table must not show in results: the same seed has to give the same run.
 #![warn(clippy::iter_over_hash_type)]
 
+pub mod adjust;
 pub mod command;
 mod control;
 mod forward;

@@ -13,12 +13,15 @@ use crate::{
     Lsn,
     bucket::Bucket,
     invite::Invite,
-    record::{Commit, Payment, PaymentProgress, Record},
+    record::{Adjustment, Commit, Payment, PaymentProgress, Record},
     settings::{AccountId, AccountSettings, PaymentId, Rate, TokenHash},
 };
 
 /// Payments that are remembered; beyond it the oldest ended ones are forgotten.
 pub const PAYMENTS_MAX: usize = 100_000;
+
+/// Adjustments that are remembered; beyond it the oldest are forgotten.
+pub const ADJUSTMENTS_MAX: usize = 10_000;
 
 /// Why a packet may not be accepted now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,6 +182,8 @@ pub struct Ledger {
     payment_keys: FxHashMap<String, PaymentId>,
     /// By the hash of their secrets.
     invites: BTreeMap<[u8; 32], Invite>,
+    adjustments: BTreeMap<u64, Adjustment>,
+    adjustment_keys: FxHashMap<String, u64>,
     last_account: u32,
     last_payment: u64,
     /// Caps on exposure for the whole node, per asset.
@@ -258,6 +263,17 @@ impl Ledger {
     /// The invitation whose secret has this hash.
     pub fn invite(&self, hash: TokenHash) -> Option<&Invite> {
         self.invites.get(&hash.0)
+    }
+
+    /// Corrections of balances, by number.
+    pub fn adjustments(&self) -> &BTreeMap<u64, Adjustment> {
+        &self.adjustments
+    }
+
+    /// The adjustment that was asked for with this key.
+    pub fn adjustment_by_key(&self, idempotency_key: &str) -> Option<&Adjustment> {
+        self.adjustments
+            .get(self.adjustment_keys.get(idempotency_key)?)
     }
 
     /// The number that the next account gets.
@@ -430,6 +446,14 @@ impl Ledger {
             Record::InviteDeleted { hash } => {
                 self.invites.remove(&hash.0);
             }
+            Record::Adjusted { adjustment } => {
+                let account = self.existing_mut(adjustment.account)?;
+                account.balance += adjustment.amount;
+                let position = account.position;
+                self.positions[position].amount -= adjustment.amount;
+                self.remember(adjustment);
+            }
+            Record::AdjustmentKept { adjustment } => self.remember(adjustment),
             Record::Balance { account, balance } => {
                 self.existing_mut(*account)?.balance = *balance;
             }
@@ -494,6 +518,11 @@ impl Ledger {
         for invite in self.invites.values() {
             records.push(Record::InvitePut {
                 invite: Box::new(invite.clone()),
+            });
+        }
+        for adjustment in self.adjustments.values() {
+            records.push(Record::AdjustmentKept {
+                adjustment: Box::new(adjustment.clone()),
             });
         }
         let (last_account, last_payment) = (self.last_account, self.last_payment);
@@ -606,6 +635,17 @@ impl Ledger {
         self.payment_keys
             .insert(payment.idempotency_key.clone(), payment.id);
         self.payments.insert(payment.id, payment.clone());
+    }
+
+    fn remember(&mut self, adjustment: &Adjustment) {
+        if self.adjustments.len() >= ADJUSTMENTS_MAX
+            && let Some((_, forgotten)) = self.adjustments.pop_first()
+        {
+            self.adjustment_keys.remove(&forgotten.idempotency_key);
+        }
+        self.adjustment_keys
+            .insert(adjustment.idempotency_key.clone(), adjustment.id);
+        self.adjustments.insert(adjustment.id, adjustment.clone());
     }
 
     fn payment_mut(&mut self, progress: &PaymentProgress) -> Result<&mut Payment, LedgerError> {

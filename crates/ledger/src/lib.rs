@@ -25,8 +25,10 @@ pub use bucket::Bucket;
 pub use invite::{INVITES_MAX, Invite, InviteUse};
 #[cfg(feature = "mutants")]
 pub use ledger::LedgerMutant;
-pub use ledger::{Account, Exposure, Hold, Ledger, LedgerError, Limit, PAYMENTS_MAX};
-pub use record::{Commit, Payment, PaymentEnd, PaymentProgress, Record, RecordError};
+pub use ledger::{
+    ADJUSTMENTS_MAX, Account, Exposure, Hold, Ledger, LedgerError, Limit, PAYMENTS_MAX,
+};
+pub use record::{Adjustment, Commit, Payment, PaymentEnd, PaymentProgress, Record, RecordError};
 pub use settings::{
     AccountId, AccountSettings, BtpLink, HttpLink, IncomingJwt, IncomingToken, JwtAlgorithm,
     JwtClaims, Limits, NAME_BYTES_MAX, OutgoingJwt, PaymentId, Rate, Relation, SealedSecret,

@@ -3,7 +3,7 @@
 //! The two records of the packet path are a tag and fixed-width big-endian integers; the others,
 //! which change when an operator acts, are JSON objects. The first byte tells which.
 
-use rialto_packet::Prefix;
+use rialto_packet::{Prefix, money::Asset};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -89,6 +89,30 @@ pub struct Payment {
     pub end: Option<PaymentEnd>,
 }
 
+/// A balance as its operator corrected it, against the node's own position.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Adjustment {
+    /// Counted from 1.
+    pub id: u64,
+    /// Whose balance.
+    pub account: AccountId,
+    /// The account's name when it was made, for the history.
+    pub account_name: String,
+    /// What the amount is counted in.
+    #[serde(with = "text")]
+    pub asset: Asset,
+    /// Added to the balance, and taken from the node's position.
+    #[serde(with = "text")]
+    pub amount: i128,
+    /// The operator's words.
+    pub reason: String,
+    /// The caller's key: a second request with it is the same adjustment.
+    pub idempotency_key: String,
+    /// Milliseconds since 1970.
+    pub created_at_ms: i64,
+}
+
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case", deny_unknown_fields)]
@@ -165,6 +189,16 @@ pub enum Record {
         /// Which.
         hash: TokenHash,
     },
+    /// A balance was corrected.
+    Adjusted {
+        /// How.
+        adjustment: Box<Adjustment>,
+    },
+    /// Only in checkpoints: a correction that the balances there already hold.
+    AdjustmentKept {
+        /// How.
+        adjustment: Box<Adjustment>,
+    },
     /// Only in checkpoints: an account's balance.
     Balance {
         /// Whose.
@@ -237,6 +271,8 @@ impl Record {
             | Self::InvitePut { .. }
             | Self::InviteAccepted { .. }
             | Self::InviteDeleted { .. }
+            | Self::Adjusted { .. }
+            | Self::AdjustmentKept { .. }
             | Self::Balance { .. }
             | Self::Position { .. }
             | Self::Counters { .. } => serde_json::to_writer(out, self)

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use rialto_ledger::{
-    AccountId, AccountSettings, Commit, Ledger, LedgerError, Limit, Limits, Lsn, PAYMENTS_MAX,
-    Payment, PaymentEnd, PaymentId, PaymentProgress, Record, Relation,
+    ADJUSTMENTS_MAX, AccountId, AccountSettings, Adjustment, Commit, Ledger, LedgerError, Limit,
+    Limits, Lsn, PAYMENTS_MAX, Payment, PaymentEnd, PaymentId, PaymentProgress, Record, Relation,
 };
 
 const ALICE: AccountId = AccountId(1);
@@ -68,6 +68,21 @@ fn payment(id: u64, end: Option<PaymentEnd>) -> Record {
                 rejected: 0,
             },
             end,
+        }),
+    }
+}
+
+fn adjusted(id: u64, account: AccountId, amount: i128) -> Record {
+    Record::Adjusted {
+        adjustment: Box::new(Adjustment {
+            id,
+            account,
+            account_name: "alice".to_owned(),
+            asset: "USD/9".parse().expect("an asset"),
+            amount,
+            reason: "outside".to_owned(),
+            idempotency_key: format!("key-{id}"),
+            created_at_ms: 0,
         }),
     }
 }
@@ -154,7 +169,9 @@ fn a_checkpoint_at_any_point_gives_the_same_books() {
         payment(1, None),
         put(ALICE, "renamed", "USD/9"),
         commit(BOB, ALICE),
+        adjusted(1, ALICE, -(1 << 100)),
         payment(1, Some(PaymentEnd::Completed)),
+        adjusted(2, BOB, 7),
     ];
     for cut in 0..=records.len() {
         let mut whole = Ledger::new(BTreeMap::new());
@@ -175,6 +192,36 @@ fn a_checkpoint_at_any_point_gives_the_same_books() {
         }
         assert_eq!(lines(&whole), lines(&copy), "after {cut} and the rest");
     }
+}
+
+#[test]
+fn an_adjustment_moves_a_balance_and_the_nodes_position() {
+    let mut ledger = ledger();
+    ledger.apply(&commit(ALICE, BOB)).expect("both exist");
+    ledger.apply(&adjusted(1, ALICE, 4)).expect("she exists");
+    let balance = |id| ledger.account(id).expect("it exists").balance();
+    assert_eq!((balance(ALICE), balance(BOB)), (-6, 9));
+    let positions: Vec<_> = ledger.positions().map(|(_, amount, _)| amount).collect();
+    assert_eq!(positions, [6, -9], "the books add up to zero");
+    let made = ledger.adjustment_by_key("key-1").expect("it is remembered");
+    assert_eq!(made.amount, 4);
+    let nobody = AccountId(9);
+    let unknown = LedgerError::UnknownAccount(nobody);
+    assert_eq!(ledger.apply(&adjusted(2, nobody, 1)), Err(unknown));
+}
+
+#[test]
+fn the_oldest_adjustments_are_forgotten() {
+    let mut ledger = ledger();
+    let count = ADJUSTMENTS_MAX as u64 + 2;
+    for id in 1..=count {
+        ledger.apply(&adjusted(id, ALICE, 1)).expect("she exists");
+    }
+    assert_eq!(ledger.adjustments().len(), ADJUSTMENTS_MAX);
+    assert!(ledger.adjustment_by_key("key-2").is_none());
+    assert!(ledger.adjustment_by_key("key-3").is_some());
+    let balance = ledger.account(ALICE).expect("it exists").balance();
+    assert_eq!(balance, i128::from(count), "the amounts stay");
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 use rialto_ledger::{
-    AccountId, AccountSettings, BtpLink, Commit, HttpLink, Invite, InviteUse, Limits, Payment,
-    PaymentEnd, PaymentId, PaymentProgress, Rate, Record, Relation, SealedSecret, TokenHash,
+    AccountId, AccountSettings, Adjustment, BtpLink, Commit, HttpLink, Invite, InviteUse, Limits,
+    Payment, PaymentEnd, PaymentId, PaymentProgress, Rate, Record, Relation, SealedSecret,
+    TokenHash,
 };
 
 fn encoded(record: &Record) -> Vec<u8> {
@@ -147,6 +148,23 @@ prop_compose! {
     }
 }
 
+fn adjustment() -> impl Strategy<Value = Box<Adjustment>> {
+    any::<((u64, u32, i128, i64), [String; 3])>().prop_map(|(numbers, texts)| {
+        let (id, account, amount, created_at_ms) = numbers;
+        let [account_name, reason, idempotency_key] = texts;
+        Box::new(Adjustment {
+            id,
+            account: AccountId(account),
+            account_name,
+            asset: "USD/9".parse().expect("an asset"),
+            amount,
+            reason,
+            idempotency_key,
+            created_at_ms,
+        })
+    })
+}
+
 fn record() -> impl Strategy<Value = Record> {
     let prefix = || {
         prop_oneof![Just(String::new()), "(g|test)(\\.[a-z]{1,9}){0,4}".boxed()]
@@ -201,6 +219,8 @@ fn record() -> impl Strategy<Value = Record> {
         any::<[u8; 32]>().prop_map(|hash| Record::InviteDeleted {
             hash: TokenHash(hash)
         }),
+        adjustment().prop_map(|adjustment| Record::Adjusted { adjustment }),
+        adjustment().prop_map(|adjustment| Record::AdjustmentKept { adjustment }),
         any::<(u32, i128)>().prop_map(|(id, balance)| Record::Balance {
             account: AccountId(id),
             balance

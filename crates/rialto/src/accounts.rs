@@ -6,12 +6,13 @@ use serde_json::{Map, Value, json};
 use crate::{
     args::{
         AccountCommand, AccountCreateArgs, AccountSettingsArgs, AccountUpdateArgs, AddTokenArgs,
-        BalanceArgs, NamedArgs, NodeArgs, RemoveTokenArgs, RotateTokenArgs,
+        AdjustArgs, BalanceArgs, NamedArgs, NodeArgs, RemoveTokenArgs, RotateTokenArgs,
     },
     client::{Client, encoded},
     connect::connect,
     failure::{Exit, Failure},
     output,
+    payments::{random_key, with_key},
     secret::Token,
 };
 
@@ -24,6 +25,7 @@ pub(crate) async fn account(command: &AccountCommand) -> Result<(), Failure> {
         AccountCommand::Show(args) => show(args).await,
         AccountCommand::Create(args) => create(args).await,
         AccountCommand::Update(args) => update(args).await,
+        AccountCommand::Adjust(args) => adjust(args).await,
         AccountCommand::Delete(args) => delete(args).await,
         AccountCommand::RotateToken(args) => rotate_token(args).await,
         AccountCommand::AddToken(args) => add_token(args).await,
@@ -107,6 +109,31 @@ async fn update(args: &AccountUpdateArgs) -> Result<(), Failure> {
     args.node
         .output
         .done(&account, &format!("account {} changed", args.name))
+}
+
+async fn adjust(args: &AdjustArgs) -> Result<(), Failure> {
+    let client = connect(&args.node)?;
+    let asset = asset_of(&client.get(&path(&args.name)).await?)?;
+    let amount = match args.amount.strip_prefix('-') {
+        Some(taken) => -i128::from(units("AMOUNT", &asset, taken)?),
+        None => units("AMOUNT", &asset, &args.amount)?.into(),
+    };
+    let body = json!({
+        "account": args.name, "amount": amount.to_string(), "reason": args.reason,
+    });
+    let key = args.idempotency_key.clone().unwrap_or_else(random_key);
+    let made: Value = client
+        .post_once("/v1/adjustments", &body, &key)
+        .await
+        .map_err(|failure| with_key(failure, &key, "the correction may have been made"))?;
+    let account: Value = client.get(&path(&args.name)).await?;
+    let text = format!(
+        "{} {} added: {}",
+        asset.decimal(amount),
+        asset.code(),
+        text(&account["words"])
+    );
+    args.node.output.done(&made, &text)
 }
 
 async fn delete(args: &NamedArgs) -> Result<(), Failure> {

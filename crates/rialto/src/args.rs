@@ -308,6 +308,15 @@ Examples:
   rialto account update bob --credit 250 --packet-max none
   rialto account update bob --paused true")]
     Update(AccountUpdateArgs),
+    /// Correct a balance by hand, against the node's own position
+    #[command(after_help = "\
+Examples:
+  rialto account adjust bob 12.50 --reason 'wired to bob on 23 November'
+  rialto account adjust bob -0.000000040 --reason 'not in the backup' --idempotency-key fix-1
+
+A positive amount is what we owe them more, or what they owe us less; a negative one the other way \
+round.")]
+    Adjust(AdjustArgs),
     /// Delete an account whose balance is zero, and its routes
     #[command(after_help = "\
 Examples:
@@ -383,6 +392,23 @@ pub(crate) struct AccountCreateArgs {
     /// Make the token its holder presents to us, and print it
     #[arg(long)]
     pub(crate) generate_token: bool,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AdjustArgs {
+    /// Name of the account
+    pub(crate) name: String,
+    /// What is added to its balance: a decimal of its asset, negative where it is taken from it
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) amount: String,
+    /// Why, for whoever reads the books later
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// Name of this correction: with the same key it is made once [default: a random one]
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }

@@ -217,7 +217,7 @@ pub(crate) async fn pay(args: &PayArgs) -> Result<(), Failure> {
     let created: Value = client
         .post_once("/v1/payments", &body.into(), &key)
         .await
-        .map_err(|failure| with_key(failure, &key))?;
+        .map_err(|failure| with_key(failure, &key, MAY_RUN))?;
     let id = payment_of(&created)?.id;
 
     let output = args.node.output;
@@ -233,7 +233,7 @@ pub(crate) async fn pay(args: &PayArgs) -> Result<(), Failure> {
         }
     };
     drop(progress);
-    let (payment, value) = ended.map_err(|failure| with_key(failure, &key))?;
+    let (payment, value) = ended.map_err(|failure| with_key(failure, &key, MAY_RUN))?;
     if output.json {
         output::json(&value)?;
     }
@@ -381,8 +381,11 @@ async fn local_account(client: &Client, name: Option<&str>) -> Result<(String, A
     }
 }
 
-/// After a lost answer the payment may well be under way: its key tells.
-fn with_key(failure: Failure, key: &str) -> Failure {
+/// What a lost answer to [`pay`] leaves open.
+const MAY_RUN: &str = "the payment may be under way";
+
+/// After a lost answer what was asked for may well have happened: its key tells.
+pub(crate) fn with_key(failure: Failure, key: &str, what: &str) -> Failure {
     let may_run = matches!(
         failure.exit,
         Exit::Unavailable | Exit::TryAgain | Exit::Internal
@@ -391,7 +394,7 @@ fn with_key(failure: Failure, key: &str) -> Failure {
         return failure;
     }
     let message = format!(
-        "{}; the payment may be under way: repeat with --idempotency-key={key} to see it, never to pay twice",
+        "{}; {what}: repeat with --idempotency-key={key} to see it, never to do it twice",
         failure.message
     );
     Failure::new(failure.exit, message)
@@ -424,9 +427,9 @@ mod tests {
 
     #[test]
     fn only_a_lost_answer_asks_to_repeat() {
-        let lost = with_key(Failure::new(Exit::Unavailable, "gone"), "k");
+        let lost = with_key(Failure::new(Exit::Unavailable, "gone"), "k", MAY_RUN);
         assert!(lost.message.contains("--idempotency-key=k"), "{lost}");
-        let refused = with_key(Failure::failed("no such account"), "k");
+        let refused = with_key(Failure::failed("no such account"), "k", MAY_RUN);
         assert_eq!(refused.message, "no such account");
     }
 }

@@ -561,6 +561,8 @@ impl Witness {
                 | Record::InvitePut { .. }
                 | Record::InviteAccepted { .. }
                 | Record::InviteDeleted { .. }
+                | Record::Adjusted { .. }
+                | Record::AdjustmentKept { .. }
                 | Record::Balance { .. }
                 | Record::Position { .. }
                 | Record::Counters { .. } => None,

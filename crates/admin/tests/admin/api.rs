@@ -791,6 +791,90 @@ async fn an_idempotency_key_names_one_payment() {
 }
 
 #[tokio::test]
+async fn a_balance_is_corrected_once_for_each_key() {
+    const PATH: &str = "/v1/adjustments";
+    let (node, client) = with_accounts().await;
+    let body = json!({"account": "far", "amount": "-12500000000", "reason": "paid in cash"});
+    let missing = (
+        400,
+        "idempotency_key".to_owned(),
+        "Idempotency-Key".to_owned(),
+    );
+    let answer = client.call("POST", PATH, body.clone()).await;
+    assert_eq!(answer.problem(), missing);
+
+    let first = client.post_with_key(PATH, "key", body.clone()).await;
+    assert_eq!(first.status, StatusCode::CREATED);
+    let made = first.json();
+    assert_eq!(
+        (&made["id"], &made["account"], &made["amount"]),
+        (&json!("1"), &json!("far"), &json!("-12500000000"))
+    );
+    assert_eq!(made["reason"], "paid in cash");
+    assert_eq!(
+        (&made["asset_code"], &made["asset_scale"]),
+        (&json!("USD"), &json!(9))
+    );
+    let records = node.records().len();
+    let again = client.post_with_key(PATH, "key", body.clone()).await;
+    assert_eq!((again.status, again.json()), (StatusCode::OK, made.clone()));
+    for (change, field) in [
+        (json!({"amount": "-1"}), "Idempotency-Key"),
+        (json!({"reason": "other"}), "Idempotency-Key"),
+        (json!({"account": "hub"}), "Idempotency-Key"),
+    ] {
+        let mut other = body.clone();
+        for (field, value) in change.as_object().unwrap() {
+            other[field] = value.clone();
+        }
+        let refused = client.post_with_key(PATH, "key", other).await.problem();
+        assert_eq!(refused, (422, "invalid".to_owned(), field.to_owned()));
+    }
+    for (change, status, field) in [
+        (json!({"account": "nobody"}), 404, ""),
+        (json!({"amount": "0"}), 422, "amount"),
+        (json!({"amount": "18446744073709551616"}), 422, "amount"),
+        (json!({"amount": "-18446744073709551616"}), 422, "amount"),
+        (json!({"reason": "  "}), 422, "reason"),
+        (json!({"reason": "x".repeat(1_001)}), 422, "reason"),
+    ] {
+        let mut other = body.clone();
+        for (field, value) in change.as_object().unwrap() {
+            other[field] = value.clone();
+        }
+        let refused = client.post_with_key(PATH, "other", other).await.problem();
+        assert_eq!((refused.0, refused.2.as_str()), (status, field), "{change}");
+    }
+    assert_eq!(node.records().len(), records, "nothing was written");
+
+    // The largest there is, and the books add up.
+    let largest = json!({"account": "far", "amount": "18446744073709551615", "reason": "x"});
+    let second = client.post_with_key(PATH, "two", largest).await;
+    assert_eq!(second.json()["id"], "2");
+    let books = client.must("GET", "/v1/balances", Value::Null).await;
+    let far = |entry: &&Value| entry["account"] == "far";
+    let balance = books["balances"].as_array().unwrap().iter().find(far);
+    assert_eq!(balance.unwrap()["balance"], "18446744061209551615");
+    let usd = |entry: &&Value| entry["asset_code"] == "USD";
+    let position = books["positions"].as_array().unwrap().iter().find(usd);
+    assert_eq!(position.unwrap()["amount"], "-18446744061209551615");
+
+    let list = |query: &str| format!("{PATH}{query}");
+    let newest = client.must("GET", &list("?limit=1"), Value::Null).await;
+    assert_eq!(newest["adjustments"][0]["id"], "2");
+    let cursor = newest["next_cursor"].as_str().unwrap();
+    let rest = client
+        .must("GET", &list(&format!("?cursor={cursor}")), Value::Null)
+        .await;
+    assert_eq!(
+        (&rest["adjustments"], &rest["next_cursor"]),
+        (&json!([made]), &Value::Null)
+    );
+    let none = client.must("GET", &list("?account=bob"), Value::Null).await;
+    assert_eq!(none["adjustments"], json!([]));
+}
+
+#[tokio::test]
 async fn what_a_payment_asks_for_is_checked_before_anything_is_written() {
     let (node, client) = with_accounts().await;
     let records = node.records().len();

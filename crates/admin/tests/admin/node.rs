@@ -364,7 +364,12 @@ impl Client {
 
     /// A payment with a key.
     pub(crate) async fn pay(&self, key: &str, wait: u64, body: Value) -> Answer {
-        let mut request = request("POST", &format!("/v1/payments?wait={wait}"), body);
+        let path = format!("/v1/payments?wait={wait}");
+        self.post_with_key(&path, key, body).await
+    }
+
+    pub(crate) async fn post_with_key(&self, path: &str, key: &str, body: Value) -> Answer {
+        let mut request = request("POST", path, body);
         request
             .headers_mut()
             .insert("idempotency-key", key.parse().unwrap());
