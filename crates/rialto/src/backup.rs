@@ -5,13 +5,16 @@
 //! some record. The node may remove files after a checkpoint of its own; then the copy is begun anew.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, ErrorKind, Read},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
-use rialto_node::inspect::{Inspection, JOURNAL_FOLDER, is_checkpoint, is_journal_file};
+use rialto_node::inspect::{
+    Inspection, JOURNAL_FOLDER, is_checkpoint, is_journal_file, journal_folder,
+};
+use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use crate::{
@@ -20,6 +23,16 @@ use crate::{
     journal,
     node::load,
 };
+
+/// What a backup says about itself: a journal that was cut off at its end cannot be told from an
+/// earlier one.
+const ABOUT_FILE: &str = "backup.json";
+
+/// The content of [`ABOUT_FILE`].
+#[derive(Serialize, Deserialize)]
+struct About {
+    last_record: u64,
+}
 
 /// How often a copy is begun before a node that keeps changing its files is said to be too busy.
 const COPIES_MAX: u32 = 8;
@@ -42,6 +55,7 @@ fn create(args: &BackupNodeArgs) -> Result<(), Failure> {
     let parent = parent(backup);
     fs::create_dir_all(parent).map_err(cannot("make", parent))?;
     let (copy, found) = take(&source, parent)?;
+    write_about(copy.path(), &found).map_err(cannot("write in", copy.path()))?;
     put(copy, backup)?;
     done(args, backup, &found, "copied to")
 }
@@ -68,12 +82,14 @@ fn take(source: &Path, parent: &Path) -> Result<(TempDir, Inspection), Failure> 
 }
 
 fn verify(args: &BackupVerifyArgs) -> Result<(), Failure> {
+    check_whole(&args.folder, &journal::read(&journal_folder(&args.folder))?)?;
     journal::check(&args.folder, args.output)
 }
 
 fn restore(args: &BackupNodeArgs) -> Result<(), Failure> {
     let backup = journal::read(&args.folder)?;
     journal::sound(&backup)?;
+    check_whole(&args.folder, &backup)?;
     let data_dir = data_dir(&args.config)?;
     fs::create_dir_all(&data_dir).map_err(cannot("make", &data_dir))?;
     let mut entries = fs::read_dir(&data_dir).map_err(cannot("read", &data_dir))?;
@@ -84,20 +100,58 @@ fn restore(args: &BackupNodeArgs) -> Result<(), Failure> {
         );
         return Err(Failure::failed(message));
     }
-    let copy = new_folder(&data_dir)?;
-    copy_journal(&args.folder, copy.path()).map_err(cannot("copy", &args.folder))?;
-    let found = journal::read(copy.path())?;
-    if !found.is_sound() || found.books != backup.books {
-        let message = format!(
-            "the copy in {} differs from the backup: nothing was restored",
-            data_dir.display()
-        );
-        return Err(Failure::failed(message));
-    }
+    let (copy, found) = take_all(&args.folder, &backup, &data_dir)?;
     // Should a node have been started in the meantime, its folder is in the way of this one.
     let folder = data_dir.join(JOURNAL_FOLDER);
     put(copy, &folder)?;
     done(args, &folder, &found, "restored to")
+}
+
+/// A copy of a backup in a new folder within `parent`, with the same books.
+fn take_all(
+    folder: &Path,
+    backup: &Inspection,
+    parent: &Path,
+) -> Result<(TempDir, Inspection), Failure> {
+    let copy = new_folder(parent)?;
+    copy_journal(folder, copy.path()).map_err(cannot("copy", folder))?;
+    let found = journal::read(copy.path())?;
+    if !found.is_sound() || found.books != backup.books {
+        let message = format!(
+            "the copy in {} differs from the backup: nothing was restored",
+            parent.display()
+        );
+        return Err(Failure::failed(message));
+    }
+    Ok((copy, found))
+}
+
+fn write_about(folder: &Path, found: &Inspection) -> io::Result<()> {
+    let last_record = found.books.last;
+    let mut file = create_private(&folder.join(ABOUT_FILE))?;
+    serde_json::to_writer(&mut file, &About { last_record })?;
+    file.sync_all()
+}
+
+/// Refuses a backup that ends before the record it once ended with. A copy of a data folder, which
+/// does not say, is taken as it is.
+fn check_whole(folder: &Path, found: &Inspection) -> Result<(), Failure> {
+    let path = folder.join(ABOUT_FILE);
+    let about = match fs::read(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        about => about.map_err(cannot("read", &path))?,
+    };
+    let About { last_record } = serde_json::from_slice(&about)
+        .map_err(|error| Failure::failed(format!("{} is damaged: {error}", path.display())))?;
+    let last = found.books.last;
+    if found.is_sound() && last != last_record {
+        let message = format!(
+            "{} was cut off: it ends with record {last}, and was made with {last_record}",
+            folder.display()
+        );
+        return Err(Failure::failed(message));
+    }
+    Ok(())
 }
 
 fn done(
@@ -123,6 +177,7 @@ fn data_dir(args: &ConfigArgs) -> Result<PathBuf, Failure> {
 fn new_folder(parent: &Path) -> Result<TempDir, Failure> {
     let made = tempfile::Builder::new()
         .prefix(".rialto-copy-")
+        .permissions(Permissions::from_mode(0o700))
         .tempdir_in(parent);
     made.map_err(cannot("make a folder in", parent))
 }
@@ -151,15 +206,19 @@ fn copy_journal(from: &Path, to: &Path) -> io::Result<()> {
     for path in checkpoints.iter().next_back().into_iter().chain(&segments) {
         let source = File::open(path)?;
         let size = source.metadata()?.len();
-        let mut copy = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(to.join(path.file_name().unwrap_or_default()))?;
+        let mut copy = create_private(&to.join(path.file_name().unwrap_or_default()))?;
         io::copy(&mut source.take(size), &mut copy)?;
         copy.sync_all()?;
     }
     Ok(())
+}
+
+fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
@@ -283,9 +342,65 @@ mod tests {
             }
             stop.store(true, Ordering::Relaxed);
             println!(
-                "{taken} copies in {tries} tries, {} records",
+                "reliability: backup | {taken} copies beside checkpoints and new segments, {tries} \
+                 tries, {} records | {taken} whole prefixes",
                 written.load(Ordering::Acquire)
             );
         });
+    }
+
+    /// Books with this many records after the two accounts, and a checkpoint every hundred.
+    fn books(folder: &Path, count: u64) {
+        let (written, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| keep_books(folder, &written, &stop));
+            while written.load(Ordering::Acquire) < count {
+                thread::yield_now();
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn an_older_checkpoint_that_was_left_over_stays_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join(JOURNAL_FOLDER);
+        books(&source, 250);
+        let before = journal::read(&source).unwrap();
+        fs::write(source.join("00000000000000000001.checkpoint"), "left over").unwrap();
+        let (copy, found) = take(&source, folder.path()).unwrap();
+        assert_eq!(found.books, before.books);
+        let checkpoints = names(copy.path());
+        let checkpoints = checkpoints
+            .iter()
+            .filter(|name| name.ends_with(".checkpoint"));
+        assert_eq!(checkpoints.count(), 1);
+    }
+
+    #[test]
+    fn a_backup_that_changes_while_it_is_copied_is_not_restored() {
+        let folder = tempfile::tempdir().unwrap();
+        let [backup, other, data] =
+            ["backup", "other", "data"].map(|name| folder.path().join(name));
+        books(&backup, 50);
+        books(&other, 150);
+        fs::create_dir(&data).unwrap();
+        let before = journal::read(&backup).unwrap();
+        let failure = take_all(&other, &before, &data).unwrap_err();
+        assert!(failure.message.contains("differs"), "{failure}");
+        assert!(names(&data).is_empty(), "nothing is left behind");
+        let (copy, found) = take_all(&backup, &before, &data).unwrap();
+        assert_eq!(found.books, before.books);
+        put(copy, &data.join(JOURNAL_FOLDER)).unwrap();
+        assert_eq!(names(&data), [JOURNAL_FOLDER]);
     }
 }

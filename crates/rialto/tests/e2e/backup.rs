@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -189,6 +190,130 @@ fn damage_is_named_and_neither_backed_up_nor_restored() {
     let refused = rialto(&hub, &["backup", "restore", text(&backup)]);
     assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
     assert!(!data.exists());
+}
+
+/// Journal files of a folder, in order.
+fn segments(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut paths: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "segment"))
+        .collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn a_backup_that_was_cut_off_anywhere_is_refused() {
+    let fulfilled = Fulfilled::default();
+    let (mut hub, _server) = hub(&fulfilled);
+    for _ in 0..3 {
+        pay_one(&mut Client::new(hub.node, "/accounts/alice/ilp", TOKEN));
+    }
+    let backup = hub.folder().join("backup");
+    // Not even an empty folder is taken for a new one.
+    fs::create_dir(&backup).unwrap();
+    let refused = rialto(&hub, &["backup", "create", text(&backup)]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("exists already"));
+    assert_eq!(fs::read_dir(&backup).unwrap().count(), 0);
+    fs::remove_dir(&backup).unwrap();
+    json_of(&rialto(
+        &hub,
+        &["backup", "create", text(&backup), "--json"],
+    ));
+    hub.kill();
+    fs::rename(hub.folder().join("data"), hub.folder().join("lost")).unwrap();
+
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&backup), 0o700);
+    let [segment] = &segments(&backup)[..] else {
+        panic!("one segment")
+    };
+    assert_eq!(mode(segment), 0o600);
+    assert_eq!(mode(&backup.join("backup.json")), 0o600);
+
+    let whole = fs::read(segment).unwrap();
+    let mut cases = 0;
+    // All of the last records, where a cut is not seen in the journal itself, and some before.
+    let sizes = (whole.len() - 200..whole.len()).chain((0..whole.len() - 200).step_by(97));
+    for size in sizes {
+        fs::write(segment, &whole[..size]).unwrap();
+        let is_mark_cut = whole.len() - size <= 24;
+        let verified = rialto(&hub, &["backup", "verify", text(&backup)]);
+        let code = verified.status.code();
+        assert!(
+            code == Some(1) || is_mark_cut && code == Some(0),
+            "cut to {size} of {}: {code:?}",
+            whole.len()
+        );
+        if size % 20 == 0 && code == Some(1) {
+            let restored = rialto(&hub, &["backup", "restore", text(&backup)]);
+            assert_eq!(restored.status.code(), Some(1), "cut to {size}");
+            assert!(!hub.folder().join("data").exists());
+        }
+        cases += 1;
+    }
+    fs::write(segment, &whole).unwrap();
+    fs::write(backup.join("backup.json"), "{}").unwrap();
+    let verified = rialto(&hub, &["backup", "verify", text(&backup)]);
+    assert_eq!(verified.status.code(), Some(1));
+    println!("reliability: backup | {cases} backups cut off at their end | {cases} told or whole");
+}
+
+#[test]
+fn a_restored_backup_is_brought_up_to_date_by_corrections() {
+    let fulfilled = Fulfilled::default();
+    let (mut hub, _server) = hub(&fulfilled);
+    let pay = |hub: &Node, count| {
+        let mut client = Client::new(hub.node, "/accounts/alice/ilp", TOKEN);
+        (0..count).for_each(|_| pay_one(&mut client));
+    };
+    pay(&hub, 3);
+    let backup = hub.folder().join("backup");
+    json_of(&rialto(
+        &hub,
+        &["backup", "create", text(&backup), "--json"],
+    ));
+    pay(&hub, 4);
+    hub.kill();
+    fs::rename(hub.folder().join("data"), hub.folder().join("lost")).unwrap();
+    json_of(&rialto(
+        &hub,
+        &["backup", "restore", text(&backup), "--json"],
+    ));
+    hub.restart();
+    assert_eq!(hub.balance("bob"), 3);
+
+    let adjust = |hub: &Node, account: &str, amount: &str, key: &str| {
+        let (url, token) = (
+            format!("http://{}", hub.admin),
+            hub.folder().join("admin.token"),
+        );
+        let reason = "--reason=paid after the backup";
+        let key = format!("--idempotency-key={key}");
+        let url = format!("--url={url}");
+        let token = format!("--token-file={}", token.display());
+        let adjust = [
+            "account", "adjust", account, amount, reason, &key, &url, &token,
+        ];
+        let output = rialto(hub, &adjust);
+        assert!(output.status.success(), "{}", stderr(&output));
+    };
+    for _ in 0..2 {
+        adjust(&hub, "alice", "-0.000000004", "alice-4");
+        adjust(&hub, "bob", "0.000000004", "bob-4");
+    }
+    hub.kill();
+    hub.restart();
+    assert_eq!((hub.balance("alice"), hub.balance("bob")), (-7, 7));
+    hub.assert_books_add_up();
+    pay(&hub, 1);
+    assert_eq!(hub.terminate(), 0);
+    // The key outlives the checkpoint of the stop.
+    hub.restart();
+    adjust(&hub, "bob", "0.000000004", "bob-4");
+    assert_eq!((hub.balance("alice"), hub.balance("bob")), (-8, 8));
 }
 
 #[test]
