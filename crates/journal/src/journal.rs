@@ -453,8 +453,12 @@ impl Journal {
         }
         if !bytes.is_empty() {
             let Segment { file, first } = writer.current();
-            let written = file.write_at(writer.offset, &bytes);
-            written.map_err(|error| self.fail(writer, "write", &segment_name(*first), error))?;
+            if let Err(error) = file.write_at(writer.offset, &bytes) {
+                // A full disk may have taken some of the records. With them gone the file ends where
+                // [`Journal::written`] says, and nobody has to guess which of them come back.
+                let _ = file.truncate(writer.offset);
+                return Err(self.fail(writer, "write", &segment_name(*first), error));
+            }
             writer.offset += bytes.len() as u64;
             bytes.clear();
         }

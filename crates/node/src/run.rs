@@ -50,6 +50,9 @@ pub const ENDPOINTS_FILE: &str = "endpoints.json";
 /// Connections that may wait to be accepted, unless the operating system allows fewer.
 const BACKLOG: i32 = 4_096;
 
+/// The system's number of the signal that a file has become too large.
+const SIGXFSZ: i32 = 25;
+
 /// How often a drain looks whether everything was answered.
 const DRAIN_LOOK: Duration = Duration::from_millis(5);
 
@@ -227,6 +230,9 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
         let mut terminate = on(SignalKind::terminate())?;
         let mut interrupt = on(SignalKind::interrupt())?;
         let mut hang_up = on(SignalKind::hangup())?;
+        // Whoever limits the size of files wants the write refused, which is a failure like that of
+        // a full disk, and not the node killed.
+        let _file_size = on(SignalKind::from_raw(SIGXFSZ))?;
         let admin = tokio::net::TcpListener::from_std(admin_listener);
         let admin = admin.map_err(system("listen for the admin API"))?;
         let mut admin_stop = stopped.clone();

@@ -22,7 +22,7 @@ use rialto_connector::{
     refusal::{Level, Row},
 };
 use rialto_journal::{Journal, JournalError};
-use rialto_ledger::{AccountId, Lsn};
+use rialto_ledger::{AccountId, Lsn, Record};
 use rialto_links::{Account, Clock, Directory, HttpPeer};
 use tokio::sync::{Notify, broadcast, watch};
 use tracing::{debug, error, info, warn};
@@ -149,6 +149,9 @@ impl Shell {
         if let Err(failure) = self.journal.write() {
             self.fail(&failure);
         }
+        if self.has_failed() {
+            self.report_unwritten(out, lsn);
+        }
         self.release(out, synced, now.mono_ns, perform);
         self.releasing.fetch_sub(1, Ordering::AcqRel);
         self.set_timer(timeout);
@@ -173,6 +176,28 @@ impl Shell {
         }
         if let Some(lsn) = appended {
             assert_eq!(lsn, last, "core and journal number records alike");
+        }
+    }
+
+    /// Names what moves money and is not in the journal: its Fulfill leaves all the same, so the
+    /// books that come back will lack it. `last` is the number of the last record in `out`.
+    fn report_unwritten(&self, out: &Effects, last: Lsn) {
+        let written = self.journal.written().0;
+        let records: Vec<_> = out.records().collect();
+        let first = last.0 + 1 - records.len() as u64;
+        for (lsn, bytes) in (first..).zip(records) {
+            if lsn > written
+                && let Ok(Record::Commit(commit)) = Record::decode(bytes)
+            {
+                error!(
+                    payer = self.name_of(commit.from),
+                    amount_in = commit.amount_in,
+                    payee = self.name_of(commit.to),
+                    amount_out = commit.amount_out,
+                    "a fulfill is passed on that the journal did not take: after the restart, \
+                     correct both balances with `rialto account adjust`"
+                );
+            }
         }
     }
 

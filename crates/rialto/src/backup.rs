@@ -311,6 +311,15 @@ mod tests {
         }
     }
 
+    /// A test that fails must not leave the writer running, and the test with it.
+    struct StopOnDrop<'a>(&'a AtomicBool);
+
+    impl Drop for StopOnDrop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
     #[test]
     fn a_copy_beside_checkpoints_and_new_segments_is_a_whole_prefix() {
         let folder = tempfile::tempdir().unwrap();
@@ -318,6 +327,7 @@ mod tests {
         let (written, stop) = (AtomicU64::new(0), AtomicBool::new(false));
         thread::scope(|scope| {
             scope.spawn(|| keep_books(&source, &written, &stop));
+            let _stop = StopOnDrop(&stop);
             let (mut taken, mut tries) = (0, 0);
             while taken < 20 {
                 let before = written.load(Ordering::Acquire);
@@ -340,7 +350,6 @@ mod tests {
                     Err(failure) => assert_eq!(failure.exit, Exit::TryAgain, "{failure}"),
                 }
             }
-            stop.store(true, Ordering::Relaxed);
             println!(
                 "reliability: backup | {taken} copies beside checkpoints and new segments, {tries} \
                  tries, {} records | {taken} whole prefixes",
@@ -354,10 +363,10 @@ mod tests {
         let (written, stop) = (AtomicU64::new(0), AtomicBool::new(false));
         thread::scope(|scope| {
             scope.spawn(|| keep_books(folder, &written, &stop));
+            let _stop = StopOnDrop(&stop);
             while written.load(Ordering::Acquire) < count {
                 thread::yield_now();
             }
-            stop.store(true, Ordering::Relaxed);
         });
     }
 

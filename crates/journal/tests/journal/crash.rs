@@ -142,7 +142,9 @@ fn a_crash_at_every_operation_keeps_what_was_synced() {
             cases += 1;
         }
     }
-    println!("{cases} crashes");
+    println!(
+        "reliability: journal | {cases} crashes of a small journal, at every operation | 0 synced records lost"
+    );
 }
 
 #[test]
@@ -177,7 +179,9 @@ fn a_crash_while_recovering_from_a_crash_changes_nothing() {
             }
         }
     }
-    println!("{cases} double crashes");
+    println!(
+        "reliability: journal | {cases} crashes while recovering from a crash | 0 synced records lost"
+    );
 }
 
 #[test]

@@ -356,7 +356,8 @@ fn damage_each(
     }
     assert!(prefixes > 0 && refusals > 0);
     println!(
-        "{} {kind}: {prefixes} whole prefixes, {refusals} refusals",
+        "reliability: journal | {} {kind} of a long journal, {prefixes} whole prefixes, {refusals} \
+         refusals | 0 wrong balances",
         prefixes + refusals
     );
 }
@@ -411,7 +412,7 @@ fn a_closed_long_journal_hides_no_changed_bit() {
     let disk = copy(&files);
     disk.put(last, bytes[..bytes.len() - 24].to_vec());
     assert_eq!(read_tale(&disk), Some(RECORDS));
-    println!("{cases} changed bits, all refused");
+    println!("reliability: journal | {cases} changed bits of a closed journal | {cases} refused");
 }
 
 /// Sectors that did not reach the disk, or did without those written before them. Writes are cut at
@@ -477,7 +478,10 @@ fn lost_and_reordered_sectors_of_unsynced_windows() {
             });
         }
     }
-    println!("{cases} sets of lost sectors in {bases} windows");
+    println!(
+        "reliability: journal | {cases} sets of lost, zeroed and reordered sectors in {bases} unsynced \
+         windows | 0 synced records lost"
+    );
 }
 
 #[test]
@@ -501,7 +505,7 @@ fn every_sync_fails_once() {
             cases += 1;
         }
     }
-    println!("{cases} failed syncs");
+    println!("reliability: journal | {cases} failed syncs | 0 synced records lost");
 }
 
 #[test]
@@ -522,7 +526,7 @@ fn a_long_journal_meets_a_full_disk() {
         check(&disk, &promised, 0);
         cases += 1;
     }
-    println!("{cases} full disks");
+    println!("reliability: journal | {cases} full disks | 0 written records lost");
 }
 
 #[test]
@@ -555,14 +559,16 @@ fn crashes_inside_checkpoints_and_elsewhere() {
                 operations_left: Some(died_after),
                 ..Faults::default()
             });
-            assert!(tell(&disk, RECORDS, &mut promised, |_| ()).is_err());
+            let told = tell(&disk, RECORDS, &mut promised, |_| ());
+            // The very last is the mark behind the last sync, which holds no record: it fails unseen.
+            assert!(told.is_err() || died_after + 1 == operations);
             check(&disk, &promised, *way);
             cases += 1;
         }
     }
     println!(
-        "{cases} crashes at {moments} of {operations} operations, {within_checkpoints} of these \
-         in checkpoints"
+        "reliability: journal | {cases} crashes at {moments} of {operations} operations, \
+         {within_checkpoints} of these in checkpoints and renames | 0 synced records lost"
     );
 }
 

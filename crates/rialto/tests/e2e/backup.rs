@@ -13,6 +13,7 @@ use rialto_packet::Reply;
 use serde_json::{Value, json};
 
 use crate::{
+    disk::faults_library,
     harness::{CREDIT, Node, wait_for},
     raw::{self, Client, Fulfilled},
 };
@@ -40,6 +41,10 @@ fn pay_one(client: &mut Client) {
 }
 
 fn rialto(node: &Node, arguments: &[&str]) -> Output {
+    rialto_with(node, arguments, &[])
+}
+
+fn rialto_with(node: &Node, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rialto"));
     command.args(arguments);
     if arguments[0] == "backup" && arguments[1] != "verify" {
@@ -47,6 +52,7 @@ fn rialto(node: &Node, arguments: &[&str]) -> Output {
             .arg("--config")
             .arg(node.folder().join("rialto.toml"));
     }
+    command.envs(environment.iter().copied());
     command.output().unwrap()
 }
 
@@ -314,6 +320,51 @@ fn a_restored_backup_is_brought_up_to_date_by_corrections() {
     hub.restart();
     adjust(&hub, "bob", "0.000000004", "bob-4");
     assert_eq!((hub.balance("alice"), hub.balance("bob")), (-8, 8));
+}
+
+#[test]
+fn a_backup_is_done_when_its_files_and_folders_are_safe_on_disk() {
+    let fulfilled = Fulfilled::default();
+    let (mut hub, _server) = hub(&fulfilled);
+    pay_one(&mut Client::new(hub.node, "/accounts/alice/ilp", TOKEN));
+    hub.kill();
+    let library = faults_library();
+    let data = hub.folder().join("data");
+    let backup = |number: u32| hub.folder().join(format!("backup-{number}"));
+    let run = |command: &str, folder: &Path, nth: u32| {
+        let environment = [
+            ("LD_PRELOAD", text(&library)),
+            ("FAULTS_SYNC_NTH", &nth.to_string()),
+        ];
+        rialto_with(&hub, &["backup", command, text(folder)], &environment)
+    };
+    // The segment, what the backup says about itself, its folder, and the folder around it.
+    for nth in 1..=4 {
+        let output = run("create", &backup(nth), nth);
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "sync {nth}: {}",
+            stderr(&output)
+        );
+    }
+    let whole = backup(5);
+    assert_eq!(run("create", &whole, 5).status.code(), Some(0));
+    // The segment, its folder, and the data folder.
+    fs::rename(&data, hub.folder().join("lost")).unwrap();
+    for nth in 1..=3 {
+        let output = run("restore", &whole, nth);
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "sync {nth}: {}",
+            stderr(&output)
+        );
+        let _ = fs::remove_dir_all(&data);
+    }
+    assert_eq!(run("restore", &whole, 4).status.code(), Some(0));
+    fs::remove_file(library).unwrap();
+    println!("reliability: backup | each of 7 syncs of create and restore fails | 7 reported");
 }
 
 #[test]

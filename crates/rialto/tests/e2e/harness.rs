@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
@@ -70,6 +71,8 @@ pub(crate) struct Node {
     pub(crate) node: SocketAddr,
     pub(crate) admin: SocketAddr,
     log: Arc<Mutex<String>>,
+    /// Of the next process.
+    pub(crate) environment: Vec<(String, OsString)>,
 }
 
 impl Node {
@@ -103,6 +106,7 @@ impl Node {
             node: nowhere,
             admin: nowhere,
             log: Arc::default(),
+            environment: Vec::new(),
         }
     }
 
@@ -133,6 +137,7 @@ impl Node {
             command.env("RIALTO_NODE__LISTEN", self.node.to_string());
             command.env("RIALTO_ADMIN__LISTEN", self.admin.to_string());
         }
+        command.envs(self.environment.iter().cloned());
         let mut process = command.spawn().unwrap();
         let stderr = process.stderr.take().unwrap();
         self.collect(stderr);

@@ -9,6 +9,7 @@ mod address;
 mod auth;
 mod backup;
 mod bench;
+mod disk;
 mod harness;
 mod hostile;
 mod interop;
