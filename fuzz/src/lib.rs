@@ -6,4 +6,5 @@
 pub mod btp;
 pub mod http1;
 pub mod packet;
+pub mod sim;
 pub mod stream;

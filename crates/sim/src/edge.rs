@@ -1,6 +1,8 @@
 //! Scripted neighbours at the edge of the network: they send and answer raw packets whose data is
 //! the preimage of their condition. The honest ones answer truthfully and in time.
 
+use std::collections::VecDeque;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use rialto_ledger::AccountId;
@@ -23,6 +25,8 @@ pub(crate) struct EdgeState {
     /// The newest that was authenticated, or what stands for one by HTTP.
     pub(crate) connection: Option<u32>,
     last_request: u32,
+    /// In a story: packets that it has not answered yet, and their preimages.
+    pub(crate) got: VecDeque<(ReplyTo, [u8; 32])>,
     /// The packets that must get through in the end.
     pub(crate) probes: Vec<HopKey>,
 }
@@ -49,7 +53,7 @@ pub(crate) fn fulfill(fulfillment: [u8; 32]) -> Bytes {
     fulfill.encode().expect("no data is not too much").into()
 }
 
-fn reject() -> Bytes {
+pub(crate) fn reject() -> Bytes {
     let reject = RejectBuilder {
         code: ErrorCode::F99_APPLICATION_ERROR,
         triggered_by: None,
@@ -112,6 +116,20 @@ impl World {
             4 => format!("{node}.{LOCAL}.token"),
             _ => "peer.config".to_owned(),
         }
+    }
+
+    /// What a story asks for.
+    pub(crate) fn edge_pay(
+        &mut self,
+        edge: usize,
+        destination: &str,
+        amount: u64,
+        expires_in_ms: u64,
+    ) -> Checked {
+        let preimage = self.rng.bytes();
+        let packet = self.edge_packet(destination, amount, preimage, expires_in_ms);
+        let asked = self.edge_ask(edge, &packet);
+        asked.map(drop).ok_or("it is not connected".to_owned())
     }
 
     /// A packet without value, which needs nobody's credit.
@@ -182,6 +200,9 @@ impl World {
 
     /// An edge got a packet and decides what to answer, and when.
     pub(crate) fn edge_prepare(&mut self, edge: usize, to: ReplyTo, packet: &[u8]) {
+        if self.is_scripted {
+            return self.edge_gets(edge, to, packet);
+        }
         let Ok(prepare) = Prepare::parse(packet) else {
             return;
         };

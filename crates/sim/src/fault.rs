@@ -28,6 +28,19 @@ pub(crate) struct Weather {
 }
 
 impl Weather {
+    /// Nothing goes wrong by itself.
+    pub(crate) const CALM: Self = Self {
+        load_ns: 0,
+        pace_ms: 0,
+        is_slow: false,
+        crashes: false,
+        links: false,
+        clocks: false,
+        disks: false,
+        changes: false,
+        floods: false,
+    };
+
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         Self {
             load_ns: rng.between(3, 15) * S,
@@ -145,7 +158,7 @@ impl World {
     /// Nothing of a connection arrives any more; of what is under way each direction may be lost.
     fn cut(&mut self, connection: u32, notices: bool) {
         for to in 0..2 {
-            let is_lost = self.rng.percent(70);
+            let is_lost = self.is_scripted || self.rng.percent(70);
             let delay_ns = self.rng.between(1, 2_000) * MS;
             let now_ns = self.now_ns;
             let Some(of) = self.connections.get_mut(&connection) else {
@@ -161,6 +174,26 @@ impl World {
             if notices {
                 self.plan_at(at_ns, Event::Down { connection, to });
             }
+        }
+    }
+
+    /// All connections between two nodes are lost, with what is on them.
+    pub(crate) fn cut_between(&mut self, a: usize, b: usize) -> Checked {
+        let is_theirs = |parties: [Party; 2]| {
+            [a, b]
+                .iter()
+                .all(|node| parties.contains(&Party::Node(*node)))
+        };
+        let theirs = self.connections.iter().filter(|(_, of)| {
+            of.ends[CLIENT].is_open && is_theirs(of.ends.each_ref().map(|end| end.party))
+        });
+        let theirs: Vec<_> = theirs.map(|(connection, _)| *connection).collect();
+        for connection in &theirs {
+            self.cut(*connection, true);
+        }
+        match theirs.is_empty() {
+            true => Err("they are not connected".to_owned()),
+            false => Ok(()),
         }
     }
 
@@ -243,8 +276,11 @@ impl World {
         drop(live);
         note!(self, "{} dies: {death:?}", self.name(node));
         let piece_bytes = self.rng.pick(&[1, 24, 512, 4_096]);
-        // All that was not synced is lost, kept, or each piece has its own fate.
-        let mood = self.rng.below(3);
+        // All that was not synced is lost, or each piece has its own fate.
+        let mood = match self.is_scripted {
+            true => 0,
+            false => self.rng.below(3),
+        };
         let of = &mut self.nodes[node];
         of.death = Some(death);
         of.disk.set_faults(Faults::default());
@@ -272,7 +308,9 @@ impl World {
                 self.cut(connection, true);
             }
         }
-        let delay_ns = self.rng.between(5, 3_000) * MS;
-        self.plan_in(delay_ns, Event::Restart { node });
+        if !self.is_scripted {
+            let delay_ns = self.rng.between(5, 3_000) * MS;
+            self.plan_in(delay_ns, Event::Restart { node });
+        }
     }
 }

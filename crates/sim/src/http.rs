@@ -177,8 +177,8 @@ impl World {
                     },
                 );
             }
-            (Party::Edge(_), Outcome::Answer(packet)) => {
-                self.witness.edge_answered(key, &packet)?;
+            (Party::Edge(edge), Outcome::Answer(packet)) => {
+                self.edge_hears(edge, key, &packet)?;
             }
             (Party::Edge(_), Outcome::Failure(_)) => {}
         }

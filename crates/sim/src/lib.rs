@@ -27,11 +27,13 @@ mod mutant;
 mod node;
 mod plan;
 mod rng;
+mod story;
 mod topology;
 mod wire;
 mod world;
 
 pub use check::Tally;
 pub use mutant::Mutant;
+pub use story::story;
 pub use topology::{NODES_MAX, Shape, Topology};
-pub use world::{Failure, MUTANT_SEEDS_MAX, Options, Report, catch, run};
+pub use world::{Failure, MUTANT_SEEDS_MAX, Options, Report, catch, run, run_bytes};

@@ -1,6 +1,8 @@
 //! Runs seeds, and says how to see one of them again.
 
 use std::{
+    fs,
+    path::PathBuf,
     process::ExitCode,
     sync::{
         Mutex,
@@ -11,7 +13,9 @@ use std::{
 };
 
 use clap::Parser;
-use rialto_sim::{Failure, MUTANT_SEEDS_MAX, Mutant, Options, Tally, Topology, catch, run};
+use rialto_sim::{
+    Failure, MUTANT_SEEDS_MAX, Mutant, Options, Report, Tally, Topology, catch, run, run_bytes,
+};
 
 /// Simulates whole nodes, each run from one seed.
 #[derive(Debug, Parser)]
@@ -26,8 +30,11 @@ struct Arguments {
     #[arg(long, value_name = "S", group = "what")]
     seed: Option<u64>,
     /// Show what happens, a line per event.
-    #[arg(long, requires = "seed")]
+    #[arg(long, conflicts_with_all = ["seeds", "mutants"])]
     trace: bool,
+    /// Run what the bytes of a file decide, as a fuzzer's do.
+    #[arg(long, value_name = "FILE", group = "what")]
+    input: Option<PathBuf>,
     /// Put faults into the node, and count the seeds until each is caught.
     #[arg(long, group = "what")]
     mutants: bool,
@@ -43,21 +50,31 @@ fn main() -> ExitCode {
         trace: arguments.trace,
         mutant: None,
     };
-    match (arguments.seeds, arguments.seed, arguments.mutants) {
-        (Some(count), _, _) => seeds(arguments.from, count, options),
-        (_, Some(seed), _) => one(seed, &options),
-        (_, _, true) => mutants(),
-        (None, None, false) => seeds(arguments.from, SEEDS, options),
+    if let Some(seed) = arguments.seed {
+        return one(run(seed, &options));
+    }
+    if let Some(file) = arguments.input {
+        return match fs::read(&file) {
+            Ok(bytes) => one(run_bytes(&bytes, &options)),
+            Err(error) => {
+                eprintln!("{}: {error}", file.display());
+                ExitCode::FAILURE
+            }
+        };
+    }
+    match arguments.mutants {
+        true => mutants(),
+        false => seeds(arguments.from, arguments.seeds.unwrap_or(SEEDS), options),
     }
 }
 
 /// What is run when nothing is asked for.
 const SEEDS: u64 = 1_000;
 
-fn one(seed: u64, options: &Options) -> ExitCode {
-    match run(seed, options) {
+fn one(ended: Result<Report, Box<Failure>>) -> ExitCode {
+    match ended {
         Ok(report) => {
-            println!("seed {seed}: {report:?}");
+            println!("{report:?}");
             ExitCode::SUCCESS
         }
         Err(failure) => fail(&failure),
@@ -112,10 +129,10 @@ fn mutants() -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for mutant in Mutant::ALL {
         match catch(*mutant) {
-            Some(failure) => {
+            Some((seed, failure)) => {
                 // What was noticed is enough; the packet at which it was is in the trace.
                 let noticed: String = failure.message.chars().take(72).collect();
-                println!("{:<24} {:>4} seeds: {noticed}", mutant.word(), failure.seed);
+                println!("{:<24} {:>4} seeds: {noticed}", mutant.word(), seed);
             }
             None => {
                 println!(

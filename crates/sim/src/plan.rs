@@ -99,7 +99,7 @@ pub(crate) struct NodePlan {
     pub(crate) routes: Vec<(String, Name)>,
     /// Thousandths that the node keeps of each conversion.
     pub(crate) spread: u64,
-    pub(crate) strict: bool,
+    pub(crate) is_strict: bool,
     /// Cap over all accounts of an asset, the same number for each.
     pub(crate) unsynced_max: u64,
     pub(crate) window_ms: i64,
@@ -133,14 +133,11 @@ impl Network {
         };
         for node in 0..topology.nodes {
             network.nodes.push(NodePlan {
-                name: format!("n{node}").into(),
-                accounts: Vec::new(),
-                routes: Vec::new(),
                 spread: rng.pick(&[0, 0, 2]),
-                strict: rng.percent(25),
+                is_strict: rng.percent(25),
                 unsynced_max: rng.pick(&[10_000_000, 3_000_000_000, 1_000_000_000_000]),
                 window_ms,
-                rate_percent: RATE_PERCENT,
+                ..NodePlan::plain(format!("n{node}").into())
             });
         }
         for (a, b) in links {
@@ -172,6 +169,11 @@ impl Network {
         if is_http {
             return;
         }
+        self.dial_node(client, server);
+    }
+
+    /// One node keeps a connection to another.
+    pub(crate) fn dial_node(&mut self, client: usize, server: usize) {
         self.diallers.push(Dialler {
             client: Party::Node(client),
             account: self.nodes[server].name.clone(),
@@ -214,7 +216,7 @@ impl Network {
     }
 
     /// Sets the routes of every node to every other that is not its neighbour.
-    fn route(&mut self, next: &[Vec<Option<usize>>]) {
+    pub(crate) fn route(&mut self, next: &[Vec<Option<usize>>]) {
         for (from, next) in next.iter().enumerate() {
             for (to, via) in next.iter().enumerate() {
                 if let Some(via) = via.filter(|via| *via != to) {
@@ -252,6 +254,20 @@ impl Network {
 }
 
 impl NodePlan {
+    /// Without accounts, and with nothing that takes from packets or refuses them.
+    pub(crate) fn plain(name: Name) -> Self {
+        Self {
+            name,
+            accounts: Vec::new(),
+            routes: Vec::new(),
+            spread: 0,
+            is_strict: false,
+            unsynced_max: u64::MAX,
+            window_ms: WINDOW_MS,
+            rate_percent: RATE_PERCENT,
+        }
+    }
+
     pub(crate) fn address(&self) -> String {
         format!("g.{}", self.name)
     }
@@ -314,7 +330,7 @@ impl NodePlan {
             spread: format!("0.{:03}", self.spread)
                 .parse()
                 .expect("a decimal number"),
-            strict: self.strict,
+            strict: self.is_strict,
             unsynced_max: assets.collect::<BTreeMap<_, _>>(),
             ..Settings::new(self.address().parse().expect("an address"))
         }
@@ -322,7 +338,7 @@ impl NodePlan {
 }
 
 impl AccountPlan {
-    fn draw(
+    pub(crate) fn draw(
         rng: &mut Rng,
         name: Name,
         relation: Relation,

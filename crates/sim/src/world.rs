@@ -21,6 +21,7 @@ use crate::{
     change::Change,
     check::{Checked, HopKey, Link, Links, Seen, Tally, Witness},
     edge::{EdgeState, ReplyTo},
+    fault::Weather,
     http::{Exchange, Outcome},
     mutant::Mutant,
     node::{Live, Node, wall},
@@ -69,8 +70,8 @@ pub struct Report {
 /// A run that did not.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    /// Its seed.
-    pub seed: u64,
+    /// Its seed; none when a fuzzer chose.
+    pub seed: Option<u64>,
     /// Its options.
     pub options: Options,
     /// The event at which it was noticed.
@@ -86,8 +87,11 @@ impl fmt::Display for Failure {
         for line in &self.lines {
             writeln!(f, "  {line}")?;
         }
-        writeln!(f, "seed {} step {}: {}", self.seed, self.step, self.message)?;
-        write!(f, "again: cargo xtask sim --seed {} --trace", self.seed)?;
+        let of = self
+            .seed
+            .map_or("--input FILE".to_owned(), |seed| format!("--seed {seed}"));
+        writeln!(f, "{} step {}: {}", &of[2..], self.step, self.message)?;
+        write!(f, "again: cargo xtask sim {of} --trace")?;
         match self.options.topology {
             Some(topology) => write!(f, " --topology {topology}"),
             None => Ok(()),
@@ -100,7 +104,19 @@ impl fmt::Display for Failure {
 /// # Errors
 /// A [`Failure`], when a node broke an invariant or panicked.
 pub fn run(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
-    let mut world = World::new(seed, *options);
+    run_with(Rng::new(seed), Some(seed), options)
+}
+
+/// Runs what a fuzzer's bytes decide: each draw takes as few of them as it needs.
+///
+/// # Errors
+/// A [`Failure`], when a node broke an invariant or panicked.
+pub fn run_bytes(bytes: &[u8], options: &Options) -> Result<Report, Box<Failure>> {
+    run_with(Rng::of_bytes(bytes), None, options)
+}
+
+fn run_with(rng: Rng, seed: Option<u64>, options: &Options) -> Result<Report, Box<Failure>> {
+    let mut world = World::draw(rng, *options);
     let ended = catch_unwind(AssertUnwindSafe(|| world.run()));
     let message = match ended {
         Ok(Ok(())) => {
@@ -131,13 +147,14 @@ pub fn run(seed: u64, options: &Options) -> Result<Report, Box<Failure>> {
 /// Seeds within which each mutant must be caught.
 pub const MUTANT_SEEDS_MAX: u64 = 2_000;
 
-/// How the first seed that catches a mutant does it; `None` if none does.
-pub fn catch(mutant: Mutant) -> Option<Box<Failure>> {
+/// The first seed that catches a mutant, and how it does it; `None` if none does.
+pub fn catch(mutant: Mutant) -> Option<(u64, Box<Failure>)> {
     let options = Options {
         mutant: Some(mutant),
         ..Options::default()
     };
-    (1..=MUTANT_SEEDS_MAX).find_map(|seed| run(seed, &options).err())
+    let caught = |seed| Some((seed, run(seed, &options).err()?));
+    (1..=MUTANT_SEEDS_MAX).find_map(caught)
 }
 
 /// Something that will happen.
@@ -235,9 +252,12 @@ pub(crate) struct World {
     pub(crate) exchanges: Vec<Exchange>,
     pub(crate) witness: Witness,
     trace: Trace,
-    pub(crate) weather: crate::fault::Weather,
+    pub(crate) weather: Weather,
     pub(crate) is_healed: bool,
     is_over: bool,
+    /// A story decides what happens, and asks what its neighbours heard.
+    pub(crate) is_scripted: bool,
+    pub(crate) heard: Vec<String>,
     payments: u64,
 }
 
@@ -247,11 +267,26 @@ macro_rules! note {
 pub(crate) use note;
 
 impl World {
-    fn new(seed: u64, options: Options) -> Self {
-        let mut rng = Rng::new(seed);
+    fn draw(mut rng: Rng, options: Options) -> Self {
         let topology = options.topology;
         let topology = topology.unwrap_or_else(|| Topology::draw(&mut rng));
         let network = Network::draw(&mut rng, topology);
+        let nodes = Self::draw_nodes(&mut rng, &network);
+        let weather = Weather::draw(&mut rng);
+        Self::new(rng, network, nodes, weather, options)
+    }
+
+    /// A world in which only a story makes things happen.
+    pub(crate) fn scripted(network: Network) -> Self {
+        let mut rng = Rng::new(0);
+        let nodes = Self::draw_nodes(&mut rng, &network);
+        Self {
+            is_scripted: true,
+            ..Self::new(rng, network, nodes, Weather::CALM, Options::default())
+        }
+    }
+
+    fn draw_nodes(rng: &mut Rng, network: &Network) -> Vec<Node> {
         let node = |rng: &mut Rng| Node {
             disk: SimDisk::new(),
             live: None,
@@ -263,8 +298,16 @@ impl World {
             segment_bytes: rng.pick(&[4_096, 65_536, 64 << 20]),
             is_changed: false,
         };
-        let nodes = network.nodes.iter().map(|_| node(&mut rng)).collect();
-        let weather = crate::fault::Weather::draw(&mut rng);
+        network.nodes.iter().map(|_| node(rng)).collect()
+    }
+
+    fn new(
+        rng: Rng,
+        network: Network,
+        nodes: Vec<Node>,
+        weather: Weather,
+        options: Options,
+    ) -> Self {
         let trace = Trace {
             hash: 0xcbf2_9ce4_8422_2325,
             lines: VecDeque::new(),
@@ -288,6 +331,8 @@ impl World {
             weather,
             is_healed: false,
             is_over: false,
+            is_scripted: false,
+            heard: Vec::new(),
             payments: 0,
         }
     }
@@ -326,7 +371,8 @@ impl World {
         self.plan_at(self.now_ns + delay_ns, event);
     }
 
-    fn run(&mut self) -> Checked {
+    /// Opens all nodes and connections.
+    pub(crate) fn start(&mut self) -> Checked {
         for node in 0..self.nodes.len() {
             self.open(node)?;
         }
@@ -338,6 +384,30 @@ impl World {
                 self.last_connection += 1;
                 self.edges[edge].connection = Some(self.last_connection);
             }
+        }
+        Ok(())
+    }
+
+    /// Lets happen what happens within that time.
+    pub(crate) fn run_for(&mut self, length_ns: u64) -> Checked {
+        let end_ns = self.now_ns + length_ns;
+        while let Some(next) = self
+            .queue
+            .first_entry()
+            .filter(|next| next.key().0 <= end_ns)
+        {
+            let ((at_ns, _), event) = next.remove_entry();
+            self.now_ns = at_ns;
+            self.step += 1;
+            self.happen(event)?;
+        }
+        self.now_ns = end_ns;
+        Ok(())
+    }
+
+    fn run(&mut self) -> Checked {
+        self.start()?;
+        for edge in 0..self.edges.len() {
             self.plan_in(100 * MS, Event::EdgeSend { edge });
         }
         self.plan_in(200 * MS, Event::Pay);
@@ -579,9 +649,9 @@ impl World {
                     request: RequestId(request.into()),
                     packet: Bytes::from(packet),
                 }),
-                Party::Edge(_) => {
+                Party::Edge(edge) => {
                     let key = Self::key(connection, to, request.into());
-                    self.witness.edge_answered(key, &packet)?;
+                    self.edge_hears(edge, key, &packet)?;
                 }
             },
             Heard::Failed(request) => match party {
@@ -961,6 +1031,7 @@ impl World {
         }
         if syncs {
             let delay_ns = match now_ns < slow_until_ns {
+                true if self.is_scripted => u64::MAX / 2,
                 true => self.rng.between(100, 4_000) * MS,
                 false => self.rng.between(1, 10) * MS,
             };

@@ -1,0 +1,178 @@
+//! Stories of whole nodes that crash, with the outcome beside each line (`crates/sim/src/story.rs`).
+
+use rialto_sim::story;
+
+fn check(text: &str) {
+    if let Err(line) = story(text) {
+        panic!("{line}");
+    }
+}
+
+/// Three in a row, from alice to carol.
+const ROW: &str = "
+    node a
+    node b
+    node c
+    link a b USD/9
+    link b c USD/9
+    edge alice a USD/9
+    edge carol c USD/9
+";
+
+fn check_row(text: &str) {
+    check(&format!("{ROW}{text}"));
+}
+
+#[test]
+fn what_was_fulfilled_survives_a_kill() {
+    check_row(
+        "alice pays carol 40 for 10s -> carol gets 40
+         carol fulfills              -> alice hears fulfill
+         kill b
+         restart b
+         balances                    -> a/b 40, a/alice -40, b/a -40, b/c 40, c/b -40, c/carol 40",
+    );
+}
+
+#[test]
+fn what_was_in_flight_when_a_node_died_is_nobodys_debt() {
+    check_row(
+        "alice pays carol 40 for 10s -> carol gets 40
+         kill b
+         carol rejects
+         restart b
+         wait 10s                    -> alice hears R00
+         balances                    ->
+         alice pays carol 7 for 10s  -> carol gets 7
+         carol fulfills              -> alice hears fulfill",
+    );
+}
+
+#[test]
+fn a_fulfill_that_reaches_nobody_is_booked_by_those_who_saw_it() {
+    check_row(
+        "alice pays carol 40 for 10s -> carol gets 40
+         kill a
+         carol fulfills
+         restart a
+         balances                    -> b/a -40, b/c 40, c/b -40, c/carol 40",
+    );
+}
+
+#[test]
+fn a_power_cut_loses_what_was_not_on_disk() {
+    check_row(
+        "alice pays carol 40 for 10s -> carol gets 40
+         carol fulfills              -> alice hears fulfill
+         disk b slow
+         alice pays carol 2 for 10s  -> carol gets 2
+         carol fulfills              -> alice hears fulfill
+         power cut b
+         disk b sound
+         restart b
+         balances                    -> a/b 42, a/alice -42, b/a -40, b/c 40, c/b -42, c/carol 42",
+    );
+}
+
+#[test]
+fn what_may_be_lost_is_bounded_before_it_can_be() {
+    check(
+        "node a
+         edge alice a USD/9 cap 50
+         edge bert a USD/9
+         disk a slow
+         alice pays bert 40 for 10s -> bert gets 40
+         bert fulfills              -> alice hears fulfill
+         alice pays bert 11 for 10s -> alice hears T04
+         alice pays bert 10 for 10s -> bert gets 10
+         bert fulfills              -> alice hears fulfill
+         power cut a
+         disk a sound
+         restart a
+         balances                   ->",
+    );
+}
+
+#[test]
+fn a_strict_node_waits_for_the_disk_while_there_is_time() {
+    check(
+        "node a strict
+         edge alice a USD/9
+         edge bert a USD/9
+         disk a slow
+         alice pays bert 40 for 10s -> bert gets 40
+         bert fulfills              ->
+         wait 10s                   -> alice hears fulfill
+         balances                   -> a/alice -40, a/bert 40",
+    );
+}
+
+#[test]
+fn a_full_disk_holds_no_fulfill_back() {
+    check_row(
+        "alice pays carol 40 for 10s -> carol gets 40
+         disk b full
+         carol fulfills              -> alice hears fulfill
+         alice pays carol 2 for 10s  -> alice hears T00
+         disk b sound
+         kill b
+         restart b
+         balances                    -> a/b 40, a/alice -40, c/b -40, c/carol 40",
+    );
+}
+
+#[test]
+fn a_step_of_the_clock_neither_kills_nor_revives() {
+    check_row(
+        "alice pays carol 40 for 20s -> carol gets 40
+         clock b 3600s
+         carol fulfills              -> alice hears fulfill
+         alice pays carol 2 for 20s  -> alice hears R00
+         clock b 0s
+         alice pays carol 3 for 5s   -> carol gets 3
+         clock b -3600s
+         wait 5s                     -> alice hears R00
+         carol fulfills
+         balances                    -> a/b 40, a/alice -40, b/a -40, b/c 40, c/b -40, c/carol 40",
+    );
+}
+
+#[test]
+fn a_lost_connection_loses_the_answer_and_nothing_else() {
+    check_row(
+        "alice pays carol 40 for 60s -> carol gets 40
+         cut a b
+         carol fulfills
+         wait 30s                    -> alice hears R00
+         balances                    -> b/a -40, b/c 40, c/b -40, c/carol 40
+         alice pays carol 2 for 10s  -> carol gets 2
+         carol fulfills              -> alice hears fulfill",
+    );
+}
+
+#[test]
+fn a_wrong_preimage_pays_nobody_by_http_too() {
+    check(
+        "node a
+         node b
+         link a b EUR/6 http
+         edge alice a EUR/6 http
+         edge carol b EUR/6 http
+         alice pays carol 40 for 10s -> carol gets 40
+         carol lies                  -> alice hears F05
+         alice pays carol 40 for 10s -> carol gets 40
+         kill b
+         alice pays carol 2 for 10s  -> alice hears T01
+         wait 10s                    -> alice hears R00
+         restart b
+         balances                    ->",
+    );
+}
+
+#[test]
+fn a_story_that_ends_otherwise_says_at_which_line() {
+    let text = format!("{ROW}alice pays carol 40 for 10s -> carol gets 41");
+    let error = story(&text).expect_err("it gets 40");
+    assert!(error.contains("but: carol gets 40"), "{error}");
+    assert!(story("node a\n dance").is_err());
+}
