@@ -94,6 +94,8 @@ pub enum LinkFailure {
     Timeout,
     /// There is no connection; the packet was surely not sent.
     Closed,
+    /// The peer takes packets more slowly than they come; this one was surely not sent.
+    Busy,
 }
 
 impl LinkFailure {
@@ -113,6 +115,7 @@ impl LinkFailure {
             Self::ContentType => Reason::LinkContentType,
             Self::Timeout => Reason::LinkTimeout,
             Self::Closed => Reason::LinkClosed,
+            Self::Busy => Reason::Overload,
         }
     }
 }

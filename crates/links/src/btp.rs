@@ -35,8 +35,12 @@ use tokio_tungstenite::{
 
 use crate::{server::Permit, worker::Worker};
 
-/// Most bytes of frames that wait for one socket. A peer that reads so slowly is disconnected.
+/// Most bytes of frames that wait for one socket. A peer that does not even read the answers to its
+/// own requests is disconnected.
 pub const OUTBOX_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most bytes that wait when a Prepare is added. One that comes faster than the peer reads is refused:
+/// to disconnect a peer that is merely slow would cost all that is in flight.
+pub const OUTBOX_PREPARE_BYTES_MAX: usize = 6 * 1024 * 1024;
 /// Most frames that one session reads before others get their turn.
 const READ_COUNT_MAX: usize = 512;
 /// What is read from a socket at once.
@@ -95,14 +99,19 @@ pub(crate) enum End {
 }
 
 impl Outbox {
-    /// Appends a Prepare. False: it will not be sent.
-    pub(crate) fn prepare(&self, request: RequestId, packet: &[u8]) -> bool {
-        let Ok(request_id) = u32::try_from(request.0) else {
-            return false;
-        };
-        let mut frame = Vec::with_capacity(frame::ilp_frame_len(packet.len()));
+    /// Appends a Prepare, or says why it will not be sent.
+    pub(crate) fn prepare(&self, request: RequestId, packet: &[u8]) -> Result<(), LinkFailure> {
+        let request_id = u32::try_from(request.0).map_err(|_| LinkFailure::Closed)?;
+        let frame_len = frame::ilp_frame_len(packet.len());
+        if self.queue.borrow().bytes + frame_len > OUTBOX_PREPARE_BYTES_MAX {
+            return Err(LinkFailure::Busy);
+        }
+        let mut frame = Vec::with_capacity(frame_len);
         frame::put_ilp_message(&mut frame, request_id, packet);
-        self.push(Unsent::Prepare(request), frame)
+        match self.push(Unsent::Prepare(request), frame) {
+            true => Ok(()),
+            false => Err(LinkFailure::Closed),
+        }
     }
 
     /// Appends the answer to the peer's request. False: it will not be sent.

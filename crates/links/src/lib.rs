@@ -54,7 +54,7 @@ mod waiting;
 mod worker;
 
 pub use body::PACKET_BODY_BYTES_MAX;
-pub use btp::OUTBOX_BYTES_MAX;
+pub use btp::{OUTBOX_BYTES_MAX, OUTBOX_PREPARE_BYTES_MAX};
 pub use clock::Clock;
 pub use connect::{CONNECT_TIMEOUT, ConnectError, Stream, connect};
 pub use directory::{Account, AuthCounters, Directory, HttpPeer, HttpPeerError, hash_token};

@@ -225,14 +225,12 @@ impl Worker {
     }
 
     fn forward_session(&self, link: LinkId, request: RequestId, packet: &[u8]) {
-        let sent = self
-            .session(link)
-            .is_some_and(|outbox| outbox.prepare(request, packet));
-        if !sent {
+        let session = self.session(link).ok_or(LinkFailure::Closed);
+        if let Err(failure) = session.and_then(|outbox| outbox.prepare(request, packet)) {
             self.inbox.push(Input::Failed {
                 link,
                 request,
-                failure: LinkFailure::Closed,
+                failure,
             });
         }
     }

@@ -7,7 +7,7 @@ use rialto_btp::{
     session::{Session, Settings},
 };
 use rialto_connector::{Action, Input, LinkFailure, LinkId, Reason, RequestId};
-use rialto_links::{Account, OUTBOX_BYTES_MAX};
+use rialto_links::{Account, OUTBOX_BYTES_MAX, OUTBOX_PREPARE_BYTES_MAX};
 use rialto_packet::Timestamp;
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
@@ -214,7 +214,7 @@ fn a_peer_that_errors_is_a_failed_link() {
 }
 
 #[test]
-fn a_peer_that_does_not_read_is_disconnected_and_holds_up_nobody() {
+fn a_peer_that_does_not_read_gets_no_more_than_fits_and_holds_up_nobody() {
     run(async {
         let node = Node::start(Options::default()).await;
         let (_deaf, deaf) = login(&node, "a").await;
@@ -232,23 +232,39 @@ fn a_peer_that_does_not_read_is_disconnected_and_holds_up_nobody() {
         let reply = next_frame(&mut socket).await.expect("the reply");
         assert_eq!(Frame::decode(&reply).unwrap().request_id, 2);
 
-        // What was never handed to the socket has surely failed; of the others nobody knows.
-        let mut failed = BTreeSet::new();
-        let mut failed_before_down = None;
-        while failed.last() != Some(&count) || failed_before_down.is_none() {
-            let input = node.input().await;
-            if let Input::Failed { link, request, .. } = input {
-                assert_eq!(link, deaf);
-                assert!(failed.insert(request.0));
-            } else {
-                assert!(matches!(input, Input::LinkDown { link } if link == deaf));
-                failed_before_down = Some(failed.len());
-            }
+        // What has no room is refused at once, and the session stays: it may only be slow.
+        let mut busy = BTreeSet::new();
+        while busy.last() != Some(&count) {
+            let (of, request, failure) = node.failed().await;
+            assert_eq!((of, failure), (deaf, LinkFailure::Busy));
+            assert!(busy.insert(request.0));
         }
-        assert!(failed_before_down.unwrap() >= OUTBOX_BYTES_MAX / LARGE.len() - 1);
-        let first = *failed.first().expect("there is a last one");
-        assert!(first > 1);
-        assert!(failed.into_iter().eq(first..=count));
+        let first = *busy.first().expect("there is a last one");
+        assert!(first >= (OUTBOX_PREPARE_BYTES_MAX / LARGE.len()) as u64);
+        assert!(busy.into_iter().eq(first..=count));
+
+        // Answers have room of their own. A peer that does not take these either is let go, and what
+        // was never handed to the socket has surely failed; of the others nobody knows.
+        for request in 0..count {
+            node.answer(deaf, RequestId(request), LARGE);
+        }
+        let mut failed = 0;
+        loop {
+            let input = node.input().await;
+            let Input::Failed {
+                link,
+                request,
+                failure,
+            } = input
+            else {
+                assert!(matches!(input, Input::LinkDown { link } if link == deaf));
+                break;
+            };
+            assert_eq!((link, failure), (deaf, LinkFailure::Closed));
+            assert!(request.0 < first);
+            failed += 1;
+        }
+        assert!(failed > 0);
     });
 }
 

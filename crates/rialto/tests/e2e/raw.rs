@@ -279,6 +279,11 @@ impl Btp {
     /// Sends Prepares without waiting in between. The replies in the order in which they came; fewer
     /// when the connection broke.
     pub(crate) fn send_all(&mut self, prepares: &[Vec<u8>]) -> Vec<Reply<Vec<u8>>> {
+        self.send_until(prepares, prepares.len())
+    }
+
+    /// The same, until so many replies came.
+    pub(crate) fn send_until(&mut self, prepares: &[Vec<u8>], count: usize) -> Vec<Reply<Vec<u8>>> {
         let first = self.last_request + 1;
         self.last_request += u32::try_from(prepares.len()).unwrap();
         let writer = self.writer.try_clone().unwrap();
@@ -292,19 +297,24 @@ impl Btp {
                     }
                 }
             });
-            let mut replies = Vec::new();
-            while replies.len() < prepares.len() {
-                let Some(Received::Frame(bytes)) = self.read() else {
-                    break;
-                };
-                let frame::Body::Response(data) = Frame::decode(&bytes).unwrap().body else {
-                    panic!("not a response");
-                };
-                let packet = data.get(frame::ILP).unwrap().data.to_vec();
-                replies.push(Reply::parse(packet).unwrap());
-            }
-            replies
+            self.receive(count)
         })
+    }
+
+    /// The next replies; fewer when the connection broke.
+    pub(crate) fn receive(&mut self, count: usize) -> Vec<Reply<Vec<u8>>> {
+        let mut replies = Vec::new();
+        while replies.len() < count {
+            let Some(Received::Frame(bytes)) = self.read() else {
+                break;
+            };
+            let frame::Body::Response(data) = Frame::decode(&bytes).unwrap().body else {
+                panic!("not a response");
+            };
+            let packet = data.get(frame::ILP).unwrap().data.to_vec();
+            replies.push(Reply::parse(packet).unwrap());
+        }
+        replies
     }
 }
 
@@ -421,7 +431,11 @@ pub(crate) const OCTETS: &str = "application/octet-stream";
 /// Fulfills a packet made by [`prepare`].
 pub(crate) fn fulfill(packet: &[u8]) -> Vec<u8> {
     let prepare = Prepare::parse(packet).unwrap();
-    let fulfillment = prepare.data()[..32].try_into().unwrap();
+    fulfill_with(prepare.data()[..32].try_into().unwrap())
+}
+
+/// A Fulfill with this proof.
+pub(crate) fn fulfill_with(fulfillment: [u8; 32]) -> Vec<u8> {
     FulfillBuilder {
         fulfillment,
         data: &[],
