@@ -17,4 +17,5 @@ pub fn replay(name: &str, target: fn(&[u8])) {
         count += 1;
     }
     assert!(count > 0, "{} is empty", corpus.display());
+    println!("reliability: corpora | {count} inputs of the fuzz target {name} | 0 panics");
 }

@@ -3,11 +3,13 @@
 //! It uses nothing but the standard library and other programs. What it installs goes into
 //! `target/tools`, or through the system's packages when it runs as root on Debian.
 
+mod reliability;
+
 use std::{
     env, fmt,
     io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode, ExitStatus, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -19,6 +21,7 @@ const USAGE: &str = "usage: cargo xtask <command>
   lint   rustfmt, clippy, rustdoc and cargo deny without the tests
   deny   licences, bans and sources; with --advisories known vulnerabilities too (needs a network)
   sim    simulate whole nodes: --seeds N [--from S], --seed S [--trace], --mutants; [--topology ring-50]
+  reliability  run the tests and write docs/reliability.md; --full: with all seeds, kills and damages
   gen    write the generated files again: openapi.json, docs/reference/reason-codes.md
 ";
 
@@ -43,6 +46,8 @@ fn main() -> ExitCode {
         ["deny"] => deny(&["bans", "licenses", "sources"]),
         ["deny", "--advisories"] => deny(&["bans", "licenses", "sources", "advisories"]),
         ["gen"] => generate(),
+        ["reliability"] => reliability::run(false),
+        ["reliability", "--full"] => reliability::run(true),
         ["sim", ref options @ ..] => simulate(options),
         _ => {
             eprint!("{USAGE}");
@@ -302,6 +307,22 @@ fn summarize(steps: &[Step]) -> Result<()> {
 /// Runs tests, shows their output as it comes and adds up what their closing lines say.
 fn counted(mut command: Command) -> Result<Counts> {
     let name = text_of(&command);
+    let mut counts = Counts::NONE;
+    let status = lines_of(&mut command, |line| {
+        if let Some(more) = counts_in(line) {
+            counts += more;
+        }
+    })?;
+    match (status.success(), counts) {
+        (true, Counts { passed: 0, .. }) => Err(format!("{name} ran no tests")),
+        (false, Counts { failed: 0, .. }) => Err(format!("{name}: {status}")),
+        _ => Ok(counts),
+    }
+}
+
+/// Runs a command, shows its output as it comes, and hands out each line.
+fn lines_of(command: &mut Command, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
+    let name = text_of(command);
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -313,26 +334,18 @@ fn counted(mut command: Command) -> Result<Counts> {
         .take()
         .map(|pipe| forward(pipe, sender.clone()));
     let stderr = child.stderr.take().map(|pipe| forward(pipe, sender));
-    let mut counts = Counts::NONE;
     for line in lines {
         let _ = writeln!(std::io::stderr(), "{line}");
-        if let Some(more) = counts_in(&line) {
-            counts += more;
-        }
+        each(&line);
     }
     for reader in [stdout, stderr].into_iter().flatten() {
         reader
             .join()
             .map_err(|_| format!("lost the output of {name}"))?;
     }
-    let status = child
+    child
         .wait()
-        .map_err(|error| format!("cannot wait for {name}: {error}"))?;
-    match (status.success(), counts) {
-        (true, Counts { passed: 0, .. }) => Err(format!("{name} ran no tests")),
-        (false, Counts { failed: 0, .. }) => Err(format!("{name}: {status}")),
-        _ => Ok(counts),
-    }
+        .map_err(|error| format!("cannot wait for {name}: {error}"))
 }
 
 fn forward(

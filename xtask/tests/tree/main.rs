@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Names of folders that hold what was built or fetched.
+/// Names of what was built, fetched, or is git's: in a second work tree `.git` is a file.
 const NOT_OURS: &[&str] = &[".git", "target", "node_modules", "artifacts", "data"];
 
 fn root() -> &'static Path {
@@ -28,7 +28,7 @@ fn files(folder: &str) -> Vec<PathBuf> {
             let is_ours = NOT_OURS.iter().all(|name| entry.file_name() != *name);
             if kind.is_dir() && is_ours {
                 folders.push(entry.path());
-            } else if kind.is_file() {
+            } else if kind.is_file() && is_ours {
                 let path = entry.path();
                 found.push(
                     path.strip_prefix(root())

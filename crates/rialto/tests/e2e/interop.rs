@@ -68,6 +68,10 @@ fn a_javascript_client_pays_a_javascript_server_through_the_node() {
         (-1_000_000, 1_000_000)
     );
     node.assert_books_add_up();
+    println!(
+        "reliability: interop | ilp-protocol-stream pays ilp-protocol-stream through the node, BTP both \
+         ways, 1000000 units | 1000000 delivered"
+    );
 }
 
 #[test]
@@ -101,6 +105,10 @@ fn a_javascript_client_pays_our_payment_pointer() {
         assert_eq!(node.balance("shop") - before, 500_000);
     }
     node.assert_books_add_up();
+    println!(
+        "reliability: interop | ilp-protocol-stream over BTP pays two payment pointers of ours at a rate \
+         of 0.5, 2000000 units | 1000000 delivered"
+    );
 }
 
 #[test]
@@ -127,6 +135,10 @@ fn our_sender_pays_a_javascript_receiver() {
     assert_eq!(server.stop()["total"], "1000000");
     assert_eq!(node.balance("payee"), 1_000_000);
     node.assert_books_add_up();
+    println!(
+        "reliability: interop | our sender pays an ilp-protocol-stream server over BTP, 1000000 units | \
+         1000000 delivered"
+    );
 }
 
 #[test]
@@ -163,6 +175,10 @@ fn we_dial_a_javascript_btp_server() {
     );
     assert_eq!(payment["state"], "completed", "{payment}");
     assert_eq!(server.stop()["total"], "5000");
+    println!(
+        "reliability: interop | our sender pays over a BTP server of JavaScript that we dial, 5000 units \
+         | 5000 delivered"
+    );
 }
 
 fn exchange_over_http(more: &[&str]) {
@@ -207,6 +223,10 @@ fn exchange_over_http(more: &[&str]) {
     assert_eq!(node.balance("peer"), 0, "what it paid is what it got");
     let account = node.ok("GET", "/v1/accounts/peer", None);
     assert_eq!(account["in_flight"]["count"], 0);
+    println!(
+        "reliability: interop | 20 packets of a JavaScript peer to itself and back, HTTP {} | 20 fulfilled",
+        if more.is_empty() { 1 } else { 2 }
+    );
 }
 
 #[test]
@@ -259,4 +279,8 @@ fn a_javascript_peer_over_btp_gets_each_kind_of_answer() {
     let free = || node.ok("GET", "/v1/accounts/near", None)["in_flight"]["count"] == 0;
     wait_for("all holds to be freed", || free().then_some(()));
     far.stop();
+    println!(
+        "reliability: interop | a JavaScript BTP peer that fulfills, rejects, proves nothing and sends \
+         garbage | each the answer it has to have, 0 holds left"
+    );
 }

@@ -101,6 +101,10 @@ fn a_neighbour_that_misbehaves_is_named_and_paid_nothing() {
             "{reason}"
         );
     }
+    println!(
+        "reliability: refusals | 12 ways for the next hop to misbehave | each has its reason, 0 units moved, \
+         0 holds left"
+    );
 }
 
 #[test]
@@ -196,6 +200,10 @@ fn packets_that_cannot_be_forwarded_are_told_why() {
         send(&mut alice, "test.hub.bob.x", 0, 20_000).1,
         "acct.paused"
     );
+    println!(
+        "reliability: refusals | 10 packets that cannot be forwarded | each has its code and reason; credit \
+         used to the last unit"
+    );
 }
 
 #[test]
@@ -288,6 +296,10 @@ fn strangers_learn_nothing() {
         "{answers:#?}"
     );
     assert_eq!(hub.balance("alice"), 0);
+    println!(
+        "reliability: refusals | {} requests of strangers | the same answer to all",
+        answers.len()
+    );
 }
 
 fn problem(hub: &Node, method: &str, path: &str, body: Value, status: u16, field: &str) {
