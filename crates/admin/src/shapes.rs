@@ -131,6 +131,9 @@ pub struct Limits {
     pub packet_amount_max: Option<Amount>,
     /// Packets accepted per minute.
     pub packets_per_minute: Option<u32>,
+    /// Packets sent to them per second, where their node lets only so many through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packets_out_per_second: Option<u32>,
     /// Amount accepted per minute.
     pub amount_per_minute: Option<Amount>,
     /// Packets accepted and not yet answered.
@@ -147,6 +150,7 @@ impl From<&rialto_ledger::Limits> for Limits {
             balance_min: SignedAmount(limits.balance_min),
             packet_amount_max: limits.packet_amount_max.map(Amount),
             packets_per_minute: limits.packets_per_minute,
+            packets_out_per_second: limits.packets_out_per_second,
             amount_per_minute: limits.amount_per_minute.map(Amount),
             in_flight_count_max: limits.in_flight_count_max,
             in_flight_amount_max: limits.in_flight_amount_max.map(Amount),
@@ -162,6 +166,7 @@ impl From<Limits> for rialto_ledger::Limits {
             balance_min: limits.balance_min.0,
             packet_amount_max: units(limits.packet_amount_max),
             packets_per_minute: limits.packets_per_minute,
+            packets_out_per_second: limits.packets_out_per_second,
             amount_per_minute: units(limits.amount_per_minute),
             in_flight_count_max: limits.in_flight_count_max,
             in_flight_amount_max: units(limits.in_flight_amount_max),

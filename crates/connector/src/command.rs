@@ -214,6 +214,7 @@ impl Connector {
         self.record(&Record::AccountDeleted { id }, out);
         self.local.forget(id);
         self.stats.forget(id);
+        self.paces.forget(id);
         self.pending.forget_link(LinkId::Http(id));
         self.accounts_changed(out);
         Ok(())
@@ -680,6 +681,10 @@ fn check_limits(settings: &AccountSettings) -> Result<(), CommandError> {
         (
             "limits.packets_per_minute",
             limits.packets_per_minute.map(u64::from),
+        ),
+        (
+            "limits.packets_out_per_second",
+            limits.packets_out_per_second.map(u64::from),
         ),
         (
             "limits.in_flight_count_max",

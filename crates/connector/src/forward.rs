@@ -3,7 +3,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::{Bytes, BytesMut};
 use rialto_ledger::{AccountId, Hold, Limit, Lsn, Relation};
-use rialto_packet::{Address, Fulfill, Prepare, Reply, Timestamp};
+use rialto_packet::{Address, ErrorCode, Fulfill, Prepare, Reply, Timestamp};
 
 use crate::{
     Connector, Hop,
@@ -105,6 +105,7 @@ impl Connector {
             Hop::Account(payee) => payee,
         };
         self.prepare_hop(from, back, payee)?;
+        self.prepare_pace(now, payee)?;
 
         // 6. Convert, rounding down.
         let amount = packet.amount();
@@ -211,6 +212,18 @@ impl Connector {
         }
     }
 
+    /// The next hop's node lets only so many packets through, and this is one of them.
+    fn prepare_pace(&mut self, now: Now, payee: AccountId) -> Result<(), Refusal> {
+        let account = self.ledger.account(payee).ok_or(Reason::RouteNone)?;
+        let Some(per_second) = account.settings.limits.packets_out_per_second else {
+            return Ok(());
+        };
+        match self.paces.take(payee, per_second, now.mono_ns) {
+            true => Ok(()),
+            false => Err(Reason::LinkPace.into()),
+        }
+    }
+
     /// What the payee gets for `amount`: never more than the rate gives.
     fn prepare_convert(
         &mut self,
@@ -269,7 +282,12 @@ impl Connector {
         };
         match reply {
             Ok(Reply::Fulfill(fulfill)) => self.fulfill(now, entry, fulfill, out),
-            Ok(Reply::Reject(reject)) => self.reject(entry, reject.into_inner(), out),
+            Ok(Reply::Reject(reject)) => {
+                if reject.code() == ErrorCode::T05_RATE_LIMITED {
+                    self.paces.slow_down(entry.hold.payee(), now.mono_ns);
+                }
+                self.reject(entry, reject.into_inner(), out);
+            }
             Err(_) => self.give_up(entry, Reason::LinkBadReply, out),
         }
     }

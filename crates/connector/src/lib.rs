@@ -15,6 +15,7 @@
 //! | `jwt.rs` | tokens that peers make themselves, and ours |
 //! | `rates.rs` | conversions between the assets of two accounts |
 //! | `quotes.rs`, `market.rs` | prices from a source outside |
+//! | `pace.rs` | how fast packets go to a next hop that lets only so many through |
 //! | `parent.rs` | our own address from our parent |
 //! | `pending.rs` | packets in flight and their deadlines |
 
@@ -30,6 +31,7 @@ mod io;
 pub mod jwt;
 mod local;
 pub mod market;
+mod pace;
 mod parent;
 mod pending;
 pub mod quotes;
@@ -56,6 +58,7 @@ pub use stats::{AccountStats, Stats};
 
 use local::Local;
 use market::{Market, MarketSettings};
+use pace::Paces;
 use parent::Parent;
 use pending::Pending;
 use rates::Rates;
@@ -139,6 +142,7 @@ pub struct Connector {
     rates: Rates,
     market: Market,
     parent: Parent,
+    paces: Paces,
     pending: Pending,
     /// Authenticated BTP sessions of an account, newest last; only the newest is sent to.
     sessions: FxHashMap<AccountId, Vec<LinkId>>,
@@ -164,6 +168,7 @@ impl Connector {
             rates: Rates::new(settings.spread.clone()),
             market,
             parent: Parent::default(),
+            paces: Paces::default(),
             settings,
             ledger,
             routes: PrefixMap::new(),

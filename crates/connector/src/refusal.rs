@@ -67,6 +67,7 @@ reasons! {
     LinkContentType "link.content_type" T01_PEER_UNREACHABLE Warn "the next hop's answer was not understood" "The next hop's answer is of another content type.";
     LinkBadReply "link.bad_reply" T01_PEER_UNREACHABLE Warn "the next hop's answer was not understood" "The next hop's answer is no ILP packet.";
     LinkTimeout "link.timeout" T01_PEER_UNREACHABLE Warn "the next hop did not take the packet in time" "The next hop did not take the packet in time.";
+    LinkPace "link.pace" T05_RATE_LIMITED Debug "the next hop takes no more packets for now" "The next hop lets only so many packets through.";
     LinkClosed "link.closed" T01_PEER_UNREACHABLE Debug "the next hop is not connected" "There is no connection to the next hop.";
     ConditionMismatch "cond.mismatch" F05_WRONG_CONDITION Warn "the next hop's fulfillment does not match the condition" "The next hop's fulfillment does not match the condition.";
     PeerReject "peer.reject" T00_INTERNAL_ERROR Debug "rejected further on" "The next hop, or one after it, rejected.";

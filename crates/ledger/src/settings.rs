@@ -211,6 +211,9 @@ pub struct Limits {
     pub packet_amount_max: Option<u64>,
     /// Packets accepted per minute.
     pub packets_per_minute: Option<u32>,
+    /// Packets sent to them per second, where their node lets only so many through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub packets_out_per_second: Option<u32>,
     /// Amount accepted per minute.
     #[serde(with = "text::option")]
     pub amount_per_minute: Option<u64>,

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     args::{
         AccountCommand, AccountCreateArgs, AccountSettingsArgs, AccountUpdateArgs, AddTokenArgs,
-        AdjustArgs, BalanceArgs, NamedArgs, NodeArgs, RemoveTokenArgs, RotateTokenArgs,
+        AdjustArgs, BalanceArgs, NamedArgs, NodeArgs, Profile, RemoveTokenArgs, RotateTokenArgs,
     },
     client::{Client, encoded},
     connect::connect,
@@ -15,6 +15,9 @@ use crate::{
     payments::{random_key, with_key},
     secret::Token,
 };
+
+/// Rafiki's limiter passes nothing any more above 166 packets a second.
+const RAFIKI_PACKETS_PER_SECOND: u32 = 150;
 
 /// What clears a setting.
 const NONE: &str = "none";
@@ -356,6 +359,11 @@ fn settings(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Val
             &args.packets_per_minute,
         ),
         (
+            "packets_out_per_second",
+            "--packets-out-per-second",
+            &args.packets_out_per_second,
+        ),
+        (
             "in_flight_count_max",
             "--in-flight-count-max",
             &args.in_flight_count_max,
@@ -372,6 +380,12 @@ fn settings(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Val
             };
             limits.insert(field.to_owned(), limit);
         }
+    }
+    if let (Some(Profile::Rafiki), None) = (args.profile, &args.packets_out_per_second) {
+        limits.insert(
+            "packets_out_per_second".to_owned(),
+            json!(RAFIKI_PACKETS_PER_SECOND),
+        );
     }
     if !limits.is_empty() {
         body.insert("limits".to_owned(), limits.into());

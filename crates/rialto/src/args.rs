@@ -352,6 +352,12 @@ pub(crate) struct NamedArgs {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Profile {
+    /// 150 packets a second at most
+    Rafiki,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Relation {
     /// Gives us our address; our default route
     Parent,
@@ -441,6 +447,12 @@ pub(crate) struct AccountSettingsArgs {
     /// Packets per minute
     #[arg(long, value_name = "COUNT", help_heading = "Limits")]
     pub(crate) packets_per_minute: Option<String>,
+    /// Packets per second that are sent to it, where its node lets only so many through
+    #[arg(long, value_name = "COUNT", help_heading = "Limits")]
+    pub(crate) packets_out_per_second: Option<String>,
+    /// What its node is, where that asks for settings of its own
+    #[arg(long, value_name = "NAME", help_heading = "Limits")]
+    pub(crate) profile: Option<Profile>,
     /// Amount per minute
     #[arg(long, value_name = "AMOUNT", help_heading = "Limits")]
     pub(crate) amount_per_minute: Option<String>,

@@ -64,6 +64,9 @@ fn advice(reason: Reason) -> &'static str {
             "The URL leads to something that is no ILP endpoint, or the peer is broken."
         }
         R::LinkTimeout => "The peer accepts connections but does not read.",
+        R::LinkPace => {
+            "Nothing: senders slow down. `limits.packets_out_per_second` of the next hop's account."
+        }
         R::LinkClosed => "The peer is not connected, or does not read; `rialto account`.",
         R::ConditionMismatch => "The next hop sent a wrong preimage: its software is wrong.",
         R::PeerReject => "The text and the code name who rejected.",

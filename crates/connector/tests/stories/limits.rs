@@ -367,3 +367,32 @@ fn the_largest_amounts_add_up() {
         balances                        -> alice 18446744073709551615, bob -18446744073709551615, held 0
     ");
 }
+
+/// A Rafiki node: below 160 packets a second, at least 6 ms apart after a T05; probes of any size are
+/// told what would pass before anything is said about credit.
+#[test]
+fn packets_to_a_next_hop_that_lets_only_so_many_through() {
+    check("
+        account alice USD/9 credit 1000 packet 100
+        account bob   USD/9 packets-out/s 16
+        route   g.bob -> bob
+        alice prepare 1 g.bob.x 1       -> bob prepare
+        alice prepare 2 g.bob.x 1       -> bob prepare
+        alice prepare 3 g.bob.x 1       -> alice reject T05 link.pace
+        wait 62ms
+        alice prepare 4 g.bob.x 1       -> alice reject T05 link.pace
+        wait 1ms
+        alice prepare 5 g.bob.x 1       -> bob prepare
+        wait 1s
+        bob reject 1 T05                -> alice reject T05
+        alice prepare 6 g.bob.x 1       -> bob prepare
+        alice prepare 7 g.bob.x 1       -> alice reject T05 link.pace
+        wait 63ms
+        alice prepare 8 g.bob.x 1       -> bob prepare
+        alice prepare 9 g.bob.x max     -> alice reject F08 acct.packet_limit received 18446744073709551615 maximum 100
+        bob fulfill 2                   -> alice fulfill
+        bob fulfill 5                   -> alice fulfill
+        bob fulfill 6                   -> alice fulfill
+        bob fulfill 8                   -> alice fulfill
+    ");
+}

@@ -88,6 +88,11 @@ const STORIES: &[(Reason, &str)] = &[
     (Reason::LinkBadReply, "
         alice prepare 1 g.bob.x 1 -> bob prepare
         bob garbage 1 -> alice reject T01 link.bad_reply"),
+    (Reason::LinkPace, "
+        update bob packets-out/s 1
+        alice prepare 1 g.bob.x 1 -> bob prepare
+        alice prepare 2 g.bob.x 1 -> alice reject T05 link.pace
+        bob fulfill 1 -> alice fulfill"),
     (Reason::LinkTimeout, "timeout -> alice reject T01 link.timeout"),
     (Reason::LinkClosed, "closed -> alice reject T01 link.closed"),
     (Reason::LinkClosed, "

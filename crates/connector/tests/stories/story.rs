@@ -207,6 +207,7 @@ fn change(settings: &mut AccountSettings, words: &[&str]) {
             "credit" => limits.balance_min = -number::<i128>(value()),
             "packet" => limits.packet_amount_max = optional(value()),
             "packets/min" => limits.packets_per_minute = optional(value()),
+            "packets-out/s" => limits.packets_out_per_second = optional(value()),
             "amount/min" => limits.amount_per_minute = optional(value()),
             "in-flight-count" => limits.in_flight_count_max = optional(value()),
             "in-flight-amount" => limits.in_flight_amount_max = optional(value()),
