@@ -38,8 +38,8 @@ impl Connection {
         })
     }
 
-    /// The body of the next message, or `None` at the end of the connection. A client takes a
-    /// status other than 200 for an error.
+    /// The body of the next message, or `None` at the end of the connection. The
+    /// status is not looked at: a body that is no Fulfill counts as refused.
     pub(crate) async fn receive(&mut self, side: Side) -> Result<Option<BytesMut>> {
         loop {
             if let Some((head, body)) = parse(&self.read, side)? {
@@ -97,9 +97,6 @@ fn parse(read: &[u8], side: Side) -> Result<Option<(usize, usize)>> {
         Side::Client => {
             let mut response = httparse::Response::new(&mut headers);
             let status = response.parse(read)?;
-            if response.code.is_some_and(|code| code != 200) {
-                return Err(format!("HTTP status {}", response.code.unwrap_or_default()).into());
-            }
             (status, response.headers)
         }
     };

@@ -1,6 +1,7 @@
 //! The closed-loop load client: so many packets in flight, no more, no less, until all are
 //! answered.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, SinkExt, StreamExt};
@@ -10,7 +11,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::http1::{self, Connection, Side};
-use crate::wire::{self, Btp, Preimage, Template};
+use crate::process;
+use crate::shape::{Subject, Target};
+use crate::wire::{self, Btp, Preimage, Shape, Template};
 use crate::{Result, ws};
 
 /// Options of `rialto-bench load`.
@@ -45,6 +48,15 @@ pub(crate) struct Load {
     /// Amount of each packet, in minor units
     #[arg(long, default_value_t = 1)]
     amount: u64,
+    /// When each packet expires, from now on
+    #[arg(long, default_value_t = 30_000, allow_negative_numbers = true)]
+    expiry_ms: i64,
+    /// Add one of so many numbers to the destination, each packet another
+    #[arg(long, value_name = "COUNT")]
+    spread_destinations: Option<u32>,
+    /// Pay from one of so many accounts, each packet another: put its number for the * of the URL
+    #[arg(long, value_name = "COUNT")]
+    spread_accounts: Option<u32>,
     /// Give up after so many seconds
     #[arg(long, default_value_t = 120)]
     seconds_max: u64,
@@ -94,7 +106,40 @@ impl Load {
     }
 
     fn template(&self) -> Result<Template> {
-        Template::new(&self.destination, self.amount, self.size)
+        Template::new(&Shape {
+            destination: &self.destination,
+            amount: self.amount,
+            size: self.size,
+            expiry_ms: self.expiry_ms,
+            destinations: self.spread_destinations,
+        })
+    }
+
+    /// Runs it in a process on `core` against a subject.
+    pub(crate) fn run_pinned(
+        core: usize,
+        subject: &Subject,
+        packets: u64,
+        in_flight: u32,
+        data_bytes: u32,
+        extra: &[String],
+    ) -> Result<Report> {
+        let mut command = process::pinned(core, &std::env::current_exe()?);
+        match &subject.target {
+            Target::Http(url) => command.args(["load", "--http", url]),
+            Target::Btp(url) => command.args(["load", "--btp", url]),
+            Target::H2c(url) => return Err(format!("{url}: only `rialto bench` speaks it").into()),
+        };
+        command
+            .args(["--token", &subject.token, "--packets", &packets.to_string()])
+            .args(["--concurrency", &in_flight.to_string()])
+            .args(["--size", &data_bytes.to_string()])
+            .args(extra);
+        let output = command.stderr(Stdio::piped()).output()?;
+        serde_json::from_slice(&output.stdout).map_err(|_| {
+            let said = String::from_utf8_lossy(&output.stderr);
+            format!("the load did not finish: {}", said.trim()).into()
+        })
     }
 
     async fn over_http(&self, url: &str) -> Result<Tally> {
@@ -103,13 +148,20 @@ impl Load {
         let mut tasks = JoinSet::new();
         for connection in 0..self.concurrency.min(self.packets) {
             let mut template = self.template()?;
-            let head = head.clone();
+            let mut head = head.clone();
+            let accounts = self.spread_accounts;
+            let (host_name, pattern) = (host.to_owned(), path.to_owned());
             let mut socket = Connection::new(TcpStream::connect(host).await?)?;
             let sequences = (connection..self.packets).step_by(usize::try_from(self.concurrency)?);
             tasks.spawn(async move {
                 let mut tally = Tally::default();
                 for sequence in sequences {
                     let (packet, preimage) = template.stamp(u64::from(sequence))?;
+                    if let Some(count) = accounts {
+                        let number = wire::digits(wire::turn(u64::from(sequence), count));
+                        let path = pattern.replace('*', &number);
+                        head = http1::request_head(&host_name, &path, &format!("t{number}"));
+                    }
                     let sent = Instant::now();
                     socket.send(&head, packet).await?;
                     let reply = socket

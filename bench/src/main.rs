@@ -1,7 +1,8 @@
-//! Load, fulfilling peer and bare forwarders to measure Rialto against.
+//! Rialto measured: against bare forwarders (`shape`, docs/design/shape.md) and against everything else
+//! (`suite`, docs/performance.md).
 //!
-//! It is not part of the node and shares no code with it; `shape` runs `rialto` from its own folder. `docs/design/shape.md` says what was
-//! measured with it and what was decided by that.
+//! Load and fulfilling peer share no code with the node, which is run as a program. Only books that are
+//! too large to be made by requests are written as the node's own journal would hold them.
 
 use std::net::SocketAddr;
 
@@ -15,6 +16,7 @@ mod load;
 mod node;
 mod process;
 mod shape;
+mod suite;
 mod wire;
 mod ws;
 
@@ -38,6 +40,8 @@ enum Command {
     Forward(forward::Forward),
     /// Compare the forwarders with each other and with nginx
     Shape(shape::Shape),
+    /// Measure everything: Rialto, other systems beside it, and the ratios between them
+    Suite(suite::Suite),
 }
 
 /// Ends a server together with the process that started it.
@@ -72,6 +76,7 @@ fn main() -> Result<()> {
         Command::Fulfil(fulfil) => serve(&single_threaded()?, fulfil.run()),
         Command::Forward(forward) => serve(&forward.runtime()?, forward.run()),
         Command::Shape(shape) => shape.run(),
+        Command::Suite(suite) => suite.run(),
     }
 }
 

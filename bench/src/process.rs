@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::{Listening, Result};
 
 /// How long a child may take to start or to stop.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
 
 /// A child that is stopped when this is dropped.
@@ -64,6 +64,36 @@ impl Process {
     pub(crate) fn id(&self) -> u32 {
         self.0.id()
     }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.0.try_wait(), Ok(None))
+    }
+
+    pub(crate) fn take_stdout(&mut self) -> Option<std::process::ChildStdout> {
+        self.0.stdout.take()
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) fn wait(&mut self) -> Result<()> {
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+/// Resident memory of a process and its children.
+pub(crate) fn memory_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let own = line
+        .and_then(|line| line.split_whitespace().nth(1))
+        .and_then(|kib| kib.parse().ok())
+        .unwrap_or(0);
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    let children = children
+        .split_whitespace()
+        .filter_map(|child| child.parse().ok());
+    own + children.map(memory_kib).sum::<u64>()
 }
 
 /// User and system time that a process and its children (nginx keeps its workers so) have used,

@@ -1,18 +1,20 @@
 //! The comparison: each subject on one core, load and fulfilling peer on the other, CPU time per
 //! packet, interleaved, medians.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::load::Report;
+use crate::load::{Load, Report};
 use crate::node;
 use crate::process::{self, Process};
+use crate::suite::report::{median, per_thousand};
+use crate::suite::subjects;
 use crate::{Listening, Result};
 
-const SUBJECT_CORE: usize = 0;
-const LOAD_CORE: usize = 1;
+pub(crate) const SUBJECT_CORE: usize = 0;
+pub(crate) const LOAD_CORE: usize = 1;
 /// Packets that warm up connections and caches before the clock starts, as a share of the rest.
 const WARM_UP_SHARE: u32 = 10;
 
@@ -40,18 +42,59 @@ pub(crate) struct Shape {
 pub(crate) struct Subject {
     /// What the table calls it.
     pub(crate) name: String,
-    /// The process whose time is measured, with its children.
-    pub(crate) process: Process,
+    /// The processes whose time is measured, with their children.
+    pub(crate) processes: Vec<Process>,
     /// Where the load goes.
     pub(crate) target: Target,
+    /// What the load presents.
+    pub(crate) token: String,
+}
+
+impl Subject {
+    pub(crate) fn new(name: &str, processes: Vec<Process>, target: Target) -> Self {
+        Self {
+            name: name.to_owned(),
+            processes,
+            target,
+            token: node::TOKEN.to_owned(),
+        }
+    }
+
+    /// CPU time of all that it needs, in clock ticks.
+    pub(crate) fn cpu_ticks(&self) -> Result<u64> {
+        let processes = self.processes.iter();
+        processes
+            .map(|process| process::cpu_ticks(process.id()))
+            .sum()
+    }
+
+    /// Resident memory of all that it needs.
+    pub(crate) fn memory_kib(&self) -> u64 {
+        let processes = self.processes.iter();
+        processes
+            .map(|process| process::memory_kib(process.id()))
+            .sum()
+    }
 }
 
 /// Where and how the load is sent.
+#[derive(Clone)]
 pub(crate) enum Target {
     /// ILP over HTTP.
     Http(String),
     /// BTP over WebSocket.
     Btp(String),
+    /// ILP over HTTP/2 without TLS.
+    H2c(String),
+}
+
+impl Target {
+    /// Host and port.
+    pub(crate) fn address(&self) -> Result<String> {
+        let (Self::Http(url) | Self::Btp(url) | Self::H2c(url)) = self;
+        let rest = url.split_once("://").ok_or("a URL without scheme")?.1;
+        Ok(rest.split('/').next().unwrap_or(rest).to_owned())
+    }
 }
 
 /// The figures of one subject.
@@ -62,8 +105,8 @@ struct Row {
     /// thousand packets are the same number.
     cpu_ns_median: u64,
     cpu_ns: Vec<u64>,
-    per_second_median: u128,
-    latency_us_p50_median: u128,
+    per_second_median: u64,
+    latency_us_p50_median: u64,
 }
 
 /// A subject that could not be measured.
@@ -159,11 +202,8 @@ impl Shape {
         let mut gaps = Vec::new();
         const NGINX: &str = "http: nginx proxy_pass";
         if NGINX.contains(&self.only) {
-            match nginx(&folder.0, http) {
-                Ok(subject) => subjects.push(Subject {
-                    name: NGINX.to_owned(),
-                    ..subject
-                }),
+            match subjects::nginx(NGINX, SUBJECT_CORE, &folder.0.join("nginx"), http) {
+                Ok(subject) => subjects.push(subject),
                 Err(error) => gaps.push(Gap {
                     name: NGINX,
                     reason: error.to_string(),
@@ -226,15 +266,26 @@ impl Shape {
     }
 
     /// One measurement.
-    pub(crate) fn measure(&self, subject: &Subject) -> Result<Sample> {
+    fn measure(&self, subject: &Subject) -> Result<Sample> {
         let packets = match &subject.target {
-            Target::Http(_) => self.packets,
+            Target::Http(_) | Target::H2c(_) => self.packets,
             Target::Btp(_) => self.packets.saturating_mul(4),
         };
-        self.load(&subject.target, packets.div_ceil(WARM_UP_SHARE))?;
-        let before = process::cpu_ticks(subject.process.id())?;
-        let report = self.load(&subject.target, packets)?;
-        let ticks = process::cpu_ticks(subject.process.id())? - before;
+        let load = |packets: u32| {
+            let packets = packets.into();
+            Load::run_pinned(
+                LOAD_CORE,
+                subject,
+                packets,
+                self.concurrency,
+                DATA_BYTES,
+                &[],
+            )
+        };
+        load(packets.div_ceil(WARM_UP_SHARE))?;
+        let before = subject.cpu_ticks()?;
+        let report = load(packets)?;
+        let ticks = subject.cpu_ticks()? - before;
         if report.fulfilled != u64::from(packets) {
             return Err(format!(
                 "{}: {} of {packets} packets fulfilled",
@@ -244,26 +295,8 @@ impl Shape {
         }
         Ok(Sample {
             cpu_ns: ticks * 1_000_000_000 / process::ticks_per_second()? / u64::from(packets),
-            report,
+            ..Sample::from_load(&report)
         })
-    }
-
-    fn load(&self, target: &Target, packets: u32) -> Result<Report> {
-        let mut command = process::pinned(LOAD_CORE, &std::env::current_exe()?);
-        match target {
-            Target::Http(url) => command.args(["load", "--http", url]),
-            Target::Btp(url) => command.args(["load", "--btp", url]),
-        };
-        command
-            .args(["--token", node::TOKEN, "--packets", &packets.to_string()])
-            .args([
-                "--concurrency",
-                &self.concurrency.to_string(),
-                "--size",
-                &DATA_BYTES.to_string(),
-            ]);
-        let output = command.stderr(std::process::Stdio::inherit()).output()?;
-        Ok(serde_json::from_slice(&output.stdout).map_err(|_| "the load did not finish")?)
     }
 }
 
@@ -271,9 +304,46 @@ impl Shape {
 const DATA_BYTES: u32 = 300;
 
 /// One measurement of a subject.
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Sample {
-    cpu_ns: u64,
-    report: Report,
+    /// CPU time per packet, in nanoseconds.
+    pub(crate) cpu_ns: u64,
+    pub(crate) fulfilled: u64,
+    /// Answered by anything else.
+    pub(crate) refused: u64,
+    /// Answers per second of wall time.
+    pub(crate) per_second: u64,
+    /// Percentiles of the latency, in microseconds.
+    pub(crate) p50: u64,
+    pub(crate) p99: u64,
+}
+
+impl Sample {
+    /// Without the CPU time, which the load does not know.
+    pub(crate) fn from_load(report: &Report) -> Self {
+        let small = |value: u128| u64::try_from(value).unwrap_or(u64::MAX);
+        Self {
+            cpu_ns: 0,
+            fulfilled: report.fulfilled,
+            refused: report.rejected,
+            per_second: small(report.per_second),
+            p50: small(report.latency_us.p50),
+            p99: small(report.latency_us.p99),
+        }
+    }
+
+    /// The same from the JSON of `rialto bench run`.
+    pub(crate) fn from_rialto(report: &serde_json::Value) -> Self {
+        let number = |value: &serde_json::Value| value.as_u64().unwrap_or(0);
+        Self {
+            cpu_ns: 0,
+            fulfilled: number(&report["fulfilled"]),
+            refused: number(&report["rejected"]) + number(&report["failed"]),
+            per_second: number(&report["answered_per_second"]),
+            p50: number(&report["service_us"]["p50"]),
+            p99: number(&report["service_us"]["p99"]),
+        }
+    }
 }
 
 impl Row {
@@ -282,10 +352,8 @@ impl Row {
             name: name.to_owned(),
             cpu_ns_median: median(samples.iter().map(|sample| sample.cpu_ns)),
             cpu_ns: samples.iter().map(|sample| sample.cpu_ns).collect(),
-            per_second_median: median(samples.iter().map(|sample| sample.report.per_second)),
-            latency_us_p50_median: median(
-                samples.iter().map(|sample| sample.report.latency_us.p50),
-            ),
+            per_second_median: median(samples.iter().map(|sample| sample.per_second)),
+            latency_us_p50_median: median(samples.iter().map(|sample| sample.p50)),
         }
     }
 }
@@ -319,17 +387,6 @@ impl Comparison {
     }
 }
 
-/// Nanoseconds per packet as seconds per thousand packets.
-fn per_thousand(cpu_ns: u64) -> String {
-    format!("0.{:05}", cpu_ns / 10)
-}
-
-fn median<T: Ord + Copy>(values: impl Iterator<Item = T>) -> T {
-    let mut values: Vec<T> = values.collect();
-    values.sort_unstable();
-    values[values.len() / 2]
-}
-
 fn forwarder(name: &str, options: &str, to: SocketAddr, folder: &Path) -> Result<Subject> {
     let mut command = process::pinned(SUBJECT_CORE, &std::env::current_exe()?);
     command
@@ -350,63 +407,7 @@ fn forwarder(name: &str, options: &str, to: SocketAddr, folder: &Path) -> Result
             btp: None,
         } => return Err(format!("{name} does not listen").into()),
     };
-    Ok(Subject {
-        name: name.to_owned(),
-        process,
-        target,
-    })
-}
-
-/// nginx as it is usually put before such a service: one worker, connections kept alive on both
-/// sides, no access log.
-fn nginx(folder: &Path, to: SocketAddr) -> Result<Subject> {
-    let program = process::find("nginx")
-        .ok_or("no nginx on the PATH (Debian: apt-get install nginx-light)")?;
-    // nginx cannot tell which port it was given, so a free one is looked for.
-    let listen = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-    let folder_name = folder.display();
-    let configuration = format!(
-        "daemon off;
-worker_processes 1;
-pid {folder_name}/nginx.pid;
-error_log {folder_name}/nginx.log;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off;
-    keepalive_requests 100000000;
-    client_body_temp_path {folder_name}/body;
-    proxy_temp_path {folder_name}/proxy;
-    fastcgi_temp_path {folder_name}/fastcgi;
-    uwsgi_temp_path {folder_name}/uwsgi;
-    scgi_temp_path {folder_name}/scgi;
-    upstream peer {{ server {to}; keepalive 64; keepalive_requests 100000000; }}
-    server {{
-        listen {listen};
-        location / {{
-            proxy_pass http://peer;
-            proxy_http_version 1.1;
-            proxy_set_header Connection \"\";
-        }}
-    }}
-}}
-"
-    );
-    let file = folder.join("nginx.conf");
-    std::fs::write(&file, configuration)?;
-    let mut command = process::pinned(SUBJECT_CORE, &program);
-    // -e as well: before it reads its configuration nginx would open the system's own log.
-    command
-        .arg("-e")
-        .arg(folder.join("nginx.log"))
-        .arg("-c")
-        .arg(&file);
-    let process = Process::spawn(&mut command)?;
-    process::wait_for_listener(listen)?;
-    Ok(Subject {
-        name: String::new(),
-        process,
-        target: Target::Http(format!("http://{listen}/ilp")),
-    })
+    Ok(Subject::new(name, vec![process], target))
 }
 
 /// A folder of our own that goes with us.

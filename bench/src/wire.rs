@@ -17,8 +17,6 @@ const BTP_MESSAGE: u8 = 6;
 
 /// Where the expiry of a [`Template`] is rendered anew.
 const EXPIRY_REFRESH: Duration = Duration::from_secs(1);
-/// How far ahead of now packets expire.
-const EXPIRY_AHEAD: Duration = Duration::from_secs(30);
 
 /// A 32-byte preimage.
 pub(crate) type Preimage = [u8; 32];
@@ -30,12 +28,47 @@ pub(crate) struct Template {
     data_at: usize,
     rendered: Option<SystemTime>,
     seed: [u8; 16],
+    expiry_ms: i64,
+    /// Where the number at the end of the destination is, and how many there are.
+    numbered: Option<(usize, u32)>,
+}
+
+/// Digits of a number in a destination or an account's name.
+const DIGITS: usize = 7;
+
+/// Of `count` things the one that packet `sequence` is about: spread over all of them, so that no
+/// cache of a few serves them.
+pub(crate) fn turn(sequence: u64, count: u32) -> u32 {
+    let mixed = sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+    u32::try_from(mixed % u64::from(count)).expect("it is below a u32")
+}
+
+/// The number as it is written.
+pub(crate) fn digits(number: u32) -> String {
+    format!("{number:0DIGITS$}")
+}
+
+/// What is the same in every packet.
+pub(crate) struct Shape<'a> {
+    pub(crate) destination: &'a str,
+    pub(crate) amount: u64,
+    /// Bytes of data.
+    pub(crate) size: usize,
+    /// When packets expire, from now.
+    pub(crate) expiry_ms: i64,
+    /// A number below this is added to the destination.
+    pub(crate) destinations: Option<u32>,
 }
 
 impl Template {
-    /// A Prepare for `amount` to `destination` with `size` bytes of data (at least 32: the
-    /// preimage travels in front so that the fulfilling peer can answer).
-    pub(crate) fn new(destination: &str, amount: u64, size: usize) -> Result<Self> {
+    /// A Prepare with at least 32 bytes of data: the preimage travels in front so that the
+    /// fulfilling peer can answer.
+    pub(crate) fn new(shape: &Shape<'_>) -> Result<Self> {
+        let Shape { amount, size, .. } = *shape;
+        let mut destination = shape.destination.to_owned();
+        if shape.destinations.is_some() {
+            destination.push_str(&digits(0));
+        }
         if !(32..=32_767).contains(&size) {
             return Err(format!("data of {size} bytes: must be 32 to 32767").into());
         }
@@ -44,6 +77,7 @@ impl Template {
         content.put_bytes(b'0', 17);
         content.put_bytes(0, 32);
         put_octets(&mut content, destination.as_bytes());
+        let number_at = content.len() - DIGITS;
         put_length(&mut content, size);
         let data_at = content.len();
         content.put_bytes(0, size);
@@ -60,6 +94,10 @@ impl Template {
             data_at: amount_at + data_at,
             rendered: None,
             seed: started.as_nanos().to_be_bytes(),
+            expiry_ms: shape.expiry_ms,
+            numbered: shape
+                .destinations
+                .map(|count| (amount_at + number_at, count)),
         })
     }
 
@@ -70,10 +108,15 @@ impl Template {
             .rendered
             .is_none_or(|at| now.duration_since(at).is_ok_and(|age| age > EXPIRY_REFRESH))
         {
-            let expires = jiff::Timestamp::try_from(now + EXPIRY_AHEAD)?;
+            let expires = jiff::Timestamp::try_from(now)?;
+            let expires = expires.checked_add(jiff::SignedDuration::from_millis(self.expiry_ms))?;
             let digits = expires.strftime("%Y%m%d%H%M%S%3f").to_string();
             self.packet[self.amount_at + 8..][..17].copy_from_slice(digits.as_bytes());
             self.rendered = Some(now);
+        }
+        if let Some((at, count)) = self.numbered {
+            let number = digits(turn(sequence, count));
+            self.packet[at..][..DIGITS].copy_from_slice(number.as_bytes());
         }
         let mut preimage = [0; 32];
         preimage[..16].copy_from_slice(&self.seed);
@@ -137,9 +180,12 @@ pub(crate) fn btp(frame: &[u8]) -> Result<Btp<'_>> {
     body.try_get_u8()?;
     let data = take_octets(&mut body)?;
     match (kind, name) {
-        (BTP_MESSAGE, b"ilp") => Ok(Btp::Request(id, data)),
         (BTP_MESSAGE, b"auth") => Ok(Btp::Auth(id)),
-        (BTP_RESPONSE, b"ilp") => Ok(Btp::Response(id, data)),
+        // By the packet: there are nodes that send a Prepare as a response.
+        (BTP_MESSAGE | BTP_RESPONSE, b"ilp") if data.first() == Some(&ILP_PREPARE) => {
+            Ok(Btp::Request(id, data))
+        }
+        (BTP_MESSAGE | BTP_RESPONSE, b"ilp") => Ok(Btp::Response(id, data)),
         _ => Err(format!("BTP frame of type {kind} that no peer here sends").into()),
     }
 }
@@ -237,7 +283,14 @@ mod tests {
 
     #[test]
     fn a_stamped_prepare_is_answered_by_its_own_preimage() {
-        let mut template = Template::new("g.bob.x", 7, 300).unwrap();
+        let mut template = Template::new(&Shape {
+            destination: "g.bob.n",
+            amount: 7,
+            size: 300,
+            expiry_ms: 30_000,
+            destinations: Some(10),
+        })
+        .unwrap();
         let (first, preimage) = template.stamp(1).unwrap();
         let reply = fulfill(first).unwrap();
         assert!(is_fulfilled(&reply, &preimage));
@@ -247,7 +300,7 @@ mod tests {
 
     #[test]
     fn frames_read_back() {
-        let packet = vec![5; 300];
+        let packet = vec![ILP_PREPARE; 300];
         assert!(
             matches!(btp(&btp_request(9, &packet)).unwrap(), Btp::Request(9, p) if p == packet)
         );

@@ -1,0 +1,312 @@
+//! What the suite found: rows, ratios, gaps, and how they are printed.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// What one subject costs.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Row {
+    /// What the table calls it.
+    pub(crate) name: String,
+    /// Packets in flight.
+    pub(crate) in_flight: u32,
+    /// CPU time of everything the subject needs, nanoseconds per packet: the median of the rounds.
+    pub(crate) cpu_ns_per_packet: u64,
+    /// The same, round by round.
+    pub(crate) cpu_ns_rounds: Vec<u64>,
+    /// Packets per second of that CPU time.
+    pub(crate) packets_per_cpu_second: u64,
+    /// Of wall time: the load and its peer share one core, so this says less.
+    pub(crate) packets_per_second: u64,
+    pub(crate) latency_us_p50: u64,
+    pub(crate) latency_us_p99: u64,
+    /// Resident memory of the subject's processes after the last round.
+    pub(crate) memory_kib: u64,
+}
+
+/// Something that was to be measured and could not be.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Gap {
+    pub(crate) name: String,
+    pub(crate) reason: String,
+}
+
+/// One figure that is judged.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Ratio {
+    pub(crate) name: String,
+    /// `None` where a side of it is a gap.
+    pub(crate) value: Option<f64>,
+    pub(crate) at_least: f64,
+    pub(crate) aim: f64,
+    /// `reached`, `ok`, `missed` or `not measured`.
+    pub(crate) verdict: &'static str,
+}
+
+/// A figure that is told and not judged by a ratio of two rows.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Figure {
+    pub(crate) name: String,
+    pub(crate) value: f64,
+    pub(crate) unit: String,
+    /// The most that it should be, if the project promises something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) at_most: Option<f64>,
+}
+
+/// A figure that depends on a size.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Curve {
+    pub(crate) name: String,
+    /// What the size counts.
+    pub(crate) x: String,
+    /// What is measured.
+    pub(crate) y: String,
+    pub(crate) points: Vec<(f64, f64)>,
+}
+
+/// Everything that one run found.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Report {
+    pub(crate) commit: String,
+    pub(crate) date: String,
+    pub(crate) machine: Value,
+    pub(crate) rounds: u32,
+    pub(crate) data_bytes: u32,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) gaps: Vec<Gap>,
+    pub(crate) ratios: Vec<Ratio>,
+    pub(crate) figures: Vec<Figure>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) curves: Vec<Curve>,
+    /// Where the time goes, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) profile: Option<String>,
+}
+
+impl Ratio {
+    /// Judges `value`. Where the aim is below the bound, less is better.
+    pub(crate) fn new(name: &str, value: Option<f64>, at_least: f64, aim: f64) -> Self {
+        let reaches = |value: f64, mark: f64| match aim < at_least {
+            true => value <= mark,
+            false => value >= mark,
+        };
+        let verdict = match value {
+            None => "not measured",
+            Some(value) if reaches(value, aim) => "reached",
+            Some(value) if reaches(value, at_least) => "ok",
+            Some(_) => "missed",
+        };
+        Self {
+            name: name.to_owned(),
+            value,
+            at_least,
+            aim,
+            verdict,
+        }
+    }
+
+    fn bound(&self) -> &'static str {
+        if self.aim < self.at_least {
+            "at most"
+        } else {
+            "at least"
+        }
+    }
+}
+
+impl Report {
+    pub(crate) fn row(&self, name: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.name == name)
+    }
+
+    /// How much more `subject` does with a CPU second than `other`.
+    pub(crate) fn times(&self, subject: &str, other: &str) -> Option<f64> {
+        let (subject, other) = (self.row(subject)?, self.row(other)?);
+        quotient(other.cpu_ns_per_packet, subject.cpu_ns_per_packet)
+    }
+
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        let mut out = String::new();
+        let line = |out: &mut String, cells: [&str; 7]| {
+            let [name, a, b, c, d, e, f] = cells;
+            let _ = writeln!(
+                out,
+                "{name:<52} {a:>9} {b:>12} {c:>19} {d:>10} {e:>8} {f:>8}"
+            );
+        };
+        line(
+            &mut out,
+            [
+                "",
+                "in flight",
+                "CPU s/1000",
+                "least to most",
+                "packets/s",
+                "p50 us",
+                "p99 us",
+            ],
+        );
+        for row in &self.rows {
+            let least = row.cpu_ns_rounds.iter().min().copied().unwrap_or_default();
+            let most = row.cpu_ns_rounds.iter().max().copied().unwrap_or_default();
+            line(
+                &mut out,
+                [
+                    &row.name,
+                    &row.in_flight.to_string(),
+                    &per_thousand(row.cpu_ns_per_packet),
+                    &format!("{} - {}", per_thousand(least), per_thousand(most)),
+                    &row.packets_per_second.to_string(),
+                    &row.latency_us_p50.to_string(),
+                    &row.latency_us_p99.to_string(),
+                ],
+            );
+        }
+        for gap in &self.gaps {
+            let _ = writeln!(out, "{:<52} not measured: {}", gap.name, gap.reason);
+        }
+        out.push('\n');
+        for ratio in &self.ratios {
+            let value = ratio
+                .value
+                .map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+            let _ = writeln!(
+                out,
+                "{:<62} {value:>8}  {} {}, aim {}: {}",
+                ratio.name,
+                ratio.bound(),
+                ratio.at_least,
+                ratio.aim,
+                ratio.verdict
+            );
+        }
+        out.push('\n');
+        for figure in &self.figures {
+            let bound = match figure.at_most {
+                None => String::new(),
+                Some(most) if figure.value <= most => format!(" (at most {most}: ok)"),
+                Some(most) => format!(" (at most {most}: missed)"),
+            };
+            let _ = writeln!(
+                out,
+                "{:<62} {} {}{bound}",
+                figure.name,
+                short(figure.value),
+                figure.unit
+            );
+        }
+        for curve in &self.curves {
+            let _ = writeln!(out, "\n{}: {} by {}", curve.name, curve.y, curve.x);
+            for (x, y) in &curve.points {
+                let _ = writeln!(out, "{:>14} {:>14}", short(*x), short(*y));
+            }
+        }
+        out
+    }
+}
+
+/// `part` of `whole`, unless there is nothing to divide by.
+pub(crate) fn quotient(part: u64, whole: u64) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "figures to a few digits")]
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// Nanoseconds per packet as seconds per thousand packets.
+pub(crate) fn per_thousand(cpu_ns: u64) -> String {
+    let hundred_thousandths = cpu_ns / 10;
+    format!(
+        "{}.{:05}",
+        hundred_thousandths / 100_000,
+        hundred_thousandths % 100_000
+    )
+}
+
+/// A number as people write it.
+pub(crate) fn short(value: f64) -> String {
+    if value.abs() >= 100.0 || value.fract().abs() < 1e-9 {
+        format!("{value:.0}")
+    } else if value.abs() >= 1.0 {
+        format!("{value:.2}")
+    } else {
+        format!("{value:.4}")
+    }
+}
+
+pub(crate) fn median<T: Ord + Copy + Default>(values: impl Iterator<Item = T>) -> T {
+    let mut values: Vec<T> = values.collect();
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_judged_in_their_direction() {
+        for (value, at_least, aim, verdict) in [
+            (Some(0.59), 0.6, 1.0, "missed"),
+            (Some(0.6), 0.6, 1.0, "ok"),
+            (Some(1.0), 0.6, 1.0, "reached"),
+            (None, 0.6, 1.0, "not measured"),
+            // What a refused packet costs should be little.
+            (Some(0.71), 0.7, 0.5, "missed"),
+            (Some(0.7), 0.7, 0.5, "ok"),
+            (Some(0.4), 0.7, 0.5, "reached"),
+        ] {
+            assert_eq!(
+                Ratio::new("x", value, at_least, aim).verdict,
+                verdict,
+                "{value:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_row_that_costs_half_does_twice_as_much() {
+        let row = |name: &str, cpu_ns_per_packet| Row {
+            name: name.to_owned(),
+            in_flight: 1,
+            cpu_ns_per_packet,
+            cpu_ns_rounds: vec![cpu_ns_per_packet],
+            packets_per_cpu_second: 0,
+            packets_per_second: 0,
+            latency_us_p50: 0,
+            latency_us_p99: 0,
+            memory_kib: 0,
+        };
+        let report = Report {
+            commit: String::new(),
+            date: String::new(),
+            machine: Value::Null,
+            rounds: 1,
+            data_bytes: 300,
+            rows: vec![row("a", 5_000), row("b", 10_000), row("none", 0)],
+            gaps: Vec::new(),
+            ratios: Vec::new(),
+            figures: Vec::new(),
+            curves: Vec::new(),
+            profile: None,
+        };
+        assert_eq!(report.times("a", "b"), Some(2.0));
+        assert_eq!(report.times("a", "missing"), None);
+        assert_eq!(report.times("none", "a"), None);
+        assert!(report.text().contains("0.00500"));
+    }
+
+    #[test]
+    fn numbers_and_medians() {
+        assert_eq!(per_thousand(16_400), "0.01640");
+        assert_eq!(per_thousand(1_250_000), "1.25000");
+        assert_eq!(median([3, 1, 2].into_iter()), 2);
+        assert_eq!(median(std::iter::empty::<u64>()), 0);
+        assert_eq!(
+            (short(1234.5), short(2.5), short(0.25)),
+            ("1234".into(), "2.50".into(), "0.2500".into())
+        );
+    }
+}
