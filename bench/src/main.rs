@@ -13,6 +13,7 @@ mod forward;
 mod fulfil;
 mod http1;
 mod load;
+mod micro;
 mod node;
 mod process;
 mod shape;
@@ -40,6 +41,8 @@ enum Command {
     Forward(forward::Forward),
     /// Compare the forwarders with each other and with nginx
     Shape(shape::Shape),
+    /// Count the instructions of each part of the packet path
+    Micro(micro::Micro),
     /// Measure everything: Rialto, other systems beside it, and the ratios between them
     Suite(suite::Suite),
 }
@@ -76,6 +79,7 @@ fn main() -> Result<()> {
         Command::Fulfil(fulfil) => serve(&single_threaded()?, fulfil.run()),
         Command::Forward(forward) => serve(&forward.runtime()?, forward.run()),
         Command::Shape(shape) => shape.run(),
+        Command::Micro(micro) => micro.run(),
         Command::Suite(suite) => suite.run(),
     }
 }

@@ -110,9 +110,9 @@ impl Node {
 
     /// One request to the admin API; the body of its answer, if it worked.
     pub(crate) fn call(&self, line: &str, body: &Value) -> Result<Value> {
-        let body = match body {
-            Value::Null => String::new(),
-            body => body.to_string(),
+        let body = match body.is_null() {
+            true => String::new(),
+            false => body.to_string(),
         };
         let answer = request(self.admin, line, &body)?;
         Ok(serde_json::from_str(&answer).unwrap_or(Value::Null))

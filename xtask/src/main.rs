@@ -20,6 +20,8 @@ const USAGE: &str = "usage: cargo xtask <command>
   test   set up what the tests need, check the tree and run every test
   lint   rustfmt, clippy, rustdoc and cargo deny without the tests
   deny   licences, bans and sources; with --advisories known vulnerabilities too (needs a network)
+  bench  measure Rialto beside other systems: --quick (the table) or --full (the curves too); then options of
+         `rialto-bench suite`: --rounds N, --only NAME, --write-docs PAGE
   sim    simulate whole nodes: --seeds N [--from S], --seed S [--trace], --mutants; [--topology ring-50]
   reliability  run the tests and write docs/reliability.md; --full: with all seeds, kills and damages
   gen    write the generated files again: openapi.json, docs/reference/reason-codes.md
@@ -33,6 +35,15 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ("cc", "build-essential", "the C parts of aws-lc"),
     ("node", "nodejs", "the JavaScript peers"),
     ("npm", "npm", "the JavaScript peers"),
+    ("valgrind", "valgrind", "counting instructions"),
+];
+
+/// Programs that `bench` compares with, or needs for that.
+const COMPARED: &[(&str, &str, &str)] = &[
+    ("nginx", "nginx-light", "what is compared with"),
+    ("redis-server", "redis-server", "the store of ilp-node"),
+    ("taskset", "util-linux", "to pin each program to a core"),
+    ("npm", "npm", "the JavaScript connector"),
 ];
 
 type Result<T, E = String> = std::result::Result<T, E>;
@@ -48,6 +59,7 @@ fn main() -> ExitCode {
         ["gen"] => generate(),
         ["reliability"] => reliability::run(false),
         ["reliability", "--full"] => reliability::run(true),
+        ["bench", size @ ("--quick" | "--full"), ref options @ ..] => bench(size, options),
         ["sim", ref options @ ..] => simulate(options),
         _ => {
             eprint!("{USAGE}");
@@ -99,6 +111,9 @@ fn test() -> Result<()> {
             ]))
         }));
     }
+    steps.push(step("instructions", || {
+        count_instructions().map(|()| Counts::NONE)
+    }));
     steps.push(step("npm test", || counted(npm_command(&["test"]))));
     summarize(&steps)
 }
@@ -174,10 +189,70 @@ fn simulate(options: &[&str]) -> Result<()> {
     run(sim.args(["--package", "rialto-sim", "--"]).args(options))
 }
 
+/// Each part of the packet path against its reference in bench/instructions.json.
+fn count_instructions() -> Result<()> {
+    let mut micro = cargo(&["run", "--locked", "--release", "--quiet"]);
+    run(micro.args(["--package", "rialto-bench", "--", "micro", "--check"]))
+}
+
+/// Builds and installs what is compared, and measures. What cannot be had is a gap in the table.
+fn bench(size: &str, options: &[&str]) -> Result<()> {
+    let gap = |result: Result<()>| {
+        if let Err(message) = result {
+            eprintln!("== a gap in the table: {message}");
+        }
+    };
+    gap(set_up(COMPARED));
+    run(
+        cargo(&["build", "--locked", "--release", "--package", "rialto"])
+            .args(["--package", "rialto-bench"]),
+    )?;
+    let folder = root().join("target/bench");
+    let mut peer = cargo(&["build", "--locked", "--release", "--quiet"]);
+    peer.args(["--manifest-path", "bench/ilp-node/Cargo.toml"])
+        .env("CARGO_TARGET_DIR", folder.join("ilp-node"));
+    gap(run(&mut peer));
+    let modules = folder.join("js");
+    let copied = std::fs::create_dir_all(&modules).and_then(|()| {
+        for file in ["package.json", "package-lock.json"] {
+            std::fs::copy(root().join("bench/js").join(file), modules.join(file))?;
+        }
+        Ok(())
+    });
+    copied.map_err(|error| format!("cannot prepare {}: {error}", modules.display()))?;
+    gap(run(Command::new("npm")
+        .args(["ci", "--no-progress", "--no-audit", "--no-fund"])
+        .current_dir(&modules)));
+    let target = env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from);
+    let mut suite = Command::new(target.join("release/rialto-bench"));
+    suite.arg("suite").arg("--folder").arg(&folder);
+    if size == "--full" {
+        suite.arg("--full");
+    }
+    run(suite.args(options).current_dir(root()))
+}
+
 fn set_up_programs() -> Result<()> {
-    let missing: Vec<_> = PROGRAMS
+    set_up(PROGRAMS)?;
+    let version = output("node", &["--version"])?;
+    let mut numbers = version
+        .trim_start_matches('v')
+        .split('.')
+        .map_while(|n| n.parse().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) >= NODE_MIN => Ok(()),
+        _ => Err(format!(
+            "the JavaScript peers need Node.js {}.{} or later, this is {version}",
+            NODE_MIN.0, NODE_MIN.1
+        )),
+    }
+}
+
+/// Installs the programs that are missing.
+fn set_up(programs: &[(&str, &str, &str)]) -> Result<()> {
+    let missing: Vec<_> = programs
         .iter()
-        .filter(|(program, ..)| !works(program, "--version"))
+        .filter(|(program, ..)| !works(program, "--version") && !works(program, "-v"))
         .collect();
     if !missing.is_empty() {
         let packages: Vec<&str> = missing.iter().map(|(_, package, _)| *package).collect();
@@ -197,18 +272,7 @@ fn set_up_programs() -> Result<()> {
             .args(packages);
         run(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
     }
-    let version = output("node", &["--version"])?;
-    let mut numbers = version
-        .trim_start_matches('v')
-        .split('.')
-        .map_while(|n| n.parse().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) if (major, minor) >= NODE_MIN => Ok(()),
-        _ => Err(format!(
-            "the JavaScript peers need Node.js {}.{} or later, this is {version}",
-            NODE_MIN.0, NODE_MIN.1
-        )),
-    }
+    Ok(())
 }
 
 /// One line of the summary.

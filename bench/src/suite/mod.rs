@@ -150,28 +150,10 @@ impl Suite {
         progress("figures");
         report.figures.extend(seeded);
         report.figures.extend(field.figures());
-        let (goodput, goodput_gap) = split(field.goodput());
-        let (latency, latency_gap) = split(field.latency());
-        for (name, gap) in [
-            ("goodput at 3 times the capacity", goodput_gap),
-            ("latency at half load", latency_gap),
-        ] {
-            if let Some(reason) = gap {
-                report.gaps.push(Gap {
-                    name: name.to_owned(),
-                    reason,
-                });
-            }
-        }
-        for (name, result) in [("STREAM payments", field.stream())] {
-            match result {
-                Ok(figures) => report.figures.extend(figures),
-                Err(error) => report.gaps.push(Gap {
-                    name: name.to_owned(),
-                    reason: error.to_string(),
-                }),
-            }
-        }
+        let goodput = report.or_gap("goodput at 3 times the capacity", field.goodput());
+        let latency = report.or_gap("latency at half load", field.latency());
+        let stream = report.or_gap("STREAM payments", field.stream());
+        report.figures.extend(stream.into_iter().flatten());
         report.ratios = ratios(&report, goodput, latency);
         if self.full {
             report.curves = scale::curves(&mut field, &mut report.gaps);
@@ -197,13 +179,6 @@ impl Suite {
 
 fn progress(what: &str) {
     eprint!("\r\x1b[K{what}");
-}
-
-fn split<T>(result: Result<T>) -> (Option<T>, Option<String>) {
-    match result {
-        Ok(value) => (Some(value), None),
-        Err(error) => (None, Some(error.to_string())),
-    }
 }
 
 /// The fulfilling peer of this program, on `core`.
@@ -268,10 +243,7 @@ impl Field<'_> {
         });
         match entry {
             Ok(entry) => self.entries.push(entry),
-            Err(error) => self.gaps.push(Gap {
-                name: name.to_owned(),
-                reason: error.to_string(),
-            }),
+            Err(error) => self.gaps.push(Gap::new(name, error.as_ref())),
         }
     }
 
@@ -500,10 +472,10 @@ impl Field<'_> {
                 ));
                 match self.sample(entry) {
                     Ok(sample) => self.entries[index].samples.push(sample),
-                    Err(error) => self.gaps.push(Gap {
-                        name: format!("{}, round {round}", entry.subject.name),
-                        reason: error.to_string(),
-                    }),
+                    Err(error) => {
+                        let name = format!("{}, round {round}", entry.subject.name);
+                        self.gaps.push(Gap::new(&name, error.as_ref()));
+                    }
                 }
             }
         }
@@ -605,6 +577,15 @@ impl Field<'_> {
     /// System calls aside, what one look at a process tells.
     fn figures(&self) -> Vec<Figure> {
         let mut figures = Vec::new();
+        #[expect(clippy::cast_precision_loss, reason = "nanoseconds of one packet")]
+        if let Ok(ns) = crate::micro::core_ns() {
+            figures.push(Figure {
+                name: "prepare plus fulfill in the core, hot".to_owned(),
+                value: ns as f64,
+                unit: "ns".to_owned(),
+                at_most: Some(1_000.0),
+            });
+        }
         if let Some(row) = self.entries.iter().find(|entry| entry.subject.name == HTTP) {
             #[expect(clippy::cast_precision_loss, reason = "KiB of one process")]
             figures.push(Figure {

@@ -86,6 +86,18 @@ pub(crate) struct Report {
     pub(crate) profile: Option<String>,
 }
 
+impl Gap {
+    /// On one line, of a length that fits a table.
+    pub(crate) fn new(name: &str, error: &dyn std::error::Error) -> Self {
+        let reason = error.to_string();
+        let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
+        Self {
+            name: name.to_owned(),
+            reason: reason.chars().take(300).collect(),
+        }
+    }
+}
+
 impl Ratio {
     /// Judges `value`. Where the aim is below the bound, less is better.
     pub(crate) fn new(name: &str, value: Option<f64>, at_least: f64, aim: f64) -> Self {
@@ -118,6 +130,13 @@ impl Ratio {
 }
 
 impl Report {
+    /// The value, or a gap by this name.
+    pub(crate) fn or_gap<T>(&mut self, name: &str, result: crate::Result<T>) -> Option<T> {
+        result
+            .map_err(|error| self.gaps.push(Gap::new(name, error.as_ref())))
+            .ok()
+    }
+
     pub(crate) fn row(&self, name: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.name == name)
     }

@@ -225,10 +225,7 @@ pub(super) fn add(field: &mut Field<'_>) -> Result<Vec<Figure>> {
     if field.suite.only.is_empty() {
         match at_rest(field) {
             Ok(more) => figures.extend(more),
-            Err(error) => field.gaps.push(Gap {
-                name: "a node at rest".to_owned(),
-                reason: error.to_string(),
-            }),
+            Err(error) => field.gaps.push(Gap::new("a node at rest", error.as_ref())),
         }
     }
     Ok(figures)
@@ -393,10 +390,7 @@ pub(super) fn curves(field: &mut Field<'_>, gaps: &mut Vec<Gap>) -> Vec<Curve> {
             y: y.to_owned(),
             points,
         }),
-        Err(error) => gaps.push(Gap {
-            name: name.to_owned(),
-            reason: error.to_string(),
-        }),
+        Err(error) => gaps.push(Gap::new(name, error.as_ref())),
     };
     let cost = "microseconds of CPU per packet";
     let sizes = [1_000, 10_000, 100_000, 1_000_000];

@@ -132,8 +132,8 @@ pub(crate) fn ilp_node(
         .arg(&file)
         .stdout(Stdio::null())
         .stderr(fs::File::create(folder.join("log"))?);
-    let node = Process::spawn(&mut command)?;
-    process::wait_for_listener(http)?;
+    let mut node = Process::spawn(&mut command)?;
+    wait_started(&mut node, http, &folder.join("log"))?;
 
     let asset = |mut account: Value| {
         account["asset_code"] = "USD".into();
@@ -245,17 +245,40 @@ pub(crate) fn ilp_connector(
         .env("CONNECTOR_ROUTES", routes.to_string())
         .env("CONNECTOR_BACKEND", "one-to-one")
         .env("CONNECTOR_SPREAD", "0")
-        .env("CONNECTOR_ROUTE_BROADCAST_ENABLED", "false")
+        // Without broadcasts it would not even know its static routes.
+        .env("CONNECTOR_ROUTE_BROADCAST_INTERVAL", "3600000")
         .env("CONNECTOR_INITIAL_CONNECT_TIMEOUT", "1000")
         .env("CONNECTOR_LOG_LEVEL", "error")
         .current_dir(folder)
         .stdout(fs::File::create(folder.join("log"))?)
         .stderr(fs::File::create(folder.join("err"))?);
-    let process = Process::spawn(&mut command)?;
-    process::wait_for_listener(listen)?;
+    let mut process = Process::spawn(&mut command)?;
+    wait_started(&mut process, listen, &folder.join("err"))?;
     let mut subject = Subject::new(name, vec![process], target);
     subject.token = "shh".to_owned();
     Ok(subject)
+}
+
+/// Waits until a program listens; one that ended instead is quoted.
+fn wait_started(process: &mut Process, address: SocketAddr, log: &Path) -> Result<()> {
+    crate::node::wait_for(|| {
+        if TcpStream::connect(address).is_ok() {
+            return Some(Ok(()));
+        }
+        process.has_ended().then(|| {
+            let said = fs::read_to_string(log).unwrap_or_default();
+            let said: Vec<&str> = said
+                .lines()
+                .filter(|line| !line.trim().is_empty())
+                .take(2)
+                .collect();
+            Err(format!(
+                "it builds, and ends as soon as it starts: {}",
+                said.join(" ")
+            )
+            .into())
+        })
+    })?
 }
 
 /// One request to the API of an `ilp-node`.
