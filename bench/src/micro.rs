@@ -208,8 +208,8 @@ fn count_all() -> Result<BTreeMap<String, u64>> {
 fn count(valgrind: &Path, part: Part, times: u32) -> Result<u64> {
     let out: PathBuf = std::env::temp_dir().join(format!("rialto-micro-{}", std::process::id()));
     let output = Command::new(valgrind)
-        .args(["--tool=callgrind", "--callgrind-out-file"])
-        .arg(&out)
+        .arg("--tool=callgrind")
+        .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(std::env::current_exe()?)
         .args([
             "micro",

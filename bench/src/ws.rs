@@ -1,4 +1,5 @@
-//! The leanest WebSocket for one kind of message: whole binary frames, no extensions, no pings.
+//! The leanest WebSocket for one kind of message: whole binary frames, no extensions; pings are passed
+//! over.
 //!
 //! It serves the load client and the fulfilling peer, and stands for what leaving the WebSocket
 //! crates would bring.
@@ -24,6 +25,8 @@ const HEAD_MAX: usize = 8 * 1024;
 const ACCEPT_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const FINAL_BINARY: u8 = 0x82;
 const FINAL_CLOSE: u8 = 0x88;
+const FINAL_PING: u8 = 0x89;
+const FINAL_PONG: u8 = 0x8a;
 
 /// A WebSocket whose items are whole binary messages.
 pub(crate) type Socket = Framed<TcpStream, Codec>;
@@ -200,7 +203,7 @@ impl Decoder for Codec {
             read.clear();
             return Ok(None);
         }
-        if first != FINAL_BINARY {
+        if !matches!(first, FINAL_BINARY | FINAL_PING | FINAL_PONG) {
             return Err(format!("not a whole binary frame: {first:#x}").into());
         }
         let length = match second & 0x7f {
@@ -225,6 +228,11 @@ impl Decoder for Codec {
             return Ok(None);
         }
         read.advance(head);
+        if first != FINAL_BINARY {
+            // Signs of life between two rounds. Traffic answers them soon enough.
+            read.advance(length);
+            return self.decode(read);
+        }
         let mut message = read.split_to(length);
         if mask != 0 {
             unmask(&mut message, mask.to_ne_bytes());

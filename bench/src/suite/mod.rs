@@ -9,6 +9,7 @@
 )]
 
 mod plot;
+mod profile;
 pub(crate) mod report;
 mod scale;
 pub(crate) mod subjects;
@@ -155,6 +156,9 @@ impl Suite {
         let stream = report.or_gap("STREAM payments", field.stream());
         report.figures.extend(stream.into_iter().flatten());
         report.ratios = ratios(&report, goodput, latency);
+        if self.full || self.write_docs.is_some() {
+            report.profile = Some(profile::words(&field));
+        }
         if self.full {
             report.curves = scale::curves(&mut field, &mut report.gaps);
         }

@@ -114,7 +114,8 @@ const METHOD: &str = "\
 - *Strict, durable*: every limit of both accounts is set and so checked, and the journal is on a disk, written
   before an answer leaves and synced every 5 ms. *Trusting, volatile*: no limit but credit, and the journal in
   memory (`/dev/shm`), where a sync costs nothing; the node has no mode without a journal.
-- `ilp-node` is the published 0.6.0 (bench/ilp-node), its Redis in memory without any log; the JavaScript
+- `ilp-node` is the published 0.6.0 (bench/ilp-node), its Redis in memory without any log. It builds; where it
+  does not run, the table says why. The JavaScript
   `ilp-connector` is 23.0.2 with the plug-ins for BTP and HTTP, without balances on disk, as it has none.
 - Goodput and latency at half load come from `rialto bench run`, an open load: a packet's latency counts from
   when it was due. Goodput is the worse of HTTP/1.1 and BTP.
