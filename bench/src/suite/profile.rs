@@ -169,7 +169,7 @@ fn entry(line: &str) -> Option<(String, String, String)> {
     let share = words.next().filter(|word| word.ends_with('%'))?;
     let place = words.next()?;
     let symbol: Vec<&str> = words
-        .filter(|word| !matches!(*word, "[.]" | "[k]"))
+        .filter(|word| !matches!(*word, "[.]" | "[k]" | "-"))
         .collect();
     (!symbol.is_empty()).then(|| (share.to_owned(), place.to_owned(), symbol.join(" ")))
 }
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(total_calls(summary), Some(1234));
         assert_eq!(total_calls("strace: no such process"), None);
         assert_eq!(
-            entry("    12.34%  [kernel.kallsyms]  [k] tcp_sendmsg"),
+            entry("    12.34%  [kernel.kallsyms]  [k] tcp_sendmsg   -  -"),
             Some((
                 "12.34%".into(),
                 "[kernel.kallsyms]".into(),
