@@ -20,12 +20,11 @@ use rand_core::SeedableRng;
 use rialto_btp::frame::{Frame, put_ilp_message};
 use rialto_connector::{Action, Connector, Effects, Input, LinkId, Now, RequestId, Settings};
 use rialto_journal::{Journal, Options, Replay, SimDisk};
-use rialto_ledger::{
-    AccountId, AccountSettings, Ledger, Limits, Lsn, Record, Relation, SealedSecret,
-};
-use rialto_packet::{Addr, FulfillBuilder, Prepare, PrepareBuilder, Timestamp, money::Asset};
+use rialto_ledger::{AccountId, Ledger, Lsn, Record};
+use rialto_packet::{Addr, FulfillBuilder, Prepare, PrepareBuilder, Timestamp};
 use rialto_routing::PrefixMap;
 use rialto_stream::{Keys, packet::PacketBuilder};
+use serde_json::{Value, json};
 
 use crate::{Result, node, process};
 
@@ -281,29 +280,25 @@ fn route(times: u32) -> Result<()> {
     Ok(())
 }
 
-fn account(number: u32, http: Option<rialto_ledger::HttpLink>) -> Result<Record> {
-    let limits: Limits = serde_json::from_value(node::strict_limits())?;
+/// An account with every limit set; `more` goes over it.
+fn account(number: u32, more: &Value) -> Result<Record> {
+    let mut settings = json!({
+        "name": format!("a{number}"), "relation": "child", "asset": "USD/9",
+        "limits": node::strict_limits(),
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        settings[key] = value.clone();
+    }
     Ok(Record::AccountPut {
         id: AccountId(number),
-        settings: Box::new(AccountSettings {
-            name: format!("a{number}"),
-            relation: Relation::Child,
-            asset: Asset::new("USD", 9)?,
-            ilp_address: None,
-            limits,
-            spread: None,
-            incoming_tokens: Vec::new(),
-            http,
-            btp: None,
-            paused: false,
-        }),
+        settings: serde_json::from_value(settings)?,
     })
 }
 
 fn hold_and_commit(times: u32) -> Result<()> {
     let mut ledger = Ledger::new(BTreeMap::new());
     for number in [1, 2] {
-        ledger.apply(&account(number, None)?)?;
+        ledger.apply(&account(number, &Value::Null)?)?;
     }
     let (payer, payee) = (AccountId(1), AccountId(2));
     let refused = |limit| format!("refused: {limit:?}");
@@ -382,12 +377,9 @@ impl Core {
     fn new() -> Result<Self> {
         let settings = Settings::new("test.bench".parse()?);
         let mut connector = Connector::new(settings, [7; 32], ChaCha20Rng::seed_from_u64(1));
-        let link = rialto_ledger::HttpLink {
-            url: "http://127.0.0.1/".to_owned(),
-            token: SealedSecret(String::new()),
-        };
-        connector.recover(Lsn(1), &account(1, None)?)?;
-        connector.recover(Lsn(2), &account(2, Some(link))?)?;
+        let link = json!({"http": {"url": "http://127.0.0.1/", "token": ""}});
+        connector.recover(Lsn(1), &account(1, &Value::Null)?)?;
+        connector.recover(Lsn(2), &account(2, &link)?)?;
         let mut out = Effects::default();
         connector.recovered(&mut out);
         out.drain().for_each(drop);

@@ -11,9 +11,7 @@ use std::{
 };
 
 use rialto_journal::{FileDisk, Journal, Options, Replay};
-use rialto_ledger::{
-    AccountId, AccountSettings, IncomingToken, Limits, Record, Relation, TokenHash,
-};
+use rialto_ledger::{AccountId, Record};
 use serde_json::json;
 
 use super::{
@@ -55,6 +53,10 @@ fn name(prefix: &str, number: u32) -> String {
     format!("{prefix}{number:07}")
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Writes the journal of a node that has these books.
 fn seed(folder: &Path, books: Books) -> Result<()> {
     let journal = folder.join("data/journal");
@@ -72,28 +74,17 @@ fn seed(folder: &Path, books: Books) -> Result<()> {
         journal.append(&bytes)?;
         Ok(())
     };
-    let limits: Limits = serde_json::from_value(node::strict_limits())?;
-    let asset: rialto_packet::money::Asset = rialto_packet::money::Asset::new("USD", 9)?;
     for number in 0..books.accounts {
         let token = name("t", number);
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
+        let settings = json!({
+            "name": name("a", number), "relation": "child", "asset": "USD/9",
+            "limits": node::strict_limits(),
+            "incoming_tokens": [{"hash": hex(hash.as_ref())}],
+        });
         append(&Record::AccountPut {
             id: AccountId(number + 1),
-            settings: Box::new(AccountSettings {
-                name: name("a", number),
-                relation: Relation::Child,
-                asset: asset.clone(),
-                ilp_address: None,
-                limits: limits.clone(),
-                spread: None,
-                incoming_tokens: vec![IncomingToken {
-                    hash: TokenHash(hash.as_ref().try_into()?),
-                    expires_at_ms: None,
-                }],
-                http: None,
-                btp: None,
-                paused: false,
-            }),
+            settings: serde_json::from_value(settings)?,
         })?;
     }
     for number in 0..books.routes {
