@@ -26,11 +26,13 @@ use crate::{
     extract, health,
     node::Handle,
     page::PageQuery,
+    peering::{LinkSeen, PeerState, Peering},
     rfc3339,
     shapes::{
         self, Account, AccountChange, AccountCreate, Accounts, SignedAmount, TokenCreate,
         TokenCreated,
     },
+    wall_ms,
 };
 
 /// Bytes of a token that a peer presents or that is presented to one.
@@ -227,6 +229,11 @@ pub(crate) async fn delete(
     api.node
         .execute(move |connector, _, out| connector.account_delete(&name, out))
         .await??;
+    let exists = |id| {
+        api.node
+            .read(|connector| connector.ledger().account(id).is_some())
+    };
+    api.node.0.peering().retain(exists);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -666,6 +673,8 @@ pub(crate) fn shape(
         .flatten();
     let address = connector.address_of(account.id);
     let tokens = settings.incoming_tokens.iter();
+    let state = peer_state(connector, account, node.0.peering());
+    let error = state.as_ref().and_then(|state| state.last_error.clone());
     Account {
         name: settings.name.clone(),
         relation: settings.relation.into(),
@@ -693,10 +702,36 @@ pub(crate) fn shape(
         http: settings.http.as_ref().map(shape_http),
         btp: settings.btp.as_ref().map(shape_btp),
         link: health::link(connector, account.id),
+        state: state.as_ref().map(|state| state.stage),
+        state_since: state.and_then(|state| rfc3339(state.since_ms)),
+        last_error: error.map(|(message, at_ms)| shapes::LastError {
+            message,
+            at: rfc3339(at_ms),
+        }),
         payment_pointer: pointer,
         stats: None,
         incoming_token: None,
     }
+}
+
+/// Where a neighbour stands; a local account is none.
+pub(crate) fn peer_state(
+    connector: &Connector,
+    account: &rialto_ledger::Account,
+    peering: &Peering,
+) -> Option<PeerState> {
+    let answered = || {
+        let stats = connector.stats().account(account.id);
+        stats.is_some_and(|stats| stats.fulfills_in > 0)
+    };
+    let seen = match health::link(connector, account.id) {
+        shapes::Link::Local => return None,
+        shapes::Link::Up => LinkSeen::Good,
+        shapes::Link::Http if answered() => LinkSeen::Good,
+        shapes::Link::Http => LinkSeen::Unknown,
+        shapes::Link::Down => LinkSeen::Down,
+    };
+    Some(peering.state(account.id, seen, wall_ms()))
 }
 
 fn stats(stats: &AccountStats) -> shapes::AccountStats {

@@ -37,6 +37,7 @@ use crate::{
         btp_link, check_outgoing, check_token, find, http_link, read_address, shape, unlimited,
     },
     auth::{Allowed, ToRead, ToWrite, generate_token, hash},
+    doctor::{LINK_PATH, link_card},
     extract,
     invite_text::InviteText,
     node::Handle,
@@ -508,10 +509,14 @@ async fn ask(node: &Handle, text: &InviteText, asked: &Request1) -> Result<Strin
     }
 }
 
-/// Answers a request to [`INVITE_PATH`] on the node listener: a node that accepts an invitation of
-/// ours. What is made is on disk before it is answered.
+/// Answers other nodes on the node listener: one that accepts an invitation of ours at
+/// [`INVITE_PATH`], and a neighbour that asks about its link at [`LINK_PATH`]. What is made is on disk
+/// before it is answered.
 pub async fn greet(node: &Handle, request: Request<Bytes>) -> Response<Bytes> {
     let answer = match *request.method() {
+        Method::GET if request.uri().path() == LINK_PATH => {
+            return answer_bytes(link_card(node, &request).await);
+        }
         _ if request.uri().path() != INVITE_PATH => {
             Err(Problem::not_found("resource", request.uri().path()))
         }
@@ -525,19 +530,19 @@ pub async fn greet(node: &Handle, request: Request<Bytes>) -> Response<Bytes> {
             Err(Problem::new(status, "method_not_allowed", detail))
         }
     };
-    answer_bytes(answer.map(|answer| serde_json::to_vec(&answer)))
+    let encoded = |answer| serde_json::to_vec(&answer).expect("text keys and plain values");
+    answer_bytes(answer.map(encoded))
 }
 
-fn answer_bytes(answer: Result<serde_json::Result<Vec<u8>>, Problem>) -> Response<Bytes> {
+fn answer_bytes(answer: Result<Vec<u8>, Problem>) -> Response<Bytes> {
     let (status, content_type, body) = match answer {
         Ok(body) => (StatusCode::OK, "application/json", body),
         Err(problem) => {
             let status = problem.clone().into_response().status();
-            let body = serde_json::to_vec(&problem);
+            let body = serde_json::to_vec(&problem).expect("text keys and plain values");
             (status, "application/problem+json", body)
         }
     };
-    let body = body.expect("text keys and plain values");
     let mut response = Response::builder()
         .status(status)
         .header(CONTENT_TYPE, content_type);

@@ -24,6 +24,7 @@ mod accounts;
 mod adjustments;
 mod auth;
 mod balances;
+mod doctor;
 mod extract;
 mod health;
 pub mod invite_text;
@@ -63,6 +64,7 @@ use utoipa::openapi::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use auth::{Scopes, Token, generate_token, hash};
+pub use doctor::{Check, CheckVerdict, LINK_PATH, Probed};
 pub use extract::BODY_BYTES_MAX;
 pub use invites::{INVITE_PATH, greet};
 pub use listener::{CONNECTIONS_MAX, HEAD_TIMEOUT};
@@ -71,7 +73,7 @@ pub use node::{
 };
 pub use page::{PAGE_LIMIT, PAGE_LIMIT_MAX};
 pub use payments::{RESOLVING_MAX, WAIT_SECONDS_MAX};
-pub use peering::{InviteRefused, Peering};
+pub use peering::{InviteRefused, Peering, Stage};
 pub use problem::Problem;
 
 /// What every handler has.
@@ -161,6 +163,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(invites::accept))
         .routes(routes!(invites::delete))
         .routes(routes!(accounts::delete_token))
+        .routes(routes!(doctor::diagnose))
         .routes(routes!(balances::list))
         .routes(routes!(adjustments::list, adjustments::create))
         .routes(routes!(routes::list, routes::put, routes::delete))

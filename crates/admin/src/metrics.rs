@@ -11,7 +11,13 @@ use rialto_connector::{AccountStats, Connector};
 use rialto_ledger::Account;
 use rialto_packet::money::Asset;
 
-use crate::{Api, NodeStatus, Peering, accounts::refused, health, shapes::Link, wall_ms};
+use crate::{
+    Api, NodeStatus, Peering, Stage,
+    accounts::{peer_state, refused},
+    health,
+    shapes::Link,
+    wall_ms,
+};
 
 /// Metrics for Prometheus.
 #[utoipa::path(
@@ -25,7 +31,10 @@ pub(crate) async fn metrics(State(api): State<Api>) -> ([(HeaderName, &'static s
     let seen = api.node.read(Seen::copy);
     let mut text = render(&status, &seen);
     let mut page = Page::default();
-    render_peering(&mut page, api.node.0.peering());
+    let stages = api
+        .node
+        .read(|connector| stages(connector, api.node.0.peering()));
+    render_peering(&mut page, api.node.0.peering(), &stages);
     text.push_str(&page.0);
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], text)
@@ -351,7 +360,30 @@ fn render_node(page: &mut Page, status: &NodeStatus, seen: &Seen) {
     }
 }
 
-fn render_peering(page: &mut Page, peering: &Peering) {
+/// How far each neighbour has come, and since when.
+fn stages(connector: &Connector, peering: &Peering) -> Vec<(String, Stage, i64)> {
+    let accounts = connector.ledger().accounts();
+    let stage = |account: &Account| {
+        let state = peer_state(connector, account, peering)?;
+        Some((account.settings.name.clone(), state.stage, state.since_ms))
+    };
+    accounts.filter_map(stage).collect()
+}
+
+fn render_peering(page: &mut Page, peering: &Peering, stages: &[(String, Stage, i64)]) {
+    let name = "rialto_peer_state";
+    page.family(name, "gauge", "1 for the state that the neighbour is in.");
+    for (account, stage, _) in stages {
+        for of in Stage::ALL {
+            let labels = [("account", account.as_str()), ("state", of.word())];
+            page.sample(name, &labels, u8::from(of == *stage));
+        }
+    }
+    let name = "rialto_peer_state_since_seconds";
+    page.family(name, "gauge", "When it came to that state, in Unix time.");
+    for (account, _, since_ms) in stages {
+        page.sample(name, &[("account", account)], since_ms / 1_000);
+    }
     let name = "rialto_invites_refused_total";
     page.family(name, "counter", "Invites that opened no account.");
     for (reason, count) in peering.invites_refused() {

@@ -7,13 +7,13 @@ use axum::{
     http::{Request, Response},
 };
 use rialto_connector::{Connector, Effects, Event, Now, Reason};
-use rialto_ledger::SealedSecret;
+use rialto_ledger::{AccountId, SealedSecret};
 use rialto_packet::{Address, money::Asset};
 use rialto_stream::SharedSecret;
 use thiserror::Error;
 use tokio::sync::{broadcast, oneshot};
 
-use crate::peering::Peering;
+use crate::{doctor::Probed, peering::Peering};
 
 /// A future that can be named.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -64,6 +64,10 @@ pub trait Node: Send + Sync + 'static {
 
     /// One HTTP request to another node, whose URL is whole. No redirect is followed.
     fn exchange(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Bytes>, String>>;
+
+    /// Tries the way to a neighbour, on connections of its own. With `asks_link`, also asks a Rialto
+    /// node at [`crate::LINK_PATH`].
+    fn probe(&self, account: AccountId, asks_link: bool) -> BoxFuture<'_, Probed>;
 
     /// What is known about neighbours beside the books.
     fn peering(&self) -> &Peering;

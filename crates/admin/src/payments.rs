@@ -602,7 +602,7 @@ fn quoted(
 }
 
 /// The first event that `pick` takes.
-async fn outcome<T>(
+pub(crate) async fn outcome<T>(
     events: &mut broadcast::Receiver<Event>,
     pick: impl Fn(Event) -> Option<T>,
 ) -> Result<T, Problem> {

@@ -437,6 +437,13 @@ pub struct Account {
     pub btp: Option<BtpLink>,
     /// Whether packets can be sent to them.
     pub link: Link,
+    /// How far a neighbour has come, since this process started; null for a local account.
+    pub state: Option<crate::Stage>,
+    /// Since when.
+    #[schema(format = DateTime)]
+    pub state_since: Option<String>,
+    /// What was wrong last.
+    pub last_error: Option<LastError>,
     /// Of a local account.
     #[schema(example = "$hub.example/bob")]
     pub payment_pointer: Option<String>,
@@ -446,6 +453,17 @@ pub struct Account {
     /// A token that was just made. It is shown this once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incoming_token: Option<String>,
+}
+
+/// A mistake between the node and a neighbour.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LastError {
+    /// Its name, and what was seen.
+    #[schema(example = "token.refused: https://hub.example/ilp answers 401 Unauthorized")]
+    pub message: String,
+    /// When it was found.
+    #[schema(format = DateTime)]
+    pub at: Option<String>,
 }
 
 /// A page of accounts, oldest first.

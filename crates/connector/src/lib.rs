@@ -363,6 +363,15 @@ impl Connector {
             .collect()
     }
 
+    /// The account that a packet for this address goes to; `None` where there is none, or for the
+    /// node itself.
+    pub fn next_hop(&self, address: &Address) -> Option<AccountId> {
+        match self.routes.longest_match(address.as_ref())? {
+            (_, Hop::Account(id)) => Some(*id),
+            (_, Hop::Node) => None,
+        }
+    }
+
     /// The address of an account: its own, or ours with its name after it.
     pub fn address_of(&self, id: AccountId) -> Option<Address> {
         let settings = &self.ledger.account(id)?.settings;

@@ -25,6 +25,7 @@
 //! | `dial.rs` | BTP connections that are kept up |
 //! | `spsp.rs`, `spsp_client.rs` | payment pointers, both ends |
 //! | `rates_client.rs` | exchange rates from a server outside |
+//! | `probe.rs` | what is wrong with the way to a neighbour |
 //! | `once.rs` | one request to a node that is not yet a neighbour |
 //! | `connect.rs`, `tls.rs` | outgoing connections, TLS settings |
 
@@ -42,6 +43,7 @@ mod inbox;
 mod newcomers;
 mod once;
 mod pace;
+mod probe;
 pub mod rates_client;
 mod rewind;
 mod runtime;
@@ -62,6 +64,7 @@ pub use http_client::{HTTP_LANES_MAX, HTTP_QUEUE_BYTES_MAX, HTTP_QUEUE_LEN_MAX};
 pub use inbox::{INBOX_LEN_MAX, Inbox};
 pub use newcomers::{NewcomerCounters, NewcomerLimits};
 pub use once::{EXCHANGE_BYTES_MAX, EXCHANGE_TIMEOUT, exchange};
+pub use probe::{Finding, PROBE_STEP_TIMEOUT, Probe, Verdict, probe};
 pub use server::Greeting;
 pub use server::{BODY_TIMEOUT, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, HTTP2_STREAMS_MAX};
 pub use spsp::{SpspAnswer, SpspQuery, SpspRefusal};

@@ -382,7 +382,15 @@ impl Client {
     }
 
     /// A node that is not yet a neighbour.
-    async fn greet(&self, head: Parts, body: Incoming) -> Response<Body> {
+    async fn greet(&self, mut head: Parts, body: Incoming) -> Response<Body> {
+        // Who asks how we see the link is a neighbour already.
+        if head.method == Method::GET {
+            let token = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+            let Ok(account) = self.worker.authenticate(bearer(token), None) else {
+                return NOT_AUTHORIZED.into();
+            };
+            head.extensions.insert(account);
+        }
         let body = timeout(BODY_TIMEOUT, body::read(body, EXCHANGE_BYTES_MAX));
         let body = match body.await {
             Ok(Ok(body)) => body,

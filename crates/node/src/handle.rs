@@ -10,12 +10,13 @@ use bytes::Bytes;
 use http::{Request, Response, Uri};
 use parking_lot::RwLock;
 use rialto_admin::{
-    BoxFuture, Command, Node, NodeStatus, Peering, ResolveError, ResolvedReceiver, Unavailable,
+    BoxFuture, Check, CheckVerdict, Command, Node, NodeStatus, Peering, Probed, ResolveError,
+    ResolvedReceiver, Unavailable,
 };
 use rialto_connector::{Connector, Effects, Event};
-use rialto_ledger::SealedSecret;
+use rialto_ledger::{AccountId, SealedSecret};
 use rialto_links::{
-    AuthCounters, ClientTls, NewcomerCounters,
+    AuthCounters, ClientTls, NewcomerCounters, Verdict,
     spsp_client::{self, Permissions, QueryError},
 };
 use rialto_stream::pointer;
@@ -159,6 +160,37 @@ impl Node for Handle {
 
     fn exchange(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Bytes>, String>> {
         Box::pin(rialto_links::exchange(request, &self.tls))
+    }
+
+    fn probe(&self, account: AccountId, asks_link: bool) -> BoxFuture<'_, Probed> {
+        let directory = Arc::clone(&self.shell.directory.borrow());
+        Box::pin(async move {
+            let Some(account) = directory.account(account) else {
+                return Probed::default(); // deleted meanwhile
+            };
+            let has_session = self.shell.read(|core| core.has_session(account.id));
+            let asks_link = asks_link.then_some(rialto_admin::LINK_PATH);
+            let found = rialto_links::probe(account, has_session, asks_link, &self.tls).await;
+            let checks = found.findings.into_iter().map(|finding| {
+                let (verdict, mistake) = match finding.verdict {
+                    Verdict::Pass => (CheckVerdict::Pass, None),
+                    Verdict::Skip => (CheckVerdict::Skip, None),
+                    Verdict::Fail(word) => (CheckVerdict::Fail, Some(word.to_owned())),
+                };
+                Check {
+                    check: finding.check.to_owned(),
+                    verdict,
+                    mistake,
+                    detail: finding.detail,
+                }
+            });
+            Probed {
+                checks: checks.collect(),
+                link: found.link,
+                date_ms: found.date_ms,
+                config: found.config,
+            }
+        })
     }
 
     fn peering(&self) -> &Peering {

@@ -52,11 +52,14 @@ async fn list(args: &NodeArgs) -> Result<(), Failure> {
             text(&account["relation"]),
             asset,
             text(&account["link"]),
+            text(&account["state"]),
             text(&account["ilp_address"]),
             text(&account["words"]),
         ]
     };
-    let header = ["NAME", "RELATION", "ASSET", "LINK", "ADDRESS", "BALANCE"];
+    let header = [
+        "NAME", "RELATION", "ASSET", "LINK", "STATE", "ADDRESS", "BALANCE",
+    ];
     output::table(&header, accounts.iter().map(row).collect())
 }
 

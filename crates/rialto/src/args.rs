@@ -594,6 +594,14 @@ Examples:
 
 After a lost answer the same command finds the account that was made.")]
     Accept(PeerAcceptArgs),
+    /// Go through everything between this node and a neighbour, and name what is wrong
+    #[command(after_help = "\
+Examples:
+  rialto peer doctor bob
+  rialto peer doctor bob --from alice --json
+
+Exits with 0 only if nothing is wrong. The round trip costs one unit of the account that it is sent from.")]
+    Doctor(PeerDoctorArgs),
     /// List the invites that this node made
     #[command(after_help = "\
 Examples:
@@ -650,6 +658,17 @@ pub(crate) struct PeerAcceptArgs {
     /// How packets are exchanged
     #[arg(long, value_enum, default_value = "btp")]
     pub(crate) link: PeerLink,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeerDoctorArgs {
+    /// Name of the account
+    pub(crate) name: String,
+    /// Local account that the round trip is sent from [default: any, with the same asset if there is one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) from: Option<String>,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }

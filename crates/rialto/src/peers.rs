@@ -7,8 +7,11 @@ use rialto_packet::money::Asset;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    accounts::{text, units},
-    args::{NodeArgs, PeerAcceptArgs, PeerCommand, PeerInviteArgs, PeerLink, PeerRevokeArgs},
+    accounts::{path, text, units},
+    args::{
+        NodeArgs, PeerAcceptArgs, PeerCommand, PeerDoctorArgs, PeerInviteArgs, PeerLink,
+        PeerRevokeArgs,
+    },
     client::encoded,
     connect::connect,
     failure::Failure,
@@ -22,6 +25,7 @@ pub(crate) async fn peer(command: &PeerCommand) -> Result<(), Failure> {
     match command {
         PeerCommand::Invite(args) => invite(args).await,
         PeerCommand::Accept(args) => accept(args).await,
+        PeerCommand::Doctor(args) => doctor(args).await,
         PeerCommand::Invites(args) => invites(args).await,
         PeerCommand::Revoke(args) => revoke(args).await,
     }
@@ -85,6 +89,45 @@ async fn accept(args: &PeerAcceptArgs) -> Result<(), Failure> {
         text(&account["asset_scale"]),
     );
     args.node.output.done(&account, &note)
+}
+
+async fn doctor(args: &PeerDoctorArgs) -> Result<(), Failure> {
+    let mut path = format!("{}/doctor", path(&args.name));
+    if let Some(from) = &args.from {
+        path.push_str(&format!("?from={}", encoded(from)));
+    }
+    let found: Value = connect(&args.node)?.post(&path, &json!({})).await?;
+    let checks = found["checks"].as_array().cloned().unwrap_or_default();
+    if args.node.output.json {
+        output::json(&found)?;
+    } else {
+        let row = |check: &Value| {
+            let verdict = match check["verdict"].as_str() {
+                Some("pass") => "ok",
+                Some("fail") => "WRONG",
+                Some(_) | None => "-",
+            };
+            let mistake = check["mistake"].as_str().unwrap_or_default();
+            vec![
+                text(&check["check"]),
+                verdict.to_owned(),
+                mistake.to_owned(),
+                text(&check["detail"]),
+            ]
+        };
+        let rows = checks.iter().map(row).collect();
+        output::table(&["CHECK", "", "MISTAKE", "SEEN"], rows)?;
+    }
+    if found["healthy"] == true {
+        return Ok(());
+    }
+    let mut failed = checks.iter().filter(|check| check["verdict"] == "fail");
+    let mistake = failed.next().map(|check| text(&check["mistake"]));
+    let mistake = mistake.unwrap_or_default();
+    Err(Failure::failed(format!(
+        "{} is not well: {mistake}",
+        args.name
+    )))
 }
 
 async fn invites(args: &NodeArgs) -> Result<(), Failure> {

@@ -13,11 +13,11 @@ use axum::{
 use parking_lot::Mutex;
 use rand_core::SeedableRng;
 use rialto_admin::{
-    BoxFuture, Command, Node, NodeStatus, Peering, ResolveError, ResolvedReceiver, Scopes, Token,
-    Unavailable, hash, router,
+    BoxFuture, Command, Node, NodeStatus, Peering, Probed, ResolveError, ResolvedReceiver, Scopes,
+    Token, Unavailable, hash, router,
 };
 use rialto_connector::{Action, Connector, Effects, Event, Input, Now, Reason, Settings};
-use rialto_ledger::{Record, SealedSecret};
+use rialto_ledger::{AccountId, Record, SealedSecret};
 use rialto_packet::Timestamp;
 use rialto_stream::SharedSecret;
 use serde_json::Value;
@@ -246,6 +246,10 @@ impl Node for TestNode {
 
     fn exchange(&self, _: Request<Bytes>) -> BoxFuture<'_, Result<Response<Bytes>, String>> {
         Box::pin(async { Err("connection refused".to_owned()) })
+    }
+
+    fn probe(&self, _: AccountId, _: bool) -> BoxFuture<'_, Probed> {
+        Box::pin(async { Probed::default() })
     }
 
     fn peering(&self) -> &Peering {

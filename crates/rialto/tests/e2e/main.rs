@@ -10,6 +10,7 @@ mod auth;
 mod backup;
 mod bench;
 mod disk;
+mod doctor;
 mod harness;
 mod hostile;
 mod interop;

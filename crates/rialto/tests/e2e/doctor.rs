@@ -1,0 +1,521 @@
+//! `peer doctor`: mistakes that operators make, seeded one at a time between real nodes, or between a
+//! node and a server that is none. Each has to be named.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
+    thread,
+};
+
+use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd};
+use rialto_packet::{ErrorCode, RejectBuilder};
+use rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::aws_lc_rs};
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{CREDIT, Node, wait_for},
+    raw::OCTETS,
+};
+
+const TO_BOB: &str = "token_of_alice_at_bobs";
+const TO_ALICE: &str = "token_of_bob_at_alices";
+
+fn diagnose(node: &Node, account: &str) -> Value {
+    node.ok(
+        "POST",
+        &format!("/v1/accounts/{account}/doctor"),
+        Some(json!({})),
+    )
+}
+
+/// The first mistake that is named, and what is said about it.
+fn mistake(found: &Value) -> (String, String) {
+    let checks = found["checks"].as_array().unwrap();
+    let failed = checks.iter().find(|check| check["verdict"] == "fail");
+    let failed = failed.unwrap_or_else(|| panic!("nothing is wrong: {found}"));
+    assert_eq!(found["healthy"], false);
+    let text = |key: &str| failed[key].as_str().unwrap().to_owned();
+    (text("mistake"), text("detail"))
+}
+
+/// alice, who trusts these certificates, and bob, who are peers over HTTP in both directions.
+struct Pair {
+    alice: Node,
+    bob: Node,
+    named: Vec<String>,
+}
+
+impl Pair {
+    fn new(roots: &str) -> Self {
+        let mut alice = Node::prepare("alice", "test.alice", "tls_roots_file = \"roots.pem\"");
+        fs::write(alice.folder().join("roots.pem"), roots).unwrap();
+        alice.restart();
+        let bob = Node::start("bob", "test.bob", "");
+        let account = |name: &str, incoming: &str, outgoing: &str, url: String| {
+            json!({
+                "name": name, "relation": "peer", "ilp_address": format!("test.{name}"),
+                "asset_code": "USD", "asset_scale": 9, "limits": {"balance_min": CREDIT},
+                "incoming_token": incoming, "http": {"url": url, "token": outgoing},
+            })
+        };
+        alice.account(account("bob", TO_ALICE, TO_BOB, bob.ilp_url("alice")));
+        bob.account(account("alice", TO_BOB, TO_ALICE, alice.ilp_url("bob")));
+        alice.account(json!({
+            "name": "wallet", "relation": "local", "asset_code": "USD", "asset_scale": 9,
+            "limits": {"balance_min": CREDIT},
+        }));
+        Self {
+            alice,
+            bob,
+            named: Vec::new(),
+        }
+    }
+
+    /// Changes an account, asks, and changes it back.
+    fn seeded(&mut self, at_bob: bool, change: Value, back: Value, expected: &str, says: &str) {
+        let (node, account) = match at_bob {
+            true => (&self.bob, "/v1/accounts/alice"),
+            false => (&self.alice, "/v1/accounts/bob"),
+        };
+        node.ok("PATCH", account, Some(change));
+        self.named("bob", expected, says);
+        let node = if at_bob { &self.bob } else { &self.alice };
+        node.ok("PATCH", account, Some(back));
+    }
+
+    /// Where alice sends to, and what is wrong with it.
+    fn url(&mut self, url: &str, expected: &str, says: &str) {
+        let back = json!({"http": {"url": self.bob.ilp_url("alice"), "token": TO_BOB}});
+        let change = json!({"http": {"url": url, "token": TO_BOB}});
+        self.seeded(false, change, back, expected, says);
+    }
+
+    fn named(&mut self, account: &str, expected: &str, says: &str) {
+        let found = diagnose(&self.alice, account);
+        let (word, detail) = mistake(&found);
+        let family = expected.ends_with('.') && word.starts_with(expected);
+        assert!(word == expected || family, "{expected}: {found}");
+        assert!(detail.contains(says), "{word}: {detail}");
+        self.named.push(word);
+        let shown = self
+            .alice
+            .ok("GET", &format!("/v1/accounts/{account}"), None);
+        let error = shown["last_error"]["message"].as_str().unwrap();
+        assert!(error.starts_with(expected), "{error}");
+        assert_ne!(shown["state"], "established", "{shown}");
+    }
+
+    /// An account of alice's for bob in another asset.
+    fn in_asset(&mut self, name: &str, code: &str, scale: u8, expected: &str) {
+        let url = self.bob.ilp_url("alice");
+        self.alice.account(json!({
+            "name": name, "relation": "peer", "ilp_address": format!("test.{name}"),
+            "asset_code": code, "asset_scale": scale, "http": {"url": url, "token": TO_BOB},
+        }));
+        self.named(name, expected, &format!("{code}/{scale}"));
+        self.alice
+            .ok("DELETE", &format!("/v1/accounts/{name}"), None);
+    }
+}
+
+/// A server that gives every request the same answer.
+fn answering(answer: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let (mut socket, answer) = (socket.unwrap(), answer.clone());
+            thread::spawn(move || {
+                let mut request = [0; 4_096];
+                if socket.read(&mut request).is_ok() {
+                    let _ = socket.write_all(&answer);
+                }
+            });
+        }
+    });
+    format!("http://{address}/ilp")
+}
+
+fn answer(status: &str, headers: &str, body: &[u8]) -> String {
+    let head = format!(
+        "HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    answering([head.as_bytes(), body].concat())
+}
+
+/// What a node says that knows no ILDCP.
+fn reject() -> Vec<u8> {
+    let reject = RejectBuilder {
+        code: ErrorCode::F02_UNREACHABLE,
+        triggered_by: None,
+        message: "no",
+        data: b"",
+    };
+    reject.encode().unwrap()
+}
+
+fn certificate(host: &str, from: i32, until: i32) -> CertifiedKey<KeyPair> {
+    let mut params = CertificateParams::new([host.to_owned()]).unwrap();
+    params.not_before = date_time_ymd(from, 1, 1);
+    params.not_after = date_time_ymd(until, 1, 1);
+    let signing_key = KeyPair::generate().unwrap();
+    let cert = params.self_signed(&signing_key).unwrap();
+    CertifiedKey { cert, signing_key }
+}
+
+/// A server that does a TLS handshake on each connection, and no more.
+fn tls_server(identity: &CertifiedKey<KeyPair>) -> SocketAddr {
+    let chain = vec![identity.cert.der().clone()];
+    let key = identity.signing_key.serialize_der().try_into().unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = StreamOwned::new(connection, socket.unwrap());
+            thread::spawn(move || {
+                let _ = stream.read(&mut [0; 4_096]);
+                let _ = stream.flush();
+            });
+        }
+    });
+    address
+}
+
+fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+#[test]
+fn each_seeded_mistake_is_named() {
+    let good = certificate("127.0.0.1", 2020, 2090);
+    let expired = certificate("127.0.0.1", 2020, 2021);
+    let early = certificate("127.0.0.1", 2089, 2090);
+    let other_name = certificate("bob.example", 2020, 2090);
+    let unknown = certificate("127.0.0.1", 2020, 2090);
+    let trusted = [&good, &expired, &early, &other_name];
+    let roots: String = trusted.map(|identity| identity.cert.pem()).concat();
+    let mut pair = Pair::new(&roots);
+
+    let found = diagnose(&pair.alice, "bob");
+    assert_eq!(found["healthy"], true, "{found}");
+    let shown = pair.alice.ok("GET", "/v1/accounts/bob", None);
+    assert_eq!(shown["state"], "established", "{shown}");
+    let checks = found["checks"].as_array().unwrap().iter();
+    let passed: Vec<_> = { checks }
+        .filter(|check| check["verdict"] == "pass")
+        .map(|check| check["check"].as_str().unwrap())
+        .collect();
+    let expected = [
+        "route",
+        "name",
+        "tcp",
+        "path",
+        "token_out",
+        "content_type",
+        "clock",
+        "asset",
+        "ilp_address",
+        "relation",
+        "token_in",
+        "credit",
+        "packet_max",
+        "zero_packet",
+        "one_unit",
+    ];
+    assert_eq!(passed, expected);
+    assert_eq!(
+        pair.bob.balance("alice"),
+        -1,
+        "the round trip costs one unit"
+    );
+
+    // The way there.
+    pair.url(
+        "http://no-such-host.invalid/ilp",
+        "name.",
+        "no-such-host.invalid",
+    );
+    pair.url(
+        &format!("http://{}/ilp", free_port()),
+        "tcp.refused",
+        "refuses connections",
+    );
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_url = format!("http://{}/ilp", silent.local_addr().unwrap());
+    pair.url(&silent_url, "path.silent", "answers nothing");
+    for (identity, expected) in [
+        (&expired, "tls.expired"),
+        (&early, "tls.not_yet_valid"),
+        (&other_name, "tls.other_name"),
+        (&unknown, "tls.unknown_ca"),
+    ] {
+        pair.url(
+            &format!("https://{}/ilp", tls_server(identity)),
+            expected,
+            "certificate",
+        );
+    }
+    let plain = pair.bob.ilp_url("alice").replace("http:", "https:");
+    pair.url(&plain, "tls.plain_http", "speaks plain HTTP");
+    pair.url(
+        &format!("http://{}/ilp", tls_server(&good)),
+        "path.speaks_tls",
+        "https://",
+    );
+
+    // What is there.
+    let wrong = pair.bob.ilp_url("alic").replace("/ilp", "/ilpp");
+    pair.url(&wrong, "path.wrong", "/ilp answers ILP");
+    pair.url(
+        &answer("302 Found", "Location: http://x/\r\n", b""),
+        "path.redirect",
+        "http://x/",
+    );
+    pair.url(
+        &answer("202 Accepted", "", b""),
+        "path.callback_mode",
+        "202",
+    );
+    pair.url(
+        &answer("500 Oh", "", b"it broke"),
+        "path.status",
+        "it broke",
+    );
+    let page = answer(
+        "200 OK",
+        "Content-Type: text/html; charset=utf-8\r\n",
+        b"<html>",
+    );
+    pair.url(&page, "path.html", "a web site");
+    let text = answer("200 OK", "Content-Type: text/plain\r\n", &reject());
+    pair.url(&text, "content_type.wrong", "text/plain");
+    let octets = format!("Content-Type: {OCTETS}\r\n");
+    pair.url(
+        &answer("200 OK", &octets, b"pong"),
+        "content_type.no_packet",
+        "no ILP packet",
+    );
+    pair.url(&answer("415 No", "", b""), "content_type.refused", "415");
+    let late = format!("{octets}Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
+    pair.url(
+        &answer("200 OK", &late, &reject()),
+        "clock.off",
+        "behind ours",
+    );
+
+    // Who is there.
+    let url = pair.bob.ilp_url("alice");
+    let back = json!({"http": {"url": url, "token": TO_BOB}});
+    let swapped = json!({"http": {"url": url, "token": TO_ALICE}});
+    pair.seeded(false, swapped, back.clone(), "token.refused", "401");
+    let theirs = pair.alice.ilp_url("bob");
+    let back_bob = json!({"http": {"url": theirs, "token": TO_ALICE}});
+    let swapped = json!({"http": {"url": theirs, "token": TO_BOB}});
+    pair.seeded(true, swapped, back_bob.clone(), "token.incoming", "401");
+    let closed = json!({"http": {"url": format!("http://{}/ilp", free_port()), "token": TO_ALICE}});
+    pair.seeded(
+        true,
+        closed,
+        back_bob.clone(),
+        "peer.cannot_reach_us",
+        "tcp.refused",
+    );
+    pair.seeded(
+        true,
+        json!({"http": null}),
+        back_bob,
+        "peer.no_link",
+        "only answer",
+    );
+    pair.alice.account(json!({
+        "name": "loop", "relation": "peer", "ilp_address": "test.loop", "asset_code": "USD",
+        "asset_scale": 9, "incoming_token": "token_of_nobody_else",
+        "http": {"url": pair.alice.ilp_url("loop"), "token": "token_of_nobody_else"},
+    }));
+    pair.named("loop", "address.self", "test.alice");
+
+    // What was agreed on.
+    pair.in_asset("scaled", "USD", 6, "asset.scale");
+    pair.in_asset("other", "EUR", 9, "asset.code");
+    let address = |address: &str| json!({"ilp_address": address});
+    pair.seeded(
+        false,
+        address("test.bobby"),
+        address("test.bob"),
+        "address.differs",
+        "test.bobby",
+    );
+    pair.seeded(
+        true,
+        address("test.alicia"),
+        address("test.alice"),
+        "address.ours",
+        "test.alicia",
+    );
+    pair.seeded(
+        true,
+        json!({"ilp_address": null}),
+        address("test.alice"),
+        "route.to_us",
+        "no route",
+    );
+    let relation = |relation: &str| json!({"relation": relation});
+    pair.seeded(
+        true,
+        relation("child"),
+        relation("peer"),
+        "account.relation",
+        "child",
+    );
+    let paused = |paused: bool| json!({"paused": paused});
+    pair.seeded(
+        true,
+        paused(true),
+        paused(false),
+        "account.paused_by_peer",
+        "paused",
+    );
+    pair.seeded(
+        false,
+        paused(true),
+        paused(false),
+        "account.paused",
+        "paused",
+    );
+    let credit = |units: &str| json!({"limits": {"balance_min": units}});
+    pair.seeded(
+        true,
+        credit("-1"),
+        credit(CREDIT),
+        "credit.none",
+        "no credit",
+    );
+    let route = json!({"prefix": "test.bob", "account": "loop"});
+    pair.alice.ok("PUT", "/v1/routes", Some(route));
+    pair.named("bob", "route.elsewhere", "go elsewhere");
+    pair.alice.ok("DELETE", "/v1/routes?prefix=test.bob", None);
+
+    // BTP.
+    let btp = |url: String, token: &str| json!({"http": null, "btp": {"url": url, "token": token}});
+    let mut back = back;
+    back["btp"] = Value::Null;
+    let url = pair.bob.btp_url("alice");
+    pair.seeded(
+        false,
+        btp(url, "wrong"),
+        back.clone(),
+        "token.refused",
+        "BTP token",
+    );
+    let html = answer("200 OK", "Content-Type: text/html\r\n", b"<html>");
+    let url = html.replace("http:", "btp+ws:");
+    pair.seeded(
+        false,
+        btp(url, TO_BOB),
+        back.clone(),
+        "path.no_websocket",
+        "no WebSocket",
+    );
+    let url = pair.bob.btp_url("alice").replace("/btp", "/btpp");
+    pair.seeded(
+        false,
+        btp(url, TO_BOB),
+        back.clone(),
+        "path.wrong",
+        "is not there",
+    );
+    let url = format!("btp+ws://{}/ilp/btp", tls_server(&good));
+    pair.seeded(
+        false,
+        btp(url, TO_BOB),
+        back.clone(),
+        "path.speaks_tls",
+        "btp+wss://",
+    );
+    pair.seeded(
+        false,
+        json!({"http": null}),
+        back,
+        "session.none",
+        "until the peer connects",
+    );
+
+    let found = diagnose(&pair.alice, "bob");
+    assert_eq!(found["healthy"], true, "all is as it was: {found}");
+    assert!(pair.named.len() >= 20);
+    println!(
+        "reliability: doctor | {} seeded mistakes between a node and its peer, real sockets | {} named",
+        pair.named.len(),
+        pair.named.len()
+    );
+}
+
+#[test]
+fn the_doctor_speaks_over_btp_and_the_state_follows_the_session() {
+    let alice = Node::start("alice", "test.alice", "");
+    let mut bob = Node::start("bob", "test.bob", "");
+    alice.account(json!({
+        "name": "wallet", "relation": "local", "asset_code": "USD", "asset_scale": 9,
+        "limits": {"balance_min": CREDIT},
+    }));
+    let invite = json!({"asset_code": "USD", "asset_scale": 9, "limits": {"balance_min": "-1000"}});
+    let invite = bob.ok("POST", "/v1/invites", Some(invite));
+    alice.ok(
+        "POST",
+        "/v1/invites/accept",
+        Some(json!({"invite": invite["invite"]})),
+    );
+    let state = |node: &Node, account: &str| {
+        node.ok("GET", &format!("/v1/accounts/{account}"), None)["state"].clone()
+    };
+    assert_eq!(state(&alice, "bob"), "authenticated");
+    assert_eq!(diagnose(&alice, "bob")["healthy"], true);
+    assert_eq!(state(&alice, "bob"), "established");
+    // bob did not dial; he sees that alice is there.
+    assert_eq!(state(&bob, "alice"), "authenticated");
+
+    bob.kill();
+    wait_for("alice to notice", || {
+        (state(&alice, "bob") == "configured").then_some(())
+    });
+    let (word, _) = mistake(&diagnose(&alice, "bob"));
+    assert_eq!(word, "tcp.refused");
+    bob.restart();
+    wait_for("the session", || {
+        (state(&alice, "bob") != "configured").then_some(())
+    });
+    assert_eq!(diagnose(&alice, "bob")["healthy"], true);
+    let (_, page) = alice.call("GET", "/metrics", None);
+    let line = "rialto_peer_state{account=\"bob\",state=\"established\"} 1";
+    assert!(page.as_str().unwrap().contains(line), "{page}");
+    assert_eq!(bob.balance("alice"), -2);
+}
+
+#[test]
+fn a_stranger_learns_nothing_of_links() {
+    let bob = Node::start("bob", "test.bob", "");
+    for authorization in ["", "Authorization: Bearer guessed\r\n"] {
+        let mut stream = TcpStream::connect(bob.node).unwrap();
+        write!(
+            stream,
+            "GET /.well-known/rialto/link HTTP/1.1\r\nHost: bob\r\n{authorization}Connection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+        assert!(!answer.contains("test.bob"), "{answer}");
+    }
+}
