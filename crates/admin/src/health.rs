@@ -31,6 +31,7 @@ pub(crate) async fn status(_: Allowed<ToRead>, State(api): State<Api>) -> Json<S
         name: status.name.clone(),
         version: status.version.to_owned(),
         ilp_address: connector.address().map(Address::to_string),
+        public_url: api.node.0.endpoint(),
         address_problem: connector.address_problem().map(str::to_owned),
         uptime_ms: status.uptime_ms,
         draining: status.draining,

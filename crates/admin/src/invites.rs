@@ -622,6 +622,7 @@ fn acceptance(node: &Handle, secret: TokenHash, asked: Request1) -> Result<Accep
             let link_token = link.token.as_deref().unwrap_or_default();
             check_outgoing("http.token", link_token)?;
             request.push_str(&format!("\n{}\n{link_token}", link.url));
+            let link = shapes::HttpLink { jwt: None, ..link };
             Some(http_link(link, None, node)?)
         }
     };
@@ -646,14 +647,14 @@ fn presented_secret(request: &Request<Bytes>) -> Option<[u8; 32]> {
     secret.try_into().ok()
 }
 
-fn own_address(connector: &Connector) -> Result<Address, Problem> {
+pub(crate) fn own_address(connector: &Connector) -> Result<Address, Problem> {
     connector.address().cloned().ok_or_else(|| {
         let detail = "this node has no address yet: its parent gives it one";
         Problem::new(StatusCode::CONFLICT, "conflict", detail)
     })
 }
 
-fn own_endpoint(node: &Handle) -> Result<String, Problem> {
+pub(crate) fn own_endpoint(node: &Handle) -> Result<String, Problem> {
     let endpoint = node.0.endpoint();
     if endpoint.len() > ENDPOINT_BYTES_MAX {
         let detail = format!("node.public_url is longer than {ENDPOINT_BYTES_MAX} characters");
@@ -667,7 +668,7 @@ fn own_endpoint(node: &Handle) -> Result<String, Problem> {
     Ok(endpoint)
 }
 
-fn node_name(node: &Handle) -> String {
+pub(crate) fn node_name(node: &Handle) -> String {
     let mut name = node.0.status().name;
     while name.len() > NAME_BYTES_MAX {
         name.pop();

@@ -36,6 +36,7 @@ mod page;
 mod payments;
 mod peering;
 mod problem;
+mod rafiki;
 mod rates;
 mod routes;
 pub mod shapes;
@@ -164,6 +165,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(invites::delete))
         .routes(routes!(accounts::delete_token))
         .routes(routes!(doctor::diagnose))
+        .routes(routes!(rafiki::auto_peer))
         .routes(routes!(balances::list))
         .routes(routes!(adjustments::list, adjustments::create))
         .routes(routes!(routes::list, routes::put, routes::delete))

@@ -962,6 +962,9 @@ pub struct Status {
     /// Its own address; null while it waits for its parent to tell.
     #[schema(example = "g.hub")]
     pub ilp_address: Option<String>,
+    /// Where others reach the node listener.
+    #[schema(example = "https://hub.example")]
+    pub public_url: String,
     /// Why the parent gave no address, or another that was refused; null when all is well.
     pub address_problem: Option<String>,
     /// Since the start.

@@ -582,9 +582,10 @@ pub(crate) enum PeerCommand {
     #[command(after_help = "\
 Examples:
   rialto peer invite --asset USD/9 --credit 1000
-  rialto peer invite --asset EUR/6 --credit 250 --name bob --expires 2h --json
+  rialto peer invite --for rafiki --asset USD/2 --credit 250 --name rafiki \\
+      --ilp-address g.rafiki --http-url https://rafiki.example
 
-Whoever has the invite can accept it: send it as you would send a password.")]
+The second makes the account, and prints the request that Rafiki's operator has to make. Whoever has the invite can accept it: send it as you would send a password.")]
     Invite(PeerInviteArgs),
     /// Accept an invite: both nodes end with an account for the other
     #[command(after_help = "\
@@ -594,6 +595,12 @@ Examples:
 
 After a lost answer the same command finds the account that was made.")]
     Accept(PeerAcceptArgs),
+    /// Peer with a Rafiki node by its auto-peering URL
+    #[command(after_help = "\
+Examples:
+  rialto peer auto https://auto.rafiki.example --asset USD/2 --credit 250
+  rialto peer auto https://auto.rafiki.example --asset USD/2 --name rafiki --json")]
+    Auto(PeerAutoArgs),
     /// Go through everything between this node and a neighbour, and name what is wrong
     #[command(after_help = "\
 Examples:
@@ -630,11 +637,32 @@ pub(crate) struct PeerInviteArgs {
     /// Name of the account [default: that of the node that accepts]
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// Make the account at once, for a node that knows no invites, and print what its operator needs
+    #[arg(
+        long = "for",
+        value_enum,
+        requires = "ilp_address",
+        requires = "http_url",
+        requires = "name"
+    )]
+    pub(crate) software: Option<PeerSoftware>,
+    /// The other node's ILP address
+    #[arg(long, value_name = "ADDRESS", requires = "software")]
+    pub(crate) ilp_address: Option<String>,
+    /// Where the other node takes ILP over HTTP
+    #[arg(long, value_name = "URL", requires = "software")]
+    pub(crate) http_url: Option<String>,
     /// How long it can be accepted: 90s, 30m, 24h or 7d, at most 30 days
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = seconds)]
     pub(crate) expires: u32,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum PeerSoftware {
+    /// Rafiki, by its GraphQL admin API
+    Rafiki,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -658,6 +686,26 @@ pub(crate) struct PeerAcceptArgs {
     /// How packets are exchanged
     #[arg(long, value_enum, default_value = "btp")]
     pub(crate) link: PeerLink,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeerAutoArgs {
+    /// Where the Rafiki node takes auto-peering requests
+    pub(crate) auto_url: String,
+    /// What the account will be counted in: code and scale, such as USD/2
+    #[arg(long)]
+    pub(crate) asset: String,
+    /// Most that its holder may owe us
+    #[arg(long, value_name = "AMOUNT")]
+    pub(crate) credit: Option<String>,
+    /// Largest packet
+    #[arg(long, value_name = "AMOUNT")]
+    pub(crate) packet_max: Option<String>,
+    /// Name of the account [default: that of the Rafiki node]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }

@@ -9,13 +9,14 @@ use serde_json::{Map, Value, json};
 use crate::{
     accounts::{path, text, units},
     args::{
-        NodeArgs, PeerAcceptArgs, PeerCommand, PeerDoctorArgs, PeerInviteArgs, PeerLink,
-        PeerRevokeArgs,
+        NodeArgs, PeerAcceptArgs, PeerAutoArgs, PeerCommand, PeerDoctorArgs, PeerInviteArgs,
+        PeerLink, PeerRevokeArgs, PeerSoftware,
     },
     client::encoded,
     connect::connect,
     failure::Failure,
     output,
+    secret::Token,
 };
 
 /// Longest invite that is read from stdin, in bytes.
@@ -25,6 +26,7 @@ pub(crate) async fn peer(command: &PeerCommand) -> Result<(), Failure> {
     match command {
         PeerCommand::Invite(args) => invite(args).await,
         PeerCommand::Accept(args) => accept(args).await,
+        PeerCommand::Auto(args) => auto(args).await,
         PeerCommand::Doctor(args) => doctor(args).await,
         PeerCommand::Invites(args) => invites(args).await,
         PeerCommand::Revoke(args) => revoke(args).await,
@@ -32,11 +34,11 @@ pub(crate) async fn peer(command: &PeerCommand) -> Result<(), Failure> {
 }
 
 async fn invite(args: &PeerInviteArgs) -> Result<(), Failure> {
-    let asset: Asset = args
-        .asset
-        .parse()
-        .map_err(|error| Failure::usage(format!("--asset '{}': {error}", args.asset)))?;
+    let asset = asset(&args.asset)?;
     let limits = limits(&asset, args.credit.as_deref(), args.packet_max.as_deref())?;
+    if let Some(PeerSoftware::Rafiki) = args.software {
+        return invite_rafiki(args, &asset, limits).await;
+    }
     let body = json!({
         "asset_code": asset.code(),
         "asset_scale": asset.scale(),
@@ -55,6 +57,67 @@ async fn invite(args: &PeerInviteArgs) -> Result<(), Failure> {
         text(&created["endpoint"]),
     ));
     output::line(&text(&created["invite"]))
+}
+
+/// The mutation by which Rafiki's operator makes a peer.
+const CREATE_PEER: &str =
+    "mutation CreatePeer($input: CreatePeerInput!) { createPeer(input: $input) { peer { id } } }";
+
+/// Makes the account, and prints the request to Rafiki's admin API.
+async fn invite_rafiki(
+    args: &PeerInviteArgs,
+    asset: &Asset,
+    limits: Map<String, Value>,
+) -> Result<(), Failure> {
+    let client = connect(&args.node)?;
+    let status: Value = client.get("/v1/status").await?;
+    let outgoing = Token::generate("peer");
+    let packet_max = limits.get("packet_amount_max").cloned();
+    let body = json!({
+        "name": args.name,
+        "relation": "peer",
+        "asset_code": asset.code(),
+        "asset_scale": asset.scale(),
+        "ilp_address": args.ilp_address,
+        "limits": limits,
+        "generate_token": true,
+        "http": {"url": args.http_url, "token": outgoing.reveal()},
+    });
+    let account: Value = client.post("/v1/accounts", &body).await?;
+    let name = text(&account["name"]);
+    let mut input = json!({
+        "staticIlpAddress": status["ilp_address"],
+        "assetId": "ASSET_ID",
+        "name": status["name"],
+        "http": {
+            "incoming": {"authTokens": [outgoing.reveal()]},
+            "outgoing": {
+                "endpoint": format!("{}/accounts/{name}/ilp", text(&status["public_url"])),
+                "authToken": account["incoming_token"],
+            },
+        },
+    });
+    if let Some(packet_max) = packet_max {
+        input["maxPacketAmount"] = packet_max;
+    }
+    args.node.output.note(&format!(
+        "account {name} made; Rafiki's operator sends this to its admin API, with the id of {asset} there in the place of ASSET_ID"
+    ));
+    output::json(&json!({"query": CREATE_PEER, "variables": {"input": input}}))
+}
+
+async fn auto(args: &PeerAutoArgs) -> Result<(), Failure> {
+    let asset = asset(&args.asset)?;
+    let limits = limits(&asset, args.credit.as_deref(), args.packet_max.as_deref())?;
+    let body = json!({
+        "url": args.auto_url,
+        "asset_code": asset.code(),
+        "asset_scale": asset.scale(),
+        "name": args.name,
+        "limits": limits,
+    });
+    let account: Value = connect(&args.node)?.post("/v1/peers/auto", &body).await?;
+    peered(&args.node, &account)
 }
 
 async fn accept(args: &PeerAcceptArgs) -> Result<(), Failure> {
@@ -81,6 +144,11 @@ async fn accept(args: &PeerAcceptArgs) -> Result<(), Failure> {
     let body = json!({"invite": invite, "name": args.name, "limits": limits, "link": link});
     let client = connect(&args.node)?;
     let account: Value = client.post("/v1/invites/accept", &body).await?;
+    peered(&args.node, &account)
+}
+
+/// There is a new peer.
+fn peered(args: &NodeArgs, account: &Value) -> Result<(), Failure> {
     let note = format!(
         "peer {} at {}, in {}/{}",
         text(&account["name"]),
@@ -88,7 +156,12 @@ async fn accept(args: &PeerAcceptArgs) -> Result<(), Failure> {
         text(&account["asset_code"]),
         text(&account["asset_scale"]),
     );
-    args.node.output.done(&account, &note)
+    args.output.done(account, &note)
+}
+
+fn asset(text: &str) -> Result<Asset, Failure> {
+    let asset = text.parse();
+    asset.map_err(|error| Failure::usage(format!("--asset '{text}': {error}")))
 }
 
 async fn doctor(args: &PeerDoctorArgs) -> Result<(), Failure> {

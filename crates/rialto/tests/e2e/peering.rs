@@ -4,6 +4,7 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     process::{Command, Output},
+    sync::mpsc,
     thread,
 };
 
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::{CREDIT, Node, wait_for},
+    raw::{self, Client},
     tls,
 };
 
@@ -420,4 +422,149 @@ fn greet(node: &Node, secret: &str, body: &Value) -> (u16, Value) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
     (status, serde_json::from_str(body).unwrap_or_default())
+}
+
+/// A server that notes the body of each request and gives the same answer.
+fn noting(answer: &'static str) -> (String, mpsc::Receiver<Value>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (noted, notes) = mpsc::channel();
+    thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let mut request = Vec::new();
+            let body = loop {
+                let mut buffer = [0; 4_096];
+                let read = socket.read(&mut buffer).unwrap();
+                request.extend_from_slice(&buffer[..read]);
+                let text = String::from_utf8_lossy(&request);
+                let body = text.split_once("\r\n\r\n");
+                if let Some(body) = body.and_then(|(_, body)| serde_json::from_str(body).ok()) {
+                    break body;
+                }
+                assert!(read > 0, "the request is cut off: {text}");
+            };
+            noted.send(body).unwrap();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                answer.len()
+            );
+            let _ = socket.write_all(format!("{head}{answer}").as_bytes());
+        }
+    });
+    (format!("http://{address}/"), notes)
+}
+
+#[test]
+fn rafiki_is_asked_by_its_own_call() {
+    let bob = Node::start("bob", "test.bob", "");
+    let (url, notes) = noting(
+        r#"{"staticIlpAddress":"test.rafiki","ilpConnectorUrl":"http://127.0.0.1:9/","httpToken":"5cd5436e-0b6d-4a2b-a0a3-e0a0eb2a4a3f","name":"Cloud Nine"}"#,
+    );
+    let auto = ["peer", "auto", &url, "--asset", "USD/2", "--credit", "10"];
+    stdout(&rialto(&bob, &auto));
+    let asked = notes.recv().unwrap();
+    let token = asked["httpToken"].as_str().unwrap().to_owned();
+    assert!(token.starts_with("rialto_peer_"), "{token}");
+    let expected = json!({
+        "staticIlpAddress": "test.bob",
+        "ilpConnectorUrl": format!("http://{}/ilp", bob.node),
+        "asset": {"code": "USD", "scale": 2},
+        "httpToken": token,
+        "name": "bob",
+    });
+    assert_eq!(asked, expected);
+    let account = bob.ok("GET", "/v1/accounts/CloudNine", None);
+    assert_eq!(account["ilp_address"], "test.rafiki");
+    assert_eq!(account["http"]["url"], "http://127.0.0.1:9/");
+    assert_eq!(account["limits"]["balance_min"], "-1000");
+    // What Rafiki will present opens the account.
+    let mut caller = Client::new(bob.node, "/ilp", "5cd5436e-0b6d-4a2b-a0a3-e0a0eb2a4a3f");
+    let packet = raw::prepare(raw::next_number(), 0, "test.nowhere.x", 20_000);
+    assert!(caller.send(&packet).is_some());
+
+    // An account that is there is never replaced, and nobody is asked.
+    let named = [&auto[..], &["--name", "CloudNine"]].concat();
+    let said = failure(&rialto(&bob, &named));
+    assert!(
+        said.contains("there is an account 'CloudNine' already"),
+        "{said}"
+    );
+    assert!(notes.try_recv().is_err());
+    let said = failure(&rialto(&bob, &auto));
+    assert!(
+        said.contains("under the address of another account"),
+        "{said}"
+    );
+    for (answer, words) in [
+        ("<html>", "is it Rafiki's auto-peering?"),
+        (
+            r#"{"staticIlpAddress":"test.bob.x","ilpConnectorUrl":"http://127.0.0.1:9/","httpToken":"5cd5436e-0b6d-4a2b-a0a3"}"#,
+            "overlaps with this node's own",
+        ),
+        (
+            r#"{"staticIlpAddress":"test.c","ilpConnectorUrl":"ftp://127.0.0.1:9/","httpToken":"5cd5436e-0b6d-4a2b-a0a3"}"#,
+            "https://",
+        ),
+        (
+            r#"{"staticIlpAddress":"test.c","ilpConnectorUrl":"http://127.0.0.1:9/","httpToken":"short"}"#,
+            "16 to 512",
+        ),
+    ] {
+        let (url, _notes) = noting(answer);
+        let said = failure(&rialto(&bob, &["peer", "auto", &url, "--asset", "USD/2"]));
+        assert!(said.contains(words), "{said}");
+        assert_eq!(account_names(&bob), ["CloudNine"]);
+    }
+}
+
+#[test]
+fn the_request_for_rafikis_operator_fits_the_account() {
+    let bob = Node::start("bob", "test.bob", "");
+    let printed = stdout(&rialto(
+        &bob,
+        &[
+            "peer",
+            "invite",
+            "--for",
+            "rafiki",
+            "--asset",
+            "USD/2",
+            "--credit",
+            "10",
+            "--packet-max",
+            "5",
+            "--name",
+            "rafiki",
+            "--ilp-address",
+            "test.rafiki",
+            "--http-url",
+            "http://127.0.0.1:9/",
+        ],
+    ));
+    let request: Value = serde_json::from_str(&printed).unwrap();
+    let query = request["query"].as_str().unwrap();
+    assert!(
+        query.starts_with("mutation CreatePeer($input: CreatePeerInput!)"),
+        "{query}"
+    );
+    let input = &request["variables"]["input"];
+    let incoming = input["http"]["outgoing"]["authToken"].as_str().unwrap();
+    let outgoing = input["http"]["incoming"]["authTokens"][0].as_str().unwrap();
+    let expected = json!({
+        "staticIlpAddress": "test.bob",
+        "assetId": "ASSET_ID",
+        "name": "bob",
+        "maxPacketAmount": "500",
+        "http": {
+            "incoming": {"authTokens": [outgoing]},
+            "outgoing": {"endpoint": bob.ilp_url("rafiki"), "authToken": incoming},
+        },
+    });
+    assert_eq!(*input, expected);
+    // Rafiki sends to that endpoint with that token.
+    let mut caller = Client::new(bob.node, "/accounts/rafiki/ilp", incoming);
+    let packet = raw::prepare(raw::next_number(), 0, "test.nowhere.x", 20_000);
+    assert!(caller.send(&packet).is_some());
+    assert_ne!(incoming, outgoing);
 }
