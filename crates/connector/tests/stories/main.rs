@@ -13,6 +13,7 @@ mod story;
 mod accounts;
 mod control;
 mod durability;
+mod edges;
 mod expiry;
 mod fulfills;
 mod limits;
