@@ -5,6 +5,7 @@
 
 pub mod btp;
 pub mod http1;
+pub mod ccp;
 pub mod packet;
 pub mod sim;
 pub mod stream;

@@ -191,17 +191,21 @@ impl Prefix {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The text of a prefix as its bytes stand in a message, without the one trailing dot.
+    pub fn check(bytes: &[u8]) -> Result<&str, AddressError> {
+        if bytes.is_empty() {
+            return Ok("");
+        }
+        check_prefix(bytes.strip_suffix(b".").unwrap_or(bytes))
+    }
 }
 
 impl FromStr for Prefix {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        if text.is_empty() {
-            return Ok(Self::everything());
-        }
-        let text = text.strip_suffix('.').unwrap_or(text);
-        check_prefix(text.as_bytes()).map(|text| Self(text.into()))
+        Self::check(text.as_bytes()).map(|text| Self(text.into()))
     }
 }
 

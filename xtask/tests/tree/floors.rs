@@ -14,6 +14,7 @@ use super::root;
 const FLOORS: &[(&str, u8)] = &[
     ("rialto-packet", 0),
     ("rialto-btp", 1),
+    ("rialto-ccp", 1),
     ("rialto-stream", 1),
     ("rialto-routing", 2),
     ("rialto-ledger", 2),
