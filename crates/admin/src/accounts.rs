@@ -150,6 +150,7 @@ pub(crate) async fn create(
             .map(|link| btp_link(link, None, &api.node))
             .transpose()?,
         paused: request.paused,
+        routes: request.routes.try_into()?,
     };
     let node = api.node.clone();
     let created = api.node.execute(move |connector, _, out| {
@@ -482,6 +483,7 @@ fn patched(
         limits: (&settings.limits).into(),
         spread: settings.spread.clone(),
         paused: settings.paused,
+        routes: (&settings.routes).into(),
         http: settings.http.as_ref().map(shape_http),
         btp: settings.btp.as_ref().map(shape_btp),
     };
@@ -505,6 +507,7 @@ fn patched(
         http: http.transpose()?,
         btp: btp.transpose()?,
         paused: change.paused,
+        routes: change.routes.try_into()?,
     })
 }
 
@@ -689,6 +692,7 @@ pub(crate) fn shape(
         limits: (&settings.limits).into(),
         spread: settings.spread.clone(),
         paused: settings.paused,
+        routes: (&settings.routes).into(),
         incoming_tokens: tokens
             .map(|token| shapes::IncomingToken {
                 id: token_id(token.hash),

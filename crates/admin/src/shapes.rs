@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use rialto_ledger::Relation;
+use rialto_ledger::{Relation, RouteExchange};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use utoipa::{
     IntoParams, PartialSchema, ToSchema,
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
+
+use crate::Problem;
 
 /// A number of units, zero or more, written as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -175,6 +177,49 @@ impl From<Limits> for rialto_ledger::Limits {
     }
 }
 
+/// How routes are exchanged with an account by CCP. Null leaves it to what the account is to the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccountRoutes {
+    /// Whether it is told the node's routes when it asks. By default everybody but local accounts is.
+    pub send: Option<bool>,
+    /// Whether it is asked for its routes. By default peers and the parent are.
+    pub receive: Option<bool>,
+    /// Only routes under one of these are taken from it; all where the list is empty.
+    #[schema(example = json!(["g.hub"]))]
+    pub prefixes: Vec<String>,
+    /// Most routes that are taken from it; 10,000 where it is null.
+    pub count_max: Option<u32>,
+}
+
+impl From<&RouteExchange> for AccountRoutes {
+    fn from(routes: &RouteExchange) -> Self {
+        Self {
+            send: routes.send,
+            receive: routes.receive,
+            prefixes: routes.prefixes.iter().map(ToString::to_string).collect(),
+            count_max: routes.count_max,
+        }
+    }
+}
+
+impl TryFrom<AccountRoutes> for RouteExchange {
+    type Error = Problem;
+
+    fn try_from(routes: AccountRoutes) -> Result<Self, Problem> {
+        let read = |text: &String| {
+            let invalid = |error| Problem::invalid("routes.prefixes", format!("'{text}': {error}"));
+            text.parse().map_err(invalid)
+        };
+        Ok(Self {
+            send: routes.send,
+            receive: routes.receive,
+            prefixes: routes.prefixes.iter().map(read).collect::<Result<_, _>>()?,
+            count_max: routes.count_max,
+        })
+    }
+}
+
 /// Outgoing ILP over HTTP.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -237,6 +282,9 @@ pub struct AccountCreate {
     /// Their packets are refused and none are sent to them.
     #[serde(default)]
     pub paused: bool,
+    /// How routes are exchanged with them.
+    #[serde(default)]
+    pub routes: AccountRoutes,
     /// The token that they present: 16 to 512 visible ASCII characters.
     #[serde(default)]
     #[schema(write_only)]
@@ -271,6 +319,9 @@ pub struct AccountChange {
     /// Their packets are refused and none are sent to them.
     #[serde(default)]
     pub paused: bool,
+    /// How routes are exchanged with them.
+    #[serde(default)]
+    pub routes: AccountRoutes,
     /// Outgoing ILP over HTTP.
     #[serde(default)]
     pub http: Option<HttpLink>,
@@ -429,6 +480,8 @@ pub struct Account {
     pub spread: Option<String>,
     /// Their packets are refused and none are sent to them.
     pub paused: bool,
+    /// How routes are exchanged with them.
+    pub routes: AccountRoutes,
     /// The tokens that they may present, newest last.
     pub incoming_tokens: Vec<IncomingToken>,
     /// Outgoing ILP over HTTP.

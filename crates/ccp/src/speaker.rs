@@ -12,7 +12,7 @@ const RETRY_NS: u64 = 5_000 * MS;
 const FAILURES_MAX: u8 = 3;
 
 /// An update that may be sent now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn<P> {
     /// Our table as this peer knows it.
     pub table_id: TableId,
@@ -22,7 +22,7 @@ pub struct Turn<P> {
     pub position: P,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Flight<P> {
     /// `None` is a heartbeat.
     position: Option<P>,
@@ -54,7 +54,7 @@ pub struct Speaker<P> {
     failures: u8,
 }
 
-impl<P: Copy> Speaker<P> {
+impl<P: Clone> Speaker<P> {
     /// Silent until it is asked. `start` is the beginning of the table.
     pub fn new(table_id: TableId, start: P) -> Self {
         Self {
@@ -81,8 +81,13 @@ impl<P: Copy> Speaker<P> {
     }
 
     /// How far it was told.
-    pub fn position(&self) -> P {
-        self.position
+    pub fn position(&self) -> &P {
+        &self.position
+    }
+
+    /// What lies between here and `position` is nothing to this peer.
+    pub fn skip(&mut self, position: P) {
+        self.position = position;
     }
 
     /// The peer asks. Where it does not know what we think it knows, it is told from `start` on, as the
@@ -97,17 +102,20 @@ impl<P: Copy> Speaker<P> {
         self.mode = control.mode;
         self.failures = 0;
         self.not_before_ns = now_ns;
+        self.sent_at_ns = 0;
         let lost = self.flight.take().and_then(|flight| flight.position);
         let unanswered = lost.or(self.unanswered.take());
         if control.mode == Mode::Idle {
             return;
         }
         let is_known = control.table_id == self.table_id;
-        if is_known && Some(control.epoch) == self.epoch.checked_add(1) && unanswered.is_some() {
-            self.epoch = control.epoch;
-            self.position = unanswered.expect("was just looked at");
-        } else if !is_known || control.epoch != self.epoch {
-            self.restart(fresh, start);
+        match unanswered {
+            Some(position) if is_known && Some(control.epoch) == self.epoch.checked_add(1) => {
+                self.epoch = control.epoch;
+                self.position = position;
+            }
+            Some(_) | None if is_known && control.epoch == self.epoch => {}
+            Some(_) | None => self.restart(fresh, start),
         }
     }
 
@@ -139,7 +147,7 @@ impl<P: Copy> Speaker<P> {
         let heartbeat_ns = self.sent_at_ns.saturating_add(u64::from(HEARTBEAT_MS) * MS);
         let due_ns = match is_behind {
             true => self.not_before_ns,
-            // The first one says that there is nothing, and that it is us.
+            // Whoever asks hears at once, even if there is nothing to tell.
             false if self.sent_at_ns == 0 => self.not_before_ns,
             false => heartbeat_ns.max(self.not_before_ns),
         };
@@ -154,7 +162,7 @@ impl<P: Copy> Speaker<P> {
         Some(Turn {
             table_id: self.table_id,
             from_epoch: self.epoch,
-            position: self.position,
+            position: self.position.clone(),
         })
     }
 
@@ -288,7 +296,7 @@ mod tests {
             speaker.answered(0, Reply::Lost);
             speaker.handle_control(0, &sync(table_id, epoch), FRESH, 0);
             assert_eq!(
-                (speaker.told(), speaker.position()),
+                (speaker.told(), *speaker.position()),
                 (told, position),
                 "{epoch}"
             );

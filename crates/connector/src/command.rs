@@ -3,7 +3,7 @@
 
 use rialto_ledger::{
     AccountId, AccountSettings, IncomingToken, NAME_BYTES_MAX, Payment, PaymentEnd, PaymentId,
-    PaymentProgress, Rate, Record, Relation, TOKENS_MAX, check_name,
+    PaymentProgress, Rate, Record, Relation, RouteShare, TOKENS_MAX, check_name,
 };
 use rialto_packet::{
     Address, ErrorCode, Prefix,
@@ -12,12 +12,15 @@ use rialto_packet::{
 use rialto_stream::sender::{Path, SenderConfig, Stop};
 
 use crate::{
-    Connector, Hop,
+    Connector,
     io::{Action, Effects, Event, LinkId, Now},
     market::Moved,
     quotes::Quotes,
     refusal::Row,
 };
+
+/// Most next hops of one static route.
+const ROUTE_HOPS_MAX: usize = 16;
 
 /// How long an ended payment is kept at least, so that its key means the same payment. Milliseconds.
 pub const PAYMENT_KEPT_MS: i64 = 7 * 24 * 3_600_000;
@@ -211,32 +214,71 @@ impl Connector {
         for link in self.sessions.remove(&id).unwrap_or_default() {
             out.now(Action::Disconnect { link });
         }
+        let routes = self.ledger.routes().iter();
+        let led_here = routes.filter(|(_, route)| route.hops().iter().any(|hop| hop.account == id));
+        let led_here: Vec<_> = led_here.map(|(prefix, _)| prefix.clone()).collect();
         self.record(&Record::AccountDeleted { id }, out);
+        for prefix in led_here {
+            self.derive_static(&prefix);
+        }
         self.local.forget(id);
         self.stats.forget(id);
         self.paces.forget(id);
         self.pending.forget_link(LinkId::Http(id));
-        self.accounts_changed(out);
+        self.account_changed(id, out);
         Ok(())
     }
 
-    /// Sets a static route.
+    /// Sets a static route: to one account, or to several, each with its share of the destinations.
     pub fn route_put(
         &mut self,
         prefix: Prefix,
-        account: &str,
+        hops: &[(String, u16)],
         out: &mut Effects,
     ) -> Result<(), CommandError> {
-        let next_hop = self.ledger.account_by_name(account).ok_or_else(|| {
-            CommandError::invalid("account", format!("there is no account '{account}'"))
-        })?;
+        let mut shares: Vec<RouteShare> = Vec::new();
+        for (name, weight) in hops {
+            let account = self.ledger.account_by_name(name).ok_or_else(|| {
+                CommandError::invalid("account", format!("there is no account '{name}'"))
+            })?;
+            let share = RouteShare {
+                account: account.id,
+                weight: *weight,
+            };
+            if shares.iter().any(|other| other.account == share.account) {
+                let message = format!("'{name}' is named twice");
+                return Err(CommandError::invalid("account", message));
+            }
+            shares.push(share);
+        }
+        let account = match shares[..] {
+            [] => {
+                return Err(CommandError::invalid(
+                    "account",
+                    "name at least one account",
+                ));
+            }
+            [only] => {
+                shares.clear();
+                only.account
+            }
+            [first, ..] if shares.len() <= ROUTE_HOPS_MAX => first.account,
+            _ => {
+                let message = format!("at most {ROUTE_HOPS_MAX} accounts can share a route");
+                return Err(CommandError::invalid("account", message));
+            }
+        };
         if prefix.as_str() == "peer" || prefix.as_str().starts_with("peer.") {
             let message = "packets to 'peer' are answered by the node itself and never forwarded";
             return Err(CommandError::invalid("prefix", message));
         }
-        let account = next_hop.id;
-        self.record(&Record::RoutePut { prefix, account }, out);
-        self.rebuild_routes();
+        let put = Record::RoutePut {
+            prefix: prefix.clone(),
+            account,
+            shares,
+        };
+        self.record(&put, out);
+        self.derive_static(&prefix);
         Ok(())
     }
 
@@ -251,7 +293,7 @@ impl Connector {
             },
             out,
         );
-        self.rebuild_routes();
+        self.derive_static(prefix);
         Ok(())
     }
 
@@ -455,11 +497,11 @@ impl Connector {
             },
             out,
         );
-        self.accounts_changed(out);
+        self.account_changed(id, out);
     }
 
-    pub(crate) fn accounts_changed(&mut self, out: &mut Effects) {
-        self.rebuild_routes();
+    pub(crate) fn account_changed(&mut self, id: AccountId, out: &mut Effects) {
+        self.derive_account(id);
         self.rates.clear();
         out.now(Action::Report(Event::AccountsChanged));
     }
@@ -487,17 +529,16 @@ impl Connector {
             let message = "this node has no address yet: it waits for its parent's answer";
             return Err(CommandError::busy(message));
         }
-        let hop = self.routes.longest_match(destination.as_ref());
-        match hop.map(|(_, hop)| *hop) {
+        match self.choose_hop(now.mono_ns, destination.as_ref()) {
             None => {
                 let message = format!("no route leads to {destination}: set one");
                 Err(CommandError::invalid(field, message))
             }
-            Some(Hop::Node) => {
+            Some(AccountId::NODE) => {
                 let message = format!("{destination} is this node itself, and no account of it");
                 Err(CommandError::invalid(field, message))
             }
-            Some(Hop::Account(payee)) => {
+            Some(payee) => {
                 let found =
                     self.rates
                         .conversion(now.wall, &self.ledger, &self.market, account, payee);

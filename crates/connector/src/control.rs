@@ -1,6 +1,7 @@
 //! Packets to the node itself: `peer.*` from a direct neighbour, echo and ping from anywhere.
 
 use bytes::BytesMut;
+use rialto_ccp::{CONTROL_DESTINATION, UPDATE_DESTINATION};
 use rialto_ledger::{AccountId, Relation};
 use rialto_packet::{
     Addr, ErrorCode, FulfillBuilder, PEER_CONDITION, PEER_FULFILLMENT, Prepare, PrepareBuilder,
@@ -38,7 +39,7 @@ impl Connector {
         let not_for_you =
             Refusal::from(Reason::AddressInvalid).with_code(ErrorCode::F00_BAD_REQUEST);
         match packet.destination().as_str() {
-            ildcp::DESTINATION | "peer.route.control" | "peer.route.update"
+            ildcp::DESTINATION | CONTROL_DESTINATION | UPDATE_DESTINATION
                 if packet.condition() != PEER_CONDITION =>
             {
                 Err(Reason::PacketMalformed.into())
@@ -66,8 +67,8 @@ impl Connector {
                 );
                 Ok(())
             }
-            // Routes are not exchanged with this account.
-            "peer.route.control" | "peer.route.update" => Err(not_for_you),
+            CONTROL_DESTINATION => self.handle_route_control(from, packet, out),
+            UPDATE_DESTINATION => self.handle_route_update(from, packet, out),
             _ => Err(Reason::AddressInvalid.into()),
         }
     }

@@ -6,7 +6,7 @@ use rialto_ledger::{AccountId, Hold, Limit, Lsn, Relation};
 use rialto_packet::{Address, ErrorCode, Fulfill, Prepare, Reply, Timestamp};
 
 use crate::{
-    Connector, Hop,
+    Connector,
     io::{Action, Durable, Effects, Event, LinkId, Now, Paid, RequestId},
     pending::Entry,
     refusal::{LinkFailure, Reason, Refusal},
@@ -96,14 +96,11 @@ impl Connector {
 
         // 5. Route, by the longest prefix.
         self.prepare_network(&packet)?;
-        let hop = self
-            .routes
-            .longest_match(packet.destination())
-            .map(|(_, hop)| *hop);
-        let payee = match hop.ok_or(Reason::RouteNone)? {
-            Hop::Node => return self.handle_own(now, from, packet, out),
-            Hop::Account(payee) => payee,
-        };
+        let hop = self.choose_hop(now.mono_ns, packet.destination());
+        let payee = hop.ok_or(Reason::RouteNone)?;
+        if payee == AccountId::NODE {
+            return self.handle_own(now, from, packet, out);
+        }
         self.prepare_hop(from, back, payee)?;
         self.prepare_pace(now, payee)?;
 
@@ -270,6 +267,10 @@ impl Connector {
         packet: Bytes,
         out: &mut Effects,
     ) {
+        if let Some(own) = self.pending.close_own(link, request) {
+            self.own_answered(own, Some(packet));
+            return;
+        }
         if self.handle_parent_reply(now, link, request, &packet, out) {
             return;
         }
@@ -280,6 +281,7 @@ impl Connector {
             }
             return;
         };
+        self.hop_answered(entry.hold.payee());
         match reply {
             Ok(Reply::Fulfill(fulfill)) => self.fulfill(now, entry, fulfill, out),
             Ok(Reply::Reject(reject)) => {
@@ -369,7 +371,10 @@ impl Connector {
         if self.handle_parent_failed(now, link, request, failure, out) {
             return;
         }
-        if let Some(entry) = self.pending.close(link, request) {
+        if let Some(own) = self.pending.close_own(link, request) {
+            self.own_answered(own, None);
+        } else if let Some(entry) = self.pending.close(link, request) {
+            self.hop_failed(now.mono_ns, entry.hold.payee());
             self.give_up(entry, failure.reason(), out);
         }
     }
@@ -377,6 +382,7 @@ impl Connector {
     /// Packets whose time is over.
     pub(crate) fn expire(&mut self, now: Now, out: &mut Effects) {
         while let Some(entry) = self.pending.pop_expired(now.mono_ns) {
+            self.hop_failed(now.mono_ns, entry.hold.payee());
             self.give_up(entry, Reason::ExpiryTimedOut, out);
         }
     }
@@ -427,7 +433,7 @@ impl Connector {
     }
 
     /// Answers a Prepare with our own Reject, and counts it.
-    fn refuse(&mut self, from: Source, refusal: Refusal, out: &mut Effects) {
+    pub(crate) fn refuse(&mut self, from: Source, refusal: Refusal, out: &mut Effects) {
         // An account that was deleted while its client was connected has no counters any more.
         if self.ledger.account(from.account).is_some() {
             let stats = self.stats.of(from.account);

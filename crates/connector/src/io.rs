@@ -8,6 +8,7 @@ pub use rialto_stream::Now;
 use crate::{
     command::{PingOutcome, QuoteOutcome},
     refusal::{LinkFailure, Reason},
+    routes::trouble::RouteTrouble,
 };
 
 /// Where packets come from and go to.
@@ -173,6 +174,15 @@ pub enum Event {
         account: AccountId,
         /// In its units.
         amount: u64,
+    },
+    /// Something is wrong with what a peer tells of its routes. Told at a pace.
+    RouteTrouble {
+        /// The peer.
+        account: AccountId,
+        /// What.
+        trouble: RouteTrouble,
+        /// The prefix, where there is one to blame.
+        prefix: String,
     },
     /// Accounts or tokens changed: whoever keeps a copy has to look again.
     AccountsChanged,

@@ -13,6 +13,7 @@
 //! | `invite.rs` | neighbours that come by invitation |
 //! | `refusal.rs` | why a packet was refused: one enum, one table |
 //! | `jwt.rs` | tokens that peers make themselves, and ours |
+//! | `routes.rs` | the routing table, and routes exchanged with peers (CCP) |
 //! | `rates.rs` | conversions between the assets of two accounts |
 //! | `quotes.rs`, `market.rs` | prices from a source outside |
 //! | `pace.rs` | how fast packets go to a next hop that lets only so many through |
@@ -37,23 +38,30 @@ mod pending;
 pub mod quotes;
 mod rates;
 pub mod refusal;
+mod routes;
 mod stats;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use rand_chacha::ChaCha20Rng;
+use rand_core::Rng;
 use rialto_ledger::{AccountId, Ledger, LedgerError, Lsn, PaymentEnd, Record, Relation};
 use rialto_packet::{
-    Address, Prefix,
+    Address,
     money::{Asset, Ratio},
 };
-use rialto_routing::PrefixMap;
 use rustc_hash::FxHashMap;
 
 pub use invite::{Acceptance, InviteError};
 pub use io::{Action, Durable, Effect, Effects, Event, Input, LinkId, Now, Paid, RequestId};
 pub use local::SpspCredentials;
 pub use refusal::{LinkFailure, Reason, Refusal};
+pub use rialto_ccp::{ListenerState, Mode as RouteMode, TableId};
+pub use rialto_routing::{Loss, Source as RouteSource};
+pub use routes::{
+    trouble::RouteTrouble,
+    view::{PeerRoutes, RouteChange, RouteExplained, RouteLoss, RouteView},
+};
 pub use stats::{AccountStats, Stats};
 
 use local::Local;
@@ -62,6 +70,7 @@ use pace::Paces;
 use parent::Parent;
 use pending::Pending;
 use rates::Rates;
+use routes::Routes;
 
 /// What an operator decides about the node as a whole.
 #[derive(Debug, Clone)]
@@ -112,33 +121,11 @@ impl Settings {
     }
 }
 
-/// Where a route leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hop {
-    /// The node itself.
-    Node,
-    /// An account's link, or its STREAM receiver.
-    Account(AccountId),
-}
-
-/// Where a route came from, in the order in which they win for the same prefix (routing.md, section 3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RouteSource {
-    /// Set by the operator.
-    Static,
-    /// The node's own address.
-    Own,
-    /// The address of an account.
-    Account,
-    /// The parent takes what nobody else does.
-    Parent,
-}
-
 /// The core. One value, one owner at a time.
 pub struct Connector {
     settings: Settings,
     ledger: Ledger,
-    routes: PrefixMap<Hop>,
+    routes: Routes,
     rates: Rates,
     market: Market,
     parent: Parent,
@@ -160,7 +147,7 @@ pub struct Connector {
 impl Connector {
     /// A node with empty books. `stream_secret` is what its STREAM credentials are derived from and
     /// must stay the same over restarts; `rng` is the only source of randomness.
-    pub fn new(settings: Settings, stream_secret: [u8; 32], rng: ChaCha20Rng) -> Self {
+    pub fn new(settings: Settings, stream_secret: [u8; 32], mut rng: ChaCha20Rng) -> Self {
         let ledger = Ledger::new(settings.unsynced_max.clone());
         let mut market = Market::default();
         market.configure(settings.market.clone());
@@ -171,7 +158,7 @@ impl Connector {
             paces: Paces::default(),
             settings,
             ledger,
-            routes: PrefixMap::new(),
+            routes: Routes::new([rng.next_u64(), rng.next_u64()]),
             pending: Pending::default(),
             sessions: FxHashMap::default(),
             local: Local::new(stream_secret),
@@ -217,6 +204,7 @@ impl Connector {
 
     /// Turns something that happened into what is to be done.
     pub fn handle(&mut self, now: Now, input: Input, out: &mut Effects) {
+        self.routes.tick(now);
         match input {
             Input::Prepare {
                 account,
@@ -243,19 +231,23 @@ impl Connector {
             Input::LinkUp { link, account } => self.handle_link_up(link, account, out),
             Input::Undelivered(paid) => self.count_undelivered(paid),
             Input::LinkDown { link } => self.handle_link_down(link),
-            Input::Timeout => self.expire(now, out),
+            Input::Timeout => {
+                self.expire(now, out);
+                self.step_routes(out);
+            }
             Input::Synced(lsn) => self.ledger.synced(lsn),
         }
         self.run_local(now, out);
         self.run_parent(now, out);
+        self.after_routes(out);
     }
 
     /// When [`Input::Timeout`] is due, on the monotonic clock.
     pub fn poll_timeout(&self) -> Option<u64> {
-        let local = self.local.poll_timeout();
         let asks_parent = self.settings.asks_parent && self.closed.is_none();
         let parent = asks_parent.then(|| self.parent.poll_timeout());
-        let others = local.into_iter().chain(parent);
+        let others = [self.local.poll_timeout(), self.routes.poll_timeout(), parent];
+        let others = others.into_iter().flatten();
         self.pending.next_deadline().into_iter().chain(others).min()
     }
 
@@ -347,29 +339,11 @@ impl Connector {
         self.sessions.contains_key(&id)
     }
 
-    /// Every route: prefix, where it came from, next hop (`None` is the node itself). Sorted.
-    pub fn routes(&self) -> Vec<(Prefix, RouteSource, Option<AccountId>)> {
-        let mut routes: BTreeMap<Prefix, (RouteSource, Option<AccountId>)> = BTreeMap::new();
-        for (prefix, source, hop) in self.all_routes() {
-            let account = match hop {
-                Hop::Node => None,
-                Hop::Account(id) => Some(id),
-            };
-            routes.insert(prefix, (source, account));
-        }
-        routes
-            .into_iter()
-            .map(|(prefix, (source, hop))| (prefix, source, hop))
-            .collect()
-    }
-
     /// The account that a packet for this address goes to; `None` where there is none, or for the
     /// node itself.
     pub fn next_hop(&self, address: &Address) -> Option<AccountId> {
-        match self.routes.longest_match(address.as_ref())? {
-            (_, Hop::Account(id)) => Some(*id),
-            (_, Hop::Node) => None,
-        }
+        let hop = self.choose_hop(self.routes.now_ns(), address.as_ref())?;
+        (hop != AccountId::NODE).then_some(hop)
     }
 
     /// The address of an account: its own, or ours with its name after it.
@@ -398,46 +372,6 @@ impl Connector {
         self.lsn
     }
 
-    /// All routes, weakest first, so that a later one replaces an earlier one of the same prefix.
-    fn all_routes(&self) -> Vec<(Prefix, RouteSource, Hop)> {
-        let mut routes = Vec::new();
-        let parent = self
-            .ledger
-            .accounts()
-            .find(|a| a.settings.relation == Relation::Parent);
-        if let (Some(parent), Some(address)) = (parent, self.address()) {
-            let scheme = address.as_ref().scheme();
-            let prefix = scheme
-                .parse()
-                .expect("the scheme of an address is a prefix");
-            routes.push((prefix, RouteSource::Parent, Hop::Account(parent.id)));
-        }
-        for account in self.ledger.accounts() {
-            if let Some(address) = self.address_of(account.id) {
-                routes.push((
-                    (&address).into(),
-                    RouteSource::Account,
-                    Hop::Account(account.id),
-                ));
-            }
-        }
-        if let Some(address) = self.address() {
-            routes.push((address.into(), RouteSource::Own, Hop::Node));
-        }
-        for (prefix, account) in self.ledger.routes() {
-            routes.push((prefix.clone(), RouteSource::Static, Hop::Account(*account)));
-        }
-        routes
-    }
-
-    fn rebuild_routes(&mut self) {
-        let mut map = PrefixMap::new();
-        for (prefix, _, hop) in self.all_routes() {
-            map.insert(&prefix, hop);
-        }
-        self.routes = map;
-    }
-
     fn handle_link_up(&mut self, link: LinkId, account: AccountId, out: &mut Effects) {
         if self.ledger.account(account).is_none() {
             out.now(Action::Disconnect { link }); // deleted while it authenticated
@@ -449,6 +383,8 @@ impl Connector {
             out.now(Action::Disconnect { link: *redundant });
         }
         sessions.push(link);
+        self.hop_answered(account);
+        self.exchange_account(account);
         if self.is_parent(account) {
             self.parent.ask_again();
         }
@@ -460,11 +396,19 @@ impl Connector {
     }
 
     fn handle_link_down(&mut self, link: LinkId) {
-        self.sessions.retain(|_, sessions| {
+        let mut gone = None;
+        self.sessions.retain(|account, sessions| {
+            let before = sessions.len();
             sessions.retain(|session| *session != link);
+            if sessions.len() < before {
+                gone = Some(*account);
+            }
             !sessions.is_empty()
         });
         self.pending.forget_link(link);
         self.parent.forget_link(link);
+        if let Some(account) = gone {
+            self.exchange_account(account);
+        }
     }
 }

@@ -9,7 +9,10 @@ use std::{
 use rialto_ledger::{AccountId, Hold};
 use rustc_hash::FxHashMap;
 
-use crate::io::{LinkId, RequestId};
+use crate::{
+    io::{LinkId, RequestId},
+    routes::OwnRequest,
+};
 
 /// Packets that were given up and whose late Fulfill could still be told by value.
 const GIVEN_UP_MAX: usize = 65_536;
@@ -53,6 +56,8 @@ pub(crate) struct Pending {
     /// Deadlines, earliest first; those of answered packets stay until they outnumber the rest.
     deadlines: BinaryHeap<Reverse<(u64, Key)>>,
     next_requests: FxHashMap<LinkId, u32>,
+    /// Requests of the node itself, which move no money.
+    own: FxHashMap<Key, OwnRequest>,
     given_up: FxHashMap<Key, GivenUp>,
     given_up_order: VecDeque<Key>,
 }
@@ -82,10 +87,23 @@ impl Pending {
         loop {
             *next = next.wrapping_add(1).max(1);
             let request = RequestId(u64::from(*next));
-            if !self.entries.contains_key(&(link, request)) {
+            let key = (link, request);
+            if !self.entries.contains_key(&key) && !self.own.contains_key(&key) {
                 return request;
             }
         }
+    }
+
+    /// Enters a request of the node itself. Whoever does has to take it out when its time is over.
+    pub(crate) fn open_own(&mut self, link: LinkId, own: OwnRequest) -> RequestId {
+        let key = (link, self.name(link));
+        self.own.insert(key, own);
+        key.1
+    }
+
+    /// Takes out a request of the node itself.
+    pub(crate) fn close_own(&mut self, link: LinkId, request: RequestId) -> Option<OwnRequest> {
+        self.own.remove(&(link, request))
     }
 
     /// Takes out the packet that was answered.

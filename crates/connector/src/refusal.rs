@@ -41,6 +41,8 @@ reasons! {
     AddressInvalid "addr.invalid" F01_INVALID_PACKET Debug "destination is not an address that packets can be sent to" "The destination is not one that packets can be sent to.";
     RouteNone "route.none" F02_UNREACHABLE Debug "no route to the destination" "No route leads to the destination.";
     RouteLoop "route.loop" F02_UNREACHABLE Debug "the route leads back to where the packet came from" "The route leads back to where the packet came from.";
+    RoutesMalformed "ccp.malformed" F00_BAD_REQUEST Debug "routing message is not well-formed" "A peer's routing message is not well-formed.";
+    RoutesGap "ccp.gap" F00_BAD_REQUEST Debug "an earlier update is missing" "A peer's update does not follow on what was told before.";
     RateNone "fx.no_rate" T00_INTERNAL_ERROR Warn "no exchange rate" "No rate between the two assets is known.";
     RateStale "fx.stale" T00_INTERNAL_ERROR Warn "the exchange rate is too old" "The rate is too old.";
     RoundsToZero "fx.rounds_to_zero" R01_INSUFFICIENT_SOURCE_AMOUNT Debug "the amount converts to nothing" "The amount converts to nothing.";

@@ -14,7 +14,7 @@ use crate::{
     bucket::Bucket,
     invite::Invite,
     record::{Adjustment, Commit, Payment, PaymentProgress, Record},
-    settings::{AccountId, AccountSettings, PaymentId, Rate, TokenHash},
+    settings::{AccountId, AccountSettings, PaymentId, Rate, StaticRoute, TokenHash},
 };
 
 /// Payments that are remembered; beyond it the oldest ended ones are forgotten.
@@ -176,7 +176,7 @@ pub struct Ledger {
     accounts: Vec<Option<Account>>,
     names: FxHashMap<String, AccountId>,
     positions: Vec<Position>,
-    routes: BTreeMap<Prefix, AccountId>,
+    routes: BTreeMap<Prefix, StaticRoute>,
     rates: BTreeMap<(String, String), Rate>,
     payments: BTreeMap<PaymentId, Payment>,
     payment_keys: FxHashMap<String, PaymentId>,
@@ -236,7 +236,7 @@ impl Ledger {
     }
 
     /// Static routes.
-    pub fn routes(&self) -> &BTreeMap<Prefix, AccountId> {
+    pub fn routes(&self) -> &BTreeMap<Prefix, StaticRoute> {
         &self.routes
     }
 
@@ -416,10 +416,20 @@ impl Ledger {
             Record::Progress(progress) => self.payment_mut(progress)?.progress = *progress,
             Record::AccountPut { id, settings } => self.apply_account(*id, settings)?,
             Record::AccountDeleted { id } => self.apply_account_deleted(*id)?,
-            Record::RoutePut { prefix, account } => {
-                self.account(*account)
-                    .ok_or(LedgerError::UnknownAccount(*account))?;
-                self.routes.insert(prefix.clone(), *account);
+            Record::RoutePut {
+                prefix,
+                account,
+                shares,
+            } => {
+                let route = StaticRoute {
+                    account: *account,
+                    shares: shares.clone(),
+                };
+                let hops = shares.iter().map(|share| share.account);
+                for hop in hops.chain([*account]) {
+                    self.account(hop).ok_or(LedgerError::UnknownAccount(hop))?;
+                }
+                self.routes.insert(prefix.clone(), route);
             }
             Record::RouteDeleted { prefix } => {
                 self.routes.remove(prefix);
@@ -500,10 +510,11 @@ impl Ledger {
                 amount: *amount,
             });
         }
-        for (prefix, account) in &self.routes {
+        for (prefix, route) in &self.routes {
             records.push(Record::RoutePut {
                 prefix: prefix.clone(),
-                account: *account,
+                account: route.account,
+                shares: route.shares.clone(),
             });
         }
         for ((from, to), rate) in &self.rates {
@@ -616,7 +627,7 @@ impl Ledger {
             );
             self.names.remove(&account.settings.name);
         }
-        self.routes.retain(|_, account| *account != id);
+        self.routes.retain(|_, route| route.without(id));
         Ok(())
     }
 

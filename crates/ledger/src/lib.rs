@@ -31,7 +31,7 @@ pub use ledger::{
 pub use record::{Adjustment, Commit, Payment, PaymentEnd, PaymentProgress, Record, RecordError};
 pub use settings::{
     AccountId, AccountSettings, BtpLink, HttpLink, IncomingJwt, IncomingToken, JwtAlgorithm,
-    JwtClaims, Limits, NAME_BYTES_MAX, OutgoingJwt, PaymentId, Rate, Relation, SealedSecret,
+    JwtClaims, Limits, NAME_BYTES_MAX, OutgoingJwt, PaymentId, ROUTES_MAX, Rate, Relation, RouteExchange, RouteShare, SealedSecret, StaticRoute,
     TOKENS_MAX, TokenHash, check_name,
 };
 

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::{
     invite::{Invite, InviteUse},
-    settings::{AccountId, AccountSettings, PaymentId, Rate, TokenHash},
+    settings::{AccountId, AccountSettings, PaymentId, Rate, RouteShare, TokenHash},
     text,
 };
 
@@ -140,8 +140,11 @@ pub enum Record {
         /// What it applies to.
         #[serde(with = "text")]
         prefix: Prefix,
-        /// Next hop.
+        /// Next hop, or the first of several.
         account: AccountId,
+        /// All next hops, where there are several.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        shares: Vec<RouteShare>,
     },
     /// A static route was removed.
     RouteDeleted {

@@ -1,7 +1,7 @@
 //! What operators decide about accounts and rates.
 
 use rialto_packet::{
-    Address, address,
+    Address, Prefix, address,
     money::{Asset, Ratio},
 };
 use serde::{Deserialize, Serialize};
@@ -228,6 +228,78 @@ pub struct Limits {
     pub unsynced_amount_max: Option<u64>,
 }
 
+/// Most routes that are learnt from one peer where its account says nothing.
+pub const ROUTES_MAX: u32 = 10_000;
+
+/// How routes are exchanged with an account by CCP.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RouteExchange {
+    /// Whether it is told ours when it asks; by default everybody but local accounts is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send: Option<bool>,
+    /// Whether we ask for its routes; by default those of peers and of the parent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receive: Option<bool>,
+    /// Only routes under one of these are taken from it; all where the list is empty.
+    #[serde(skip_serializing_if = "Vec::is_empty", with = "text::list")]
+    pub prefixes: Vec<Prefix>,
+    /// Most routes that are taken from it; [`ROUTES_MAX`] where it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count_max: Option<u32>,
+}
+
+impl RouteExchange {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One next hop of a static route that has several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteShare {
+    /// The account that packets go to.
+    pub account: AccountId,
+    /// Its share of the destinations; 0 is a reserve for when no other works.
+    pub weight: u16,
+}
+
+/// Where a static route leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaticRoute {
+    /// The next hop, or the first of several.
+    pub account: AccountId,
+    /// All next hops, where there are several.
+    pub shares: Vec<RouteShare>,
+}
+
+impl StaticRoute {
+    /// The next hops.
+    pub fn hops(&self) -> Vec<RouteShare> {
+        if !self.shares.is_empty() {
+            return self.shares.clone();
+        }
+        vec![RouteShare {
+            account: self.account,
+            weight: 1,
+        }]
+    }
+
+    /// Takes an account out that is gone. Says whether any next hop is left.
+    pub(crate) fn without(&mut self, gone: AccountId) -> bool {
+        if self.shares.is_empty() {
+            return self.account != gone;
+        }
+        self.shares.retain(|share| share.account != gone);
+        let Some(first) = self.shares.first() else {
+            return false;
+        };
+        self.account = first.account;
+        true
+    }
+}
+
 /// One counterparty, in one asset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -260,9 +332,24 @@ pub struct AccountSettings {
     /// Their packets are refused and none are sent to them.
     #[serde(default)]
     pub paused: bool,
+    /// How routes are exchanged with them.
+    #[serde(default, skip_serializing_if = "RouteExchange::is_default")]
+    pub routes: RouteExchange,
 }
 
 impl AccountSettings {
+    /// Whether they are told our routes when they ask.
+    pub fn sends_routes(&self) -> bool {
+        let by_default = self.relation != Relation::Local;
+        !self.paused && self.routes.send.unwrap_or(by_default)
+    }
+
+    /// Whether we ask for their routes.
+    pub fn receives_routes(&self) -> bool {
+        let by_default = matches!(self.relation, Relation::Peer | Relation::Parent);
+        !self.paused && self.routes.receive.unwrap_or(by_default)
+    }
+
     /// [`Self::spread`] as a ratio; it was checked when the settings were made.
     pub fn spread_ratio(&self) -> Option<Ratio> {
         self.spread.as_deref().and_then(|text| text.parse().ok())

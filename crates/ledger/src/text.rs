@@ -51,3 +51,30 @@ pub mod option {
         Ok(Some(value))
     }
 }
+
+/// The same for lists.
+pub mod list {
+    use super::{Deserialize, Deserializer, Display, Error, FromStr, Serializer};
+
+    /// Writes the texts.
+    pub fn serialize<T: Display, S: Serializer>(
+        values: &[T],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(ToString::to_string))
+    }
+
+    /// Reads the texts.
+    pub fn deserialize<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        let read = |text: String| {
+            text.parse()
+                .map_err(|error| D::Error::custom(format!("'{text}': {error}")))
+        };
+        texts.into_iter().map(read).collect()
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rialto_ledger::{
     ADJUSTMENTS_MAX, AccountId, AccountSettings, Adjustment, Commit, Ledger, LedgerError, Limit,
-    Limits, Lsn, PAYMENTS_MAX, Payment, PaymentEnd, PaymentId, PaymentProgress, Record, Relation,
+    Limits, Lsn, PAYMENTS_MAX, Payment, PaymentEnd, PaymentId, PaymentProgress, Record, Relation, RouteExchange,
 };
 
 const ALICE: AccountId = AccountId(1);
@@ -25,6 +25,7 @@ fn put(id: AccountId, name: &str, asset: &str) -> Record {
         http: None,
         btp: None,
         paused: false,
+        routes: RouteExchange::default(),
     };
     Record::AccountPut {
         id,
@@ -119,6 +120,7 @@ fn records_that_contradict_the_books() {
             Record::RoutePut {
                 prefix: "g".parse().expect("a prefix"),
                 account: nobody,
+                shares: Vec::new(),
             },
             LedgerError::UnknownAccount(nobody),
         ),
@@ -158,6 +160,7 @@ fn a_checkpoint_at_any_point_gives_the_same_books() {
         Record::RoutePut {
             prefix: "g.b".parse().expect("a prefix"),
             account: BOB,
+            shares: Vec::new(),
         },
         commit(ALICE, BOB),
         Record::Commit(Commit {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use rialto_ledger::{
     AccountId, AccountSettings, Adjustment, BtpLink, Commit, HttpLink, Invite, InviteUse, Limits,
-    Payment, PaymentEnd, PaymentId, PaymentProgress, Rate, Record, Relation, SealedSecret,
+    Payment, PaymentEnd, PaymentId, PaymentProgress, Rate, Record, Relation, RouteExchange, RouteShare, SealedSecret,
     TokenHash,
 };
 
@@ -61,6 +61,9 @@ prop_compose! {
         spread in prop::option::of("0\\.[0-9]{1,9}"),
         link in prop::option::of("\\PC{0,9}"),
         paused in any::<bool>(),
+        send in any::<Option<bool>>(),
+        count_max in any::<Option<u32>>(),
+        prefixes in prop::collection::vec("(g|test)(\\.[a-z]{1,9}){0,4}", 0..3),
     ) -> AccountSettings {
         let secret = |text: &String| SealedSecret(text.clone());
         AccountSettings {
@@ -78,6 +81,12 @@ prop_compose! {
                 token: secret(text),
             }),
             paused,
+            routes: RouteExchange {
+                send,
+                receive: send.map(|send| !send),
+                prefixes: prefixes.iter().map(|text| text.parse().expect("a prefix")).collect(),
+                count_max,
+            },
         }
     }
 }
@@ -189,7 +198,13 @@ fn record() -> impl Strategy<Value = Record> {
         any::<u32>().prop_map(|id| Record::AccountDeleted { id: AccountId(id) }),
         (prefix(), any::<u32>()).prop_map(|(prefix, id)| Record::RoutePut {
             prefix,
-            account: AccountId(id)
+            account: AccountId(id),
+            shares: (0..id % 3)
+                .map(|weight| RouteShare {
+                    account: AccountId(id),
+                    weight: weight as u16
+                })
+                .collect(),
         }),
         prefix().prop_map(|prefix| Record::RouteDeleted { prefix }),
         any::<([String; 3], Option<String>, [Option<i64>; 2])>().prop_map(

@@ -497,7 +497,7 @@ mod tests {
     use rand_core::SeedableRng;
     use rialto_connector::{RequestId, Settings, command::PaymentRequest};
     use rialto_journal::{Options, SimDisk};
-    use rialto_ledger::{AccountId, AccountSettings, Limits, Relation};
+    use rialto_ledger::{AccountId, AccountSettings, Limits, Relation, RouteExchange};
     use rialto_packet::PrepareBuilder;
 
     use super::*;
@@ -531,6 +531,7 @@ mod tests {
             http: None,
             btp: None,
             paused: false,
+            routes: RouteExchange::default(),
         };
         step(&shell, |core, _, out| {
             core.account_create(account, out).unwrap()

@@ -248,7 +248,7 @@ mod tests {
     };
 
     use rialto_journal::{FileDisk, Journal, Lsn, Options};
-    use rialto_ledger::{AccountId, AccountSettings, Commit, Ledger, Limits, Record, Relation};
+    use rialto_ledger::{AccountId, AccountSettings, Commit, Ledger, Limits, Record, Relation, RouteExchange};
 
     use super::*;
 
@@ -264,6 +264,7 @@ mod tests {
             http: None,
             btp: None,
             paused: false,
+            routes: RouteExchange::default(),
         };
         Record::AccountPut {
             id: AccountId(id),

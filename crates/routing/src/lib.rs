@@ -29,4 +29,5 @@ mod table;
 pub use choice::{Candidate, Candidates, Kin, Loss, Source};
 pub use damping::Damping;
 pub use health::Health;
+pub use smol_str::SmolStr;
 pub use table::{SHARDS, Table};

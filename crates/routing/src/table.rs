@@ -130,6 +130,11 @@ impl<V> Table<V> {
         found
     }
 
+    /// Spreads texts evenly, in a way that strangers cannot foresee.
+    pub fn spread(&self, text: &str) -> u64 {
+        hash(self.key, text)
+    }
+
     /// The prefixes and values of one part, below [`SHARDS`]. In no particular order, which only the
     /// key decides.
     pub fn shard(&self, index: usize) -> impl Iterator<Item = (&SmolStr, &V)> {

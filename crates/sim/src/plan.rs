@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, rc::Rc};
 
 use rialto_connector::Settings;
-use rialto_ledger::{AccountId, AccountSettings, HttpLink, Limits, Relation, SealedSecret};
+use rialto_ledger::{AccountId, AccountSettings, HttpLink, Limits, Relation, RouteExchange, SealedSecret};
 use rialto_packet::money::Asset;
 
 use crate::{
@@ -395,6 +395,7 @@ impl AccountPlan {
             }),
             btp: None,
             paused: self.is_paused,
+            routes: RouteExchange::default(),
         }
     }
 }

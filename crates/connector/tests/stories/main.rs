@@ -24,4 +24,5 @@ mod payments;
 mod rates;
 mod refusals;
 mod routes;
+mod routing;
 mod two_nodes;

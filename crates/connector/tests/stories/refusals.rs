@@ -26,6 +26,12 @@ const STORIES: &[(Reason, &str)] = &[
     (Reason::AddressInvalid, "alice prepare 1 g 1 -> alice reject F01 addr.invalid"),
     (Reason::RouteNone, "alice prepare 1 g.nowhere 1 -> alice reject F02 route.none"),
     (Reason::RouteLoop, "bob prepare 1 g.bob.x 0 -> bob reject F02 route.loop"),
+    (Reason::RoutesMalformed, "
+        update bob ccp -> bob asked 0 0
+        bob tells 1 2-1/1 -> bob reject F00 ccp.malformed, trouble bob malformed"),
+    (Reason::RoutesGap, "
+        update bob ccp -> bob asked 0 0
+        bob tells 1 2-3/3 -> bob reject F00 ccp.gap, trouble bob foreign_table"),
     (Reason::RateNone, "
         account carol EUR/9
         route g.carol -> carol

@@ -141,9 +141,9 @@ fn a_static_route_wins_over_others_of_its_prefix() {
     let routes = node.core.routes();
     let routes: Vec<_> = routes
         .iter()
-        .map(|(prefix, source, hop)| {
-            let hop = hop.map_or("us".to_owned(), |id| node.name(id));
-            format!("{prefix} {source:?} {hop}")
+        .map(|route| {
+            let hop = route.account.map_or("us".to_owned(), |id| node.name(id));
+            format!("{} {:?} {hop}", route.prefix, route.source)
         })
         .collect();
     assert_eq!(

@@ -3,7 +3,7 @@
 //! ```text
 //! node g.hub [window 1s] [hold 30s] [spread 0.01] [strict] [pending N] [cap USD/9=N]
 //! account NAME ASSET [peer|parent|child|local] [SETTING]…   update NAME SETTING…   delete NAME
-//! route PREFIX -> NAME        route PREFIX none
+//! route PREFIX -> NAME        route PREFIX -> NAME=WEIGHT+NAME=WEIGHT        route PREFIX none
 //! rate USD EUR 0.92 [spread X] [until TIME]                 rate USD EUR none
 //! NAME prepare N DESTINATION AMOUNT [expires TIME] [condition X] [data TEXT | size BYTES | echo A]
 //! NAME bytes N HEX            NAME fulfill N [wrong]        NAME garbage N
@@ -12,6 +12,9 @@
 //! NAME pays NAME AMOUNT [key K] [deliver] [packet MAX] [to ADDRESS]     stop PAYMENT
 //! NAME quotes NAME          NAME pings ADDRESS AMOUNT       reload ADDRESS NODE-SETTING…
 //! wait TIME    doze TIME (the timer oversleeps)    clock +TIME | -TIME    sync    drain    journal fails    restart [checkpoint]
+//! account words for routes: ccp (exchanged as by default), no-ccp, asked (we ask), routes-max N, under PREFIX
+//! NAME asks TABLE EPOCH   NAME asks same EPOCH   NAME asks idle    NAME takes    NAME declines CODE    NAME ignores
+//! NAME tells TABLE FROM-TO/CURRENT [+PREFIX=PATH,PATH]… [-PREFIX]…
 //! balances -> NAME N, held N          position ASSET -> N   exposure NAME -> count, value, unsynced
 //! ```
 //!
@@ -21,10 +24,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rialto_connector::{
-    Action, Durable, Effect, Event, Input, LinkFailure, LinkId, RequestId, Settings,
+    Action, Durable, Effect, Event, Input, LinkFailure, LinkId, RequestId, Settings, TableId,
     command::{PaymentCreated, PaymentRequest, PingOutcome},
 };
-use rialto_ledger::{AccountSettings, HttpLink, Limits, PaymentId, Rate, Relation, SealedSecret};
+use rialto_ledger::{
+    AccountSettings, HttpLink, Limits, PaymentId, Rate, Relation, RouteExchange, SealedSecret,
+};
 use rialto_packet::{
     Addr, ErrorCode, FulfillBuilder, PEER_CONDITION, Prepare, RejectBuilder, Reply,
     f08::AmountTooLarge,
@@ -40,6 +45,14 @@ use crate::node::{MS, Node, payment_words, prepare_bytes, reply, sha256};
 /// back after all its packets have ended.
 #[track_caller]
 pub(crate) fn check(text: &str) -> Node {
+    let mut node = play(text);
+    node.finish();
+    node
+}
+
+/// The same, in the midst of the story.
+#[track_caller]
+pub(crate) fn play(text: &str) -> Node {
     let mut lines = text
         .lines()
         .map(str::trim)
@@ -49,6 +62,8 @@ pub(crate) fn check(text: &str) -> Node {
     let mut story = Story {
         node: Node::new(settings(first.unwrap_or("node g.hub"))),
         forwarded: Vec::new(),
+        route_messages: Vec::new(),
+        told_table: TableId::NONE,
         senders: BTreeMap::new(),
         lines: Vec::new(),
     };
@@ -86,7 +101,6 @@ pub(crate) fn check(text: &str) -> Node {
             story.lines.join(", ")
         );
     }
-    story.node.finish();
     story.node
 }
 
@@ -98,14 +112,18 @@ fn stands_in(wanted: &str, actual: &str) -> bool {
         .all(|word| actual.any(|other| other == word))
 }
 
-struct Story {
-    node: Node,
+pub(crate) struct Story {
+    pub(crate) node: Node,
     /// What was sent on: the number of the packet in the story, and its name on its link.
     forwarded: Vec<(u64, LinkId, RequestId)>,
+    /// Messages about routes that the node sent and nobody answered yet.
+    pub(crate) route_messages: Vec<(LinkId, RequestId)>,
+    /// The table that the node names in its updates.
+    pub(crate) told_table: TableId,
     /// Who sent which packet.
     senders: BTreeMap<u64, String>,
     /// What came of the present line.
-    lines: Vec<String>,
+    pub(crate) lines: Vec<String>,
 }
 
 /// The value after the word `key`.
@@ -181,6 +199,12 @@ pub(crate) fn account(name: &str, asset: &str) -> AccountSettings {
         http: None,
         btp: None,
         paused: false,
+        // Most stories are not about routes.
+        routes: RouteExchange {
+            send: Some(false),
+            receive: Some(false),
+            ..RouteExchange::default()
+        },
     }
 }
 
@@ -196,6 +220,14 @@ fn change(settings: &mut AccountSettings, words: &[&str]) {
             "local" => settings.relation = Relation::Local,
             "paused" => settings.paused = true,
             "resumed" => settings.paused = false,
+            "ccp" => settings.routes = RouteExchange::default(),
+            "no-ccp" => {
+                settings.routes.send = Some(false);
+                settings.routes.receive = Some(false);
+            }
+            "asked" => settings.routes.receive = Some(true),
+            "routes-max" => settings.routes.count_max = optional(value()),
+            "under" => settings.routes.prefixes.push(value().parse().unwrap()),
             "down" => {}
             "http" => {
                 settings.http = Some(HttpLink {
@@ -276,7 +308,14 @@ impl Story {
             ["route", prefix, name] => {
                 let prefix = if prefix == "everything" { "" } else { prefix };
                 let prefix = prefix.parse().unwrap();
-                self.operate(|core, _, out| core.route_put(prefix, name, out));
+                let hops: Vec<_> = name
+                    .split('+')
+                    .map(|hop| match hop.split_once('=') {
+                        Some((name, weight)) => (name.to_owned(), number(weight)),
+                        None => (hop.to_owned(), 1),
+                    })
+                    .collect();
+                self.operate(|core, _, out| core.route_put(prefix, &hops, out));
             }
             ["rate", from, to, "none"] => {
                 self.operate(|core, _, out| core.rate_delete(from, to, out));
@@ -359,6 +398,7 @@ impl Story {
     /// What a neighbour, or somebody with a local account, does.
     fn act(&mut self, name: &str, words: &[&str]) {
         match *words {
+            ["asks" | "tells" | "takes" | "declines" | "ignores", ..] => self.route(name, words),
             ["up"] => {
                 let (_, effects) = self.node.link_up(self.node.id(name));
                 self.tell(effects);
@@ -468,7 +508,7 @@ impl Story {
         self.ask(from, number, packet);
     }
 
-    fn ask(&mut self, from: &str, number: u64, packet: bytes::BytesMut) {
+    pub(crate) fn ask(&mut self, from: &str, number: u64, packet: bytes::BytesMut) {
         let account = self.node.id(from);
         self.senders.insert(number, from.to_owned());
         let effects = self.node.handle(Input::Prepare {
@@ -572,7 +612,7 @@ impl Story {
             .push(format!("held {}", self.node.core.in_flight_count()));
     }
 
-    fn tell(&mut self, effects: Vec<Effect>) {
+    pub(crate) fn tell(&mut self, effects: Vec<Effect>) {
         let mut refused = None;
         for effect in effects {
             match effect.action {
@@ -604,6 +644,14 @@ impl Story {
                     };
                     let name = self.node.name(self.node.account_of(link));
                     self.lines.push(format!("disconnect {name} {serial}"));
+                }
+                Action::Report(Event::RouteTrouble {
+                    account,
+                    trouble,
+                    prefix,
+                }) => {
+                    let (name, word) = (self.node.name(account), trouble.word());
+                    self.lines.push(format!("trouble {name} {word} {prefix}"));
                 }
                 Action::Report(Event::AccountsChanged) => {}
                 Action::Report(
@@ -647,6 +695,10 @@ impl Story {
     fn tell_forward(&mut self, link: LinkId, request: RequestId, packet: &[u8]) {
         let packet = Prepare::parse(packet).unwrap();
         let name = self.node.name(self.node.account_of(link));
+        if let Some(line) = self.tell_routes(link, request, &packet) {
+            self.lines.push(format!("{name} {line}"));
+            return;
+        }
         let on = match link {
             LinkId::Session { serial, .. } => serial.to_string(),
             LinkId::Http(_) => "http".to_owned(),

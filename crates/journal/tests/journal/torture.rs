@@ -9,7 +9,7 @@ use crate::crash::{Coins, crash};
 use rialto_journal::{Fate, Faults};
 use rialto_ledger::{
     AccountId, AccountSettings, Commit, Ledger, Limits, Payment, PaymentEnd, PaymentId,
-    PaymentProgress, Record, Relation,
+    PaymentProgress, Record, Relation, RouteExchange,
 };
 use std::{collections::BTreeMap, env, ops::Range, sync::LazyLock};
 
@@ -141,6 +141,7 @@ fn account(id: u64, packets_per_minute: u64) -> Record {
         http: None,
         btp: None,
         paused: false,
+        routes: RouteExchange::default(),
     };
     Record::AccountPut {
         id: AccountId(id),
