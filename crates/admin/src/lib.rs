@@ -38,6 +38,7 @@ mod peering;
 mod problem;
 mod rafiki;
 mod rates;
+mod route_views;
 mod routes;
 pub mod shapes;
 pub mod words;
@@ -169,6 +170,9 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(balances::list))
         .routes(routes!(adjustments::list, adjustments::create))
         .routes(routes!(routes::list, routes::put, routes::delete))
+        .routes(routes!(route_views::explain))
+        .routes(routes!(route_views::changes))
+        .routes(routes!(route_views::peers))
         .routes(routes!(rates::list, rates::put, rates::delete))
         .routes(routes!(rates::push))
         .routes(routes!(rates::confirm))

@@ -7,7 +7,7 @@ use axum::{
     extract::State,
     http::{HeaderName, header},
 };
-use rialto_connector::{AccountStats, Connector};
+use rialto_connector::{AccountStats, Connector, PeerRoutes};
 use rialto_ledger::Account;
 use rialto_packet::money::Asset;
 
@@ -138,6 +138,8 @@ struct Seen {
     positions: Vec<(Asset, i128)>,
     in_flight_count: usize,
     payments_running: usize,
+    route_count: usize,
+    damped_count: usize,
     rates: Option<SeenRates>,
     addresses_refused: u64,
 }
@@ -156,6 +158,7 @@ struct SeenAccount {
     gauges: [i128; GAUGES.len()],
     link_up: bool,
     stats: Option<AccountStats>,
+    routes: Option<PeerRoutes>,
 }
 
 impl Seen {
@@ -166,6 +169,7 @@ impl Seen {
             gauges: GAUGES.map(|(_, _, value)| value(account)),
             link_up: health::link(connector, account.id) != Link::Down,
             stats: connector.stats().account(account.id).cloned(),
+            routes: connector.peer_routes(account.id),
         };
         let positions = connector.ledger().positions();
         Self {
@@ -175,6 +179,8 @@ impl Seen {
                 .collect(),
             in_flight_count: connector.in_flight_count(),
             payments_running: health::payments_running(connector),
+            route_count: connector.route_count(),
+            damped_count: connector.damped_count(),
             rates: rates(connector),
             addresses_refused: connector.addresses_refused_total(),
         }
@@ -241,7 +247,66 @@ fn render(status: &NodeStatus, seen: &Seen) -> String {
             page.sample(name, &labels, count);
         }
     }
+    render_routes(&mut page, seen);
     page.0
+}
+
+/// A number of each peer that routes are exchanged with.
+type RouteNumber = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&PeerRoutes) -> u64,
+);
+
+const ROUTE_NUMBERS: [RouteNumber; 3] = [
+    (
+        "rialto_routes_learnt",
+        "gauge",
+        "Routes that were learnt from the account's peer.",
+        |peer| peer.learnt_count.into(),
+    ),
+    (
+        "rialto_route_updates_received_total",
+        "counter",
+        "Route updates that came from the account's peer.",
+        |peer| peer.updates_in,
+    ),
+    (
+        "rialto_route_updates_sent_total",
+        "counter",
+        "Route updates that were sent to the account's peer.",
+        |peer| peer.updates_out,
+    ),
+];
+
+fn render_routes(page: &mut Page, seen: &Seen) {
+    let help = "Prefixes that there are routes for.";
+    page.single("rialto_routes", "gauge", help, seen.route_count);
+    let help = "Routes that come and go too often and are not used for now.";
+    page.single("rialto_routes_damped", "gauge", help, seen.damped_count);
+    let peers = || {
+        let accounts = seen.accounts.iter();
+        accounts.filter_map(|account| Some((account.name.as_str(), account.routes.as_ref()?)))
+    };
+    for (name, kind, help, value) in ROUTE_NUMBERS {
+        page.family(name, kind, help);
+        for (account, peer) in peers() {
+            page.sample(name, &[("account", account)], value(peer));
+        }
+    }
+    let name = "rialto_route_troubles_total";
+    page.family(
+        name,
+        "counter",
+        "What was wrong with routes that the account's peer told.",
+    );
+    for (account, peer) in peers() {
+        for (trouble, count) in &peer.troubles {
+            let labels = [("account", account), ("reason", trouble.word())];
+            page.sample(name, &labels, *count);
+        }
+    }
 }
 
 fn render_node(page: &mut Page, status: &NodeStatus, seen: &Seen) {

@@ -68,7 +68,7 @@ impl Page {
     }
 }
 
-fn write_cursor(number: u64) -> String {
+pub(crate) fn write_cursor(number: u64) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(number.to_be_bytes())
 }
 

@@ -1,31 +1,45 @@
 //! Routes.
 
 use axum::{Json, extract::State, http::StatusCode};
-use rialto_connector::{Connector, RouteSource};
+use rialto_connector::{Connector, RouteSource, RouteView};
+use rialto_ledger::AccountId;
 use rialto_packet::Prefix;
 
 use crate::{
     Api, Problem,
     auth::{Allowed, ToRead, ToWrite},
     extract,
-    shapes::{self, Route, RouteKey, RoutePut, Routes},
+    page::{PageQuery, write_cursor},
+    shapes::{self, Route, RouteKey, RoutePut, Routes, RoutesQuery},
 };
 
-/// All routes, static and derived.
+/// Routes: static, derived from accounts, and learnt from peers.
 #[utoipa::path(
     get,
     path = "/v1/routes",
     operation_id = "list_routes",
     tag = "routes",
     security(("bearer" = ["read"])),
+    params(RoutesQuery),
     responses(
-        (status = 200, description = "All routes", body = Routes),
+        (status = 200, description = "A page of routes", body = Routes),
         (status = "default", description = "What went wrong", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn list(_: Allowed<ToRead>, State(api): State<Api>) -> Json<Routes> {
-    let routes = api.node.read(all_routes);
-    Json(Routes { routes })
+pub(crate) async fn list(
+    _: Allowed<ToRead>,
+    State(api): State<Api>,
+    extract::Query(query): extract::Query<RoutesQuery>,
+) -> Result<Json<Routes>, Problem> {
+    let page = PageQuery::new(query.cursor, query.limit).check()?;
+    let from = usize::try_from(page.after.unwrap_or(0)).unwrap_or(usize::MAX);
+    Ok(Json(api.node.read(|connector| {
+        let (views, next) = connector.routes_page(from, page.limit, query.all);
+        Routes {
+            routes: views.iter().map(|view| shape(connector, view)).collect(),
+            next_cursor: next.map(|next| write_cursor(next as u64)),
+        }
+    })))
 }
 
 /// Sets a static route.
@@ -37,7 +51,7 @@ pub(crate) async fn list(_: Allowed<ToRead>, State(api): State<Api>) -> Json<Rou
     security(("bearer" = ["write"])),
     request_body = RoutePut,
     responses(
-        (status = 200, description = "The route", body = Route),
+        (status = 200, description = "The route", body = RoutePut),
         (status = "default", description = "What went wrong", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -45,17 +59,23 @@ pub(crate) async fn put(
     _: Allowed<ToWrite>,
     State(api): State<Api>,
     extract::Json(request): extract::Json<RoutePut>,
-) -> Result<Json<Route>, Problem> {
+) -> Result<Json<RoutePut>, Problem> {
     let prefix = read_prefix(&request.prefix)?;
-    let route = Route {
-        prefix: prefix.to_string(),
-        source: shapes::RouteSource::Static,
-        account: Some(request.account.clone()),
+    let hops: Vec<_> = match (&request.account, &request.hops[..]) {
+        (Some(account), []) => vec![(account.clone(), 1)],
+        (None, hops) => {
+            let hops = hops.iter();
+            hops.map(|hop| (hop.account.clone(), hop.weight)).collect()
+        }
+        (Some(_), [_, ..]) => {
+            let detail = "is given beside `hops`: choose one";
+            return Err(Problem::invalid("account", detail));
+        }
     };
     api.node
-        .execute(move |connector, _, out| connector.route_put(prefix, &request.account, out))
+        .execute(move |connector, _, out| connector.route_put(prefix, &hops, out))
         .await??;
-    Ok(Json(route))
+    Ok(Json(request))
 }
 
 /// Removes a static route.
@@ -88,20 +108,29 @@ fn read_prefix(text: &str) -> Result<Prefix, Problem> {
         .map_err(|error| Problem::invalid("prefix", format!("'{text}': {error}")))
 }
 
-fn all_routes(connector: &Connector) -> Vec<Route> {
-    let routes = connector.routes().into_iter();
-    routes
-        .map(|(prefix, source, account)| Route {
-            prefix: prefix.to_string(),
-            source: match source {
-                RouteSource::Static => shapes::RouteSource::Static,
-                RouteSource::Own => shapes::RouteSource::Own,
-                RouteSource::Account => shapes::RouteSource::Account,
-                RouteSource::Parent => shapes::RouteSource::Parent,
-            },
-            account: account
-                .and_then(|id| connector.ledger().account(id))
-                .map(|account| account.settings.name.clone()),
-        })
-        .collect()
+/// For programs and people.
+pub(crate) fn source(source: RouteSource) -> shapes::RouteSource {
+    match source {
+        RouteSource::Static => shapes::RouteSource::Static,
+        RouteSource::Own => shapes::RouteSource::Own,
+        RouteSource::Account => shapes::RouteSource::Account,
+        RouteSource::Parent => shapes::RouteSource::Parent,
+        RouteSource::Learnt => shapes::RouteSource::Learnt,
+    }
+}
+
+pub(crate) fn shape(connector: &Connector, view: &RouteView) -> Route {
+    Route {
+        prefix: view.prefix.to_string(),
+        source: source(view.source),
+        account: view.account.and_then(|id| name(connector, id)),
+        weight: view.weight,
+        path: view.path.clone(),
+        active: view.is_active,
+    }
+}
+
+pub(crate) fn name(connector: &Connector, id: AccountId) -> Option<String> {
+    let account = connector.ledger().account(id)?;
+    Some(account.settings.name.clone())
 }

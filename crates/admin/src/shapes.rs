@@ -647,9 +647,11 @@ pub enum RouteSource {
     Account,
     /// The parent takes what nobody else does.
     Parent,
+    /// Told by a peer.
+    Learnt,
 }
 
-/// Where packets go.
+/// A way for packets to go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Route {
     /// Of the destination, by whole segments. Empty for everything.
@@ -659,25 +661,63 @@ pub struct Route {
     pub source: RouteSource,
     /// Next hop; null for the node itself.
     pub account: Option<String>,
+    /// Share of the destinations, where several accounts share a static route; 0 is a reserve.
+    pub weight: u16,
+    /// The nodes after this one, as a peer told them.
+    pub path: Vec<String>,
+    /// Whether packets take it while all is well; otherwise it stands by.
+    pub active: bool,
 }
 
-/// All routes, sorted by prefix.
+/// A page of routes, sorted by prefix; pages follow each other in no order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Routes {
-    /// The routes.
+    /// The routes. There may be a few more than were asked for.
     pub routes: Vec<Route>,
+    /// For the next page; null on the last.
+    pub next_cursor: Option<String>,
 }
 
-/// A static route to be set.
+/// Which routes.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RoutesQuery {
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// Routes on the page, 1 to 200; 50 where it is left out.
+    #[serde(with = "rialto_ledger::text::option")]
+    #[param(minimum = 1, maximum = 200)]
+    pub limit: Option<usize>,
+    /// Also those that stand by.
+    pub all: bool,
+}
+
+/// One of several next hops of a static route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteHop {
+    /// The account that packets go to.
+    #[schema(example = "bob")]
+    pub account: String,
+    /// Its share of the destinations; 0 is a reserve for when no other works.
+    pub weight: u16,
+}
+
+/// A static route to be set: to one account, or to several that share it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoutePut {
     /// Of the destination, by whole segments. Empty for everything.
     #[schema(example = "g.bob")]
     pub prefix: String,
-    /// Next hop.
+    /// Next hop. To be left out where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "bob")]
-    pub account: String,
+    pub account: Option<String>,
+    /// Several next hops.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hops: Vec<RouteHop>,
 }
 
 /// Names a static route.

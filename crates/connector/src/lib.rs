@@ -60,7 +60,7 @@ pub use rialto_ccp::{ListenerState, Mode as RouteMode, TableId};
 pub use rialto_routing::{Loss, Source as RouteSource};
 pub use routes::{
     trouble::RouteTrouble,
-    view::{PeerRoutes, RouteChange, RouteExplained, RouteLoss, RouteView},
+    view::{PeerRoutes, RouteChange, RouteExplained, RouteLoss, RouteQuote, RouteView},
 };
 pub use stats::{AccountStats, Stats};
 

@@ -62,6 +62,39 @@ impl Rates {
         }
         Ok(&cached.conversion)
     }
+
+    /// The same with its parts, for people.
+    pub(crate) fn explain(
+        &self,
+        now: Timestamp,
+        ledger: &Ledger,
+        market: &Market,
+        payer: AccountId,
+        payee: AccountId,
+    ) -> Result<RateParts, Reason> {
+        let asset = |id| ledger.account(id).map(|account| &account.settings.asset);
+        let (from, to) = asset(payer).zip(asset(payee)).ok_or(Reason::RateNone)?;
+        let pair = pair(ledger, market, from, to).ok_or(Reason::RateNone)?;
+        let made = make(&self.spread, ledger, market, payer, payee)?;
+        if made.valid_until.is_some_and(|until| now >= until) {
+            return Err(Reason::RateStale);
+        }
+        Ok(RateParts {
+            rate: pair.price,
+            spread: pair.spread.unwrap_or_else(|| self.spread.clone()),
+            conversion: made.conversion,
+        })
+    }
+}
+
+/// What a conversion is made of.
+pub(crate) struct RateParts {
+    /// Units of the payee's asset for one of the payer's.
+    pub(crate) rate: Ratio,
+    /// Kept of it, beside the spread of the payer's account.
+    pub(crate) spread: Ratio,
+    /// Both, and the scales of the assets.
+    pub(crate) conversion: Conversion,
 }
 
 /// Rate of the pair, less the pair's spread (or the node's), less the payer's own.

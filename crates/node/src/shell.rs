@@ -300,6 +300,14 @@ impl Shell {
         match &event {
             Event::Refused { account, reason } => self.report_refusal(*account, *reason),
             Event::LateFulfill { account, amount } => self.report_late(*account, *amount),
+            Event::RouteTrouble {
+                account,
+                trouble,
+                prefix,
+            } => {
+                let (account, reason) = (self.name_of(*account), trouble.word());
+                warn!(account, reason, prefix, "routes: {}", trouble.message());
+            }
             Event::AccountsChanged => self.publish_directory(),
             Event::AddressTaken { address } => {
                 info!(%address, "the parent gave us our address");
@@ -610,7 +618,7 @@ mod tests {
 
         let written = shell.journal.written();
         step(&shell, |core, _, out| {
-            core.route_put("test.x".parse().unwrap(), "alice", out)
+            core.route_put("test.x".parse().unwrap(), &[("alice".to_owned(), 1)], out)
                 .unwrap()
         });
         assert_eq!(shell.journal.written(), written);

@@ -319,6 +319,30 @@ fn settings(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Val
         body.insert("paused".to_owned(), json!(paused));
     }
 
+    let mut routes = Map::new();
+    for (field, flag, value) in [
+        ("send", "--send-routes", &args.send_routes),
+        ("receive", "--receive-routes", &args.receive_routes),
+        ("count_max", "--routes-max", &args.routes_max),
+    ] {
+        if let Some(value) = value {
+            let parsed = match value.as_str() {
+                NONE => Value::Null,
+                text => serde_json::from_str(text)
+                    .map_err(|_| Failure::usage(format!("{flag} '{text}' is not understood")))?,
+            };
+            routes.insert(field.to_owned(), parsed);
+        }
+    }
+    if let Some(prefixes) = &args.route_prefixes {
+        let prefixes = prefixes.split(',').filter(|prefix| *prefix != NONE);
+        let prefixes: Vec<_> = prefixes.map(|prefix| json!(prefix)).collect();
+        routes.insert("prefixes".to_owned(), Value::Array(prefixes));
+    }
+    if !routes.is_empty() {
+        body.insert("routes".to_owned(), Value::Object(routes));
+    }
+
     let mut limits = Map::new();
     if let Some(credit) = &args.credit {
         let units = i128::from(if credit == NONE {

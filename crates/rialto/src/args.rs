@@ -471,6 +471,18 @@ pub(crate) struct AccountSettingsArgs {
     /// Refuse its packets and send it none
     #[arg(long, value_name = "BOOL")]
     pub(crate) paused: Option<bool>,
+    /// Tell it our routes when it asks: true, false, or none for what its relation says
+    #[arg(long, value_name = "BOOL", help_heading = "Routes")]
+    pub(crate) send_routes: Option<String>,
+    /// Ask for its routes: true, false, or none for what its relation says
+    #[arg(long, value_name = "BOOL", help_heading = "Routes")]
+    pub(crate) receive_routes: Option<String>,
+    /// Take only routes under these prefixes; none for all
+    #[arg(long, value_name = "PREFIX,...", help_heading = "Routes")]
+    pub(crate) route_prefixes: Option<String>,
+    /// Most routes to take from it
+    #[arg(long, value_name = "COUNT", help_heading = "Routes")]
+    pub(crate) routes_max: Option<String>,
     /// Reach it by ILP over HTTP at this URL
     #[arg(long, value_name = "URL", help_heading = "Link")]
     pub(crate) http_url: Option<String>,
@@ -731,17 +743,38 @@ pub(crate) struct PeerRevokeArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RouteCommand {
-    /// List all routes, those of accounts too
+    /// List all routes: static, of accounts, and learnt from peers
     #[command(after_help = "\
 Examples:
   rialto route list
-  rialto route list --json")]
-    List(NodeArgs),
-    /// Send what begins with a prefix to an account
+  rialto route list --all --json")]
+    List(RouteListArgs),
+    /// Say where packets for an address go, and why not elsewhere
+    #[command(after_help = "\
+Examples:
+  rialto route explain g.far.away
+  rialto route explain g.far.away 12.50 --from alice --json")]
+    Explain(RouteExplainArgs),
+    /// Show the last changes of routes
+    #[command(after_help = "\
+Examples:
+  rialto route changes
+  rialto route changes --json")]
+    Changes(NodeArgs),
+    /// Show how routes are exchanged with each peer
+    #[command(after_help = "\
+Examples:
+  rialto route peers
+  rialto route peers --json")]
+    Peers(NodeArgs),
+    /// Send what begins with a prefix to an account, or to several
     #[command(after_help = "\
 Examples:
   rialto route set g.bob bob
-  rialto route set default hub")]
+  rialto route set g.far hub=3 mesh=1 reserve=0
+
+Of several accounts each gets its share of the destinations; one with the weight 0 is a reserve. While an
+account fails, its share goes to the others.")]
     Set(RouteSetArgs),
     /// Delete a static route
     #[command(after_help = "\
@@ -755,8 +788,32 @@ Examples:
 pub(crate) struct RouteSetArgs {
     /// ILP address prefix, or `default` for everything
     pub(crate) prefix: String,
-    /// Name of the account that is the next hop
-    pub(crate) account: String,
+    /// Name of the account that is the next hop; several each with its weight: NAME=WEIGHT
+    #[arg(required = true, value_name = "ACCOUNT")]
+    pub(crate) accounts: Vec<String>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RouteListArgs {
+    /// Also those that stand by
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RouteExplainArgs {
+    /// ILP address
+    pub(crate) address: String,
+    /// Amount that is sent, in whole units of the asset of --from
+    #[arg(requires = "from")]
+    pub(crate) amount: Option<String>,
+    /// Account that sends
+    #[arg(long, value_name = "ACCOUNT")]
+    pub(crate) from: Option<String>,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }

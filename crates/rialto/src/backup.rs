@@ -248,7 +248,9 @@ mod tests {
     };
 
     use rialto_journal::{FileDisk, Journal, Lsn, Options};
-    use rialto_ledger::{AccountId, AccountSettings, Commit, Ledger, Limits, Record, Relation, RouteExchange};
+    use rialto_ledger::{
+        AccountId, AccountSettings, Commit, Ledger, Limits, Record, Relation, RouteExchange,
+    };
 
     use super::*;
 

@@ -119,7 +119,8 @@ impl Client {
         let mut entries = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
-            let mut page = format!("{path}?limit={PAGE_LIMIT}");
+            let sign = if path.contains('?') { '&' } else { '?' };
+            let mut page = format!("{path}{sign}limit={PAGE_LIMIT}");
             if let Some(cursor) = &cursor {
                 page.push_str("&cursor=");
                 page.push_str(&encoded(cursor));

@@ -1,12 +1,13 @@
 //! `route` and `rate`.
 
+use rialto_packet::money::Asset;
 use serde_json::{Value, json};
 
 use crate::{
-    accounts::text,
+    accounts::{self, text},
     args::{
         NodeArgs, RateCommand, RateConfirmArgs, RateDeleteArgs, RateSetArgs, RouteCommand,
-        RouteDeleteArgs, RouteSetArgs,
+        RouteDeleteArgs, RouteExplainArgs, RouteListArgs, RouteSetArgs,
     },
     client::encoded,
     connect::connect,
@@ -20,6 +21,9 @@ const DEFAULT: &str = "default";
 pub(crate) async fn route(command: &RouteCommand) -> Result<(), Failure> {
     match command {
         RouteCommand::List(args) => route_list(args).await,
+        RouteCommand::Explain(args) => route_explain(args).await,
+        RouteCommand::Changes(args) => route_changes(args).await,
+        RouteCommand::Peers(args) => route_peers(args).await,
         RouteCommand::Set(args) => route_set(args).await,
         RouteCommand::Delete(args) => route_delete(args).await,
     }
@@ -34,26 +38,174 @@ pub(crate) async fn rate(command: &RateCommand) -> Result<(), Failure> {
     }
 }
 
-async fn route_list(args: &NodeArgs) -> Result<(), Failure> {
-    let routes: Value = connect(args)?.get("/v1/routes").await?;
-    if args.output.json {
-        return output::json(&routes);
+async fn route_list(args: &RouteListArgs) -> Result<(), Failure> {
+    let path = format!("/v1/routes?all={}", args.all);
+    let mut routes = connect(&args.node)?.list(&path, "routes").await?;
+    routes.sort_by_key(|route| text(&route["prefix"]));
+    if args.node.output.json {
+        return output::json(&json!({"routes": routes}));
     }
     let row = |route: &Value| {
-        let prefix = match route["prefix"].as_str() {
-            Some("") => DEFAULT.to_owned(),
-            Some(_) | None => text(&route["prefix"]),
+        let state = match (&route["active"], &route["weight"]) {
+            (Value::Bool(false), _) => "stands by".to_owned(),
+            (_, Value::Number(weight)) if weight.as_u64() != Some(1) => format!("weight {weight}"),
+            _ => "active".to_owned(),
         };
-        vec![prefix, text(&route["account"]), text(&route["source"])]
+        vec![
+            shown(&route["prefix"]),
+            text(&route["account"]),
+            text(&route["source"]),
+            state,
+            path_of(route),
+        ]
     };
-    let rows = rows(&routes["routes"], row);
-    output::table(&["PREFIX", "ACCOUNT", "SOURCE"], rows)
+    let header = ["PREFIX", "ACCOUNT", "SOURCE", "STATE", "PATH"];
+    output::table(&header, routes.iter().map(row).collect())
+}
+
+async fn route_explain(args: &RouteExplainArgs) -> Result<(), Failure> {
+    let client = connect(&args.node)?;
+    let mut path = format!("/v1/routes/explain?destination={}", encoded(&args.address));
+    if let Some(from) = &args.from {
+        path.push_str(&format!("&from={}", encoded(from)));
+        if let Some(amount) = &args.amount {
+            let account: Value = client.get(&accounts::path(from)).await?;
+            let asset = accounts::asset_of(&account)?;
+            let units = accounts::units("AMOUNT", &asset, amount)?;
+            path.push_str(&format!("&amount={units}"));
+        }
+    }
+    let answer: Value = client.get(&path).await?;
+    if args.node.output.json {
+        return output::json(&answer);
+    }
+    let routes = answer["routes"].as_array().cloned().unwrap_or_default();
+    if routes.is_empty() {
+        return output::line(&format!("no route leads to {}", args.address));
+    }
+    let row = |route: &Value| {
+        let why = match &route["lost"] {
+            Value::Null => "taken".to_owned(),
+            lost => text(lost),
+        };
+        vec![
+            shown(&route["prefix"]),
+            text(&route["account"]),
+            text(&route["source"]),
+            path_of(route),
+            why,
+        ]
+    };
+    let header = ["PREFIX", "ACCOUNT", "SOURCE", "PATH", "WHY"];
+    output::table(&header, routes.iter().map(row).collect())?;
+    let conversion = &answer["conversion"];
+    if conversion.is_null() {
+        return Ok(());
+    }
+    if !conversion["reason"].is_null() {
+        return output::line(&format!(
+            "nothing can be converted: {}",
+            text(&conversion["reason"])
+        ));
+    }
+    let (from, to) = (
+        text(&conversion["from_asset_code"]),
+        text(&conversion["to_asset_code"]),
+    );
+    output::line(&format!(
+        "rate      1 {from} = {} {to}",
+        text(&conversion["rate"])
+    ))?;
+    output::line(&format!("spread    {}", text(&conversion["spread"])))?;
+    if !conversion["account_spread"].is_null() {
+        output::line(&format!(
+            "          and {} of the account",
+            text(&conversion["account_spread"])
+        ))?;
+    }
+    if let Some(units) = conversion["amount_out"]
+        .as_str()
+        .and_then(|units| units.parse().ok())
+    {
+        let scale = conversion["to_asset_scale"]
+            .as_u64()
+            .and_then(|scale| scale.try_into().ok());
+        let asset = Asset::new(&to, scale.unwrap_or(0));
+        let amount = asset.map_or_else(
+            |_| text(&conversion["amount_out"]),
+            |asset| asset.decimal(units),
+        );
+        output::line(&format!("delivers  {amount} {to} to the next hop"))?;
+    }
+    Ok(())
+}
+
+async fn route_changes(args: &NodeArgs) -> Result<(), Failure> {
+    let changes: Value = connect(args)?.get("/v1/routes/changes").await?;
+    if args.output.json {
+        return output::json(&changes);
+    }
+    let end = |end: &Value| match end {
+        Value::Null => "none".to_owned(),
+        end => format!("{} ({})", text(&end["account"]), text(&end["source"])),
+    };
+    let row = |change: &Value| {
+        vec![
+            text(&change["at"]),
+            shown(&change["prefix"]),
+            end(&change["before"]),
+            end(&change["after"]),
+        ]
+    };
+    let header = ["AT", "PREFIX", "BEFORE", "AFTER"];
+    output::table(&header, rows(&changes["changes"], row))
+}
+
+async fn route_peers(args: &NodeArgs) -> Result<(), Failure> {
+    let peers: Value = connect(args)?.get("/v1/routes/peers").await?;
+    if args.output.json {
+        return output::json(&peers);
+    }
+    let row = |peer: &Value| {
+        let troubles = peer["troubles"].as_object().into_iter().flatten();
+        let troubles: Vec<_> = troubles
+            .map(|(word, count)| format!("{word} {count}"))
+            .collect();
+        let sending = if peer["sending"] == true {
+            "told"
+        } else {
+            "not asked"
+        };
+        vec![
+            text(&peer["account"]),
+            text(&peer["receiving"]),
+            format!("{} of {}", text(&peer["learnt"]), text(&peer["learnt_max"])),
+            sending.to_owned(),
+            troubles.join(", "),
+        ]
+    };
+    let header = ["ACCOUNT", "THEIRS", "LEARNT", "OURS", "TROUBLES"];
+    output::table(&header, rows(&peers["peers"], row))
 }
 
 async fn route_set(args: &RouteSetArgs) -> Result<(), Failure> {
-    let body = json!({"prefix": prefix(&args.prefix), "account": args.account});
+    let mut body = json!({"prefix": prefix(&args.prefix)});
+    match &args.accounts[..] {
+        [account] if !account.contains('=') => body["account"] = json!(account),
+        accounts => {
+            let hop = |hop: &String| {
+                let (account, weight) = hop.split_once('=').unwrap_or((hop, "1"));
+                let weight: u16 = weight.parse().map_err(|_| {
+                    Failure::usage(format!("'{hop}': a weight is a number from 0 to 65535"))
+                })?;
+                Ok(json!({"account": account, "weight": weight}))
+            };
+            let hops: Result<Vec<_>, Failure> = accounts.iter().map(hop).collect();
+            body["hops"] = json!(hops?);
+        }
+    }
     let route = connect(&args.node)?.put("/v1/routes", &body).await?;
-    let note = format!("{} goes to {}", args.prefix, args.account);
+    let note = format!("{} goes to {}", args.prefix, args.accounts.join(", "));
     args.node.output.done(&route, &note)
 }
 
@@ -170,6 +322,19 @@ async fn rate_delete(args: &RateDeleteArgs) -> Result<(), Failure> {
     args.node
         .output
         .done(&deleted, &format!("rate {from}/{to} deleted"))
+}
+
+/// The empty prefix has no other way to be seen.
+fn shown(prefix: &Value) -> String {
+    match prefix.as_str() {
+        Some("") => DEFAULT.to_owned(),
+        Some(_) | None => text(prefix),
+    }
+}
+
+fn path_of(route: &Value) -> String {
+    let path = route["path"].as_array().into_iter().flatten();
+    path.map(text).collect::<Vec<_>>().join(" ")
 }
 
 fn prefix(argument: &str) -> &str {

@@ -395,7 +395,12 @@ impl AccountPlan {
             }),
             btp: None,
             paused: self.is_paused,
-            routes: RouteExchange::default(),
+            // Routes are set by hand here; networks that tell each other theirs are a world of their own.
+            routes: RouteExchange {
+                send: Some(false),
+                receive: Some(false),
+                ..RouteExchange::default()
+            },
         }
     }
 }

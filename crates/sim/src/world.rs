@@ -870,7 +870,7 @@ impl World {
                 }
                 for (prefix, account) in &plan.routes {
                     let prefix = prefix.parse().expect("a prefix");
-                    core.route_put(prefix, account, out)
+                    core.route_put(prefix, &[(account.to_string(), 1)], out)
                         .expect("the plan is good");
                 }
                 Change::Rate(plan.rate_percent).apply(core, mutant, out);

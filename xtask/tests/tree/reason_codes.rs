@@ -34,6 +34,8 @@ fn advice(reason: Reason) -> &'static str {
         R::AddressInvalid => "The sender's destination.",
         R::RouteNone => "`rialto route`; whether the destination's account exists.",
         R::RouteLoop => "Static routes of two nodes that point at each other.",
+        R::RoutesMalformed => "The peer's software; `rialto route peers`.",
+        R::RoutesGap => "Nothing, if it happens now and then: the missing update is asked for.",
         R::RateNone => "`rialto rate`: no rate is set between the two assets.",
         R::RateStale => "Whatever sets the rate has stopped: its `valid_until` has passed.",
         R::RoundsToZero => "Nothing: the packet is too small to convert.",

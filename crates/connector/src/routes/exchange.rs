@@ -908,6 +908,7 @@ impl Connector {
             from.link,
             from.request,
             packet.into(),
+            None,
             out,
         );
     }

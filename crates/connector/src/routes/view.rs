@@ -6,7 +6,7 @@ use rialto_packet::{Addr, Timestamp};
 use rialto_routing::{Candidate, Candidates, Loss, SHARDS, SmolStr, Source};
 
 use super::{is_vouched, trouble::RouteTrouble};
-use crate::Connector;
+use crate::{Connector, Reason};
 
 /// One way to go for a prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,19 @@ pub enum RouteLoss {
     Shorter,
     /// Another route for the same prefix is preferred.
     Preferred(Loss),
+}
+
+/// What an amount becomes on its way through the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteQuote {
+    /// Units of the payee's asset for one of the payer's.
+    pub rate: String,
+    /// Part that is kept of it.
+    pub spread: String,
+    /// Part that is kept of all that the payer sends, beside it.
+    pub account_spread: Option<String>,
+    /// What the payee gets of the amount that was asked about.
+    pub amount_out: Option<u64>,
 }
 
 /// How routes are exchanged with a peer.
@@ -160,6 +173,31 @@ impl Connector {
         }
         explained.sort_by_key(|explained| explained.loss.is_some());
         explained
+    }
+
+    /// What an amount from one account becomes for another.
+    pub fn route_quote(
+        &self,
+        payer: AccountId,
+        payee: AccountId,
+        amount: Option<u64>,
+    ) -> Result<RouteQuote, Reason> {
+        let now = self.routes.now.wall;
+        let parts = self
+            .rates
+            .explain(now, &self.ledger, &self.market, payer, payee)?;
+        let account = self.ledger.account(payer).ok_or(Reason::RateNone)?;
+        let convert = |amount| match parts.conversion.round_down(amount) {
+            Ok(0) if amount > 0 => Err(Reason::RoundsToZero),
+            Ok(amount_out) => Ok(amount_out),
+            Err(_) => Err(Reason::Overflow),
+        };
+        Ok(RouteQuote {
+            rate: parts.rate.to_string(),
+            spread: parts.spread.to_string(),
+            account_spread: account.settings.spread.clone(),
+            amount_out: amount.map(convert).transpose()?,
+        })
     }
 
     /// How routes are exchanged with an account; `None` where they are not.
