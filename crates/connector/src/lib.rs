@@ -246,7 +246,11 @@ impl Connector {
     pub fn poll_timeout(&self) -> Option<u64> {
         let asks_parent = self.settings.asks_parent && self.closed.is_none();
         let parent = asks_parent.then(|| self.parent.poll_timeout());
-        let others = [self.local.poll_timeout(), self.routes.poll_timeout(), parent];
+        let others = [
+            self.local.poll_timeout(),
+            self.routes.poll_timeout(),
+            parent,
+        ];
         let others = others.into_iter().flatten();
         self.pending.next_deadline().into_iter().chain(others).min()
     }

@@ -1054,16 +1054,48 @@ async fn routes_and_rates_are_set_listed_and_removed() {
     let (_node, client) = with_accounts().await;
     let route = json!({"prefix": "", "account": "far"});
     let set = client.must("PUT", "/v1/routes", route).await;
-    assert_eq!(
-        set,
-        json!({"prefix": "", "source": "static", "account": "far"})
-    );
+    assert_eq!(set, json!({"prefix": "", "account": "far"}));
     let listed = client.must("GET", "/v1/routes", Value::Null).await;
     let routes = listed["routes"].as_array().unwrap();
-    assert_eq!(routes[0], set);
-    let own = json!({"prefix": "g.node", "source": "own", "account": null});
-    let account = json!({"prefix": "g.node.hub", "source": "account", "account": "hub"});
-    assert!(routes.contains(&own) && routes.contains(&account));
+    let route = |prefix: &str, source: &str, account: Value| {
+        json!({"prefix": prefix, "source": source, "account": account,
+            "weight": 1, "path": [], "active": true})
+    };
+    assert_eq!(routes[0], route("", "static", json!("far")));
+    assert!(routes.contains(&route("g.node", "own", Value::Null)));
+    assert!(routes.contains(&route("g.node.hub", "account", json!("hub"))));
+    assert_eq!(listed["next_cursor"], Value::Null);
+
+    // Why a packet would go where it goes, and what would come of it.
+    let explain = "/v1/routes/explain?destination=g.node.hub.x&from=far&amount=1000";
+    let explained = client.must("GET", explain, Value::Null).await;
+    assert_eq!(explained["routes"][0]["account"], "hub");
+    assert_eq!(explained["routes"][0]["taken"], true);
+    assert_eq!(explained["routes"][1]["account"], "far");
+    let lost = "another prefix fits more of the destination";
+    assert_eq!(explained["routes"][1]["lost"], lost);
+    assert!(explained["conversion"].is_object());
+    let changes = client.must("GET", "/v1/routes/changes", Value::Null).await;
+    assert_eq!(changes["changes"][0]["prefix"], "");
+    assert_eq!(changes["changes"][0]["before"], Value::Null);
+    assert_eq!(changes["changes"][0]["after"]["account"], "far");
+    let several = json!({"prefix": "", "hops": [
+        {"account": "far", "weight": 3}, {"account": "hub", "weight": 0}]});
+    assert_eq!(
+        client.must("PUT", "/v1/routes", several.clone()).await,
+        several
+    );
+    let listed = client.must("GET", "/v1/routes?all=true", Value::Null).await;
+    let hops = listed["routes"].as_array().unwrap().iter();
+    let hops: Vec<_> = hops.filter(|route| route["prefix"] == "").collect();
+    assert_eq!(
+        (hops[0]["weight"].as_u64(), hops[0]["active"].as_bool()),
+        (Some(3), Some(true))
+    );
+    assert_eq!(
+        (hops[1]["weight"].as_u64(), hops[1]["active"].as_bool()),
+        (Some(0), Some(false))
+    );
     client
         .must("DELETE", "/v1/routes?prefix=", Value::Null)
         .await;

@@ -174,7 +174,7 @@ fn another_address_reaches_the_children() {
         node.core
             .routes()
             .iter()
-            .all(|(prefix, ..)| !prefix.as_str().starts_with("test.a"))
+            .all(|route| !route.prefix.starts_with("test.a"))
     );
 }
 

@@ -108,7 +108,10 @@ impl Story {
                 let update = Update::parse(packet.data()).unwrap();
                 let head = update.head();
                 assert_eq!(head.hold_down_ms, 45_000);
-                assert_eq!(update.speaker(), self.node.settings.address.as_str());
+                assert_eq!(
+                    Some(update.speaker()),
+                    self.node.core.address().map(Address::as_str)
+                );
                 self.told_table = head.table_id;
                 let more = if head.current_epoch > head.to_epoch {
                     "+"
