@@ -16,6 +16,7 @@ mod load;
 mod micro;
 mod node;
 mod process;
+mod routes;
 mod shape;
 mod suite;
 mod wire;
@@ -45,6 +46,8 @@ enum Command {
     Micro(micro::Micro),
     /// Measure everything: Rialto, other systems beside it, and the ratios between them
     Suite(suite::Suite),
+    /// Measure the routing table with a million routes
+    Routes(routes::Routes),
 }
 
 /// Ends a server together with the process that started it.
@@ -81,6 +84,7 @@ fn main() -> Result<()> {
         Command::Shape(shape) => shape.run(),
         Command::Micro(micro) => micro.run(),
         Command::Suite(suite) => suite.run(),
+        Command::Routes(routes) => routes.run(),
     }
 }
 

@@ -690,6 +690,7 @@ pub struct RoutesQuery {
     #[param(minimum = 1, maximum = 200)]
     pub limit: Option<usize>,
     /// Also those that stand by.
+    #[serde(with = "rialto_ledger::text")]
     pub all: bool,
 }
 

@@ -19,6 +19,7 @@ mod fulfills;
 mod limits;
 mod links;
 mod model;
+mod network;
 mod parent;
 mod payments;
 mod rates;

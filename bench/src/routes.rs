@@ -1,0 +1,284 @@
+//! A million routes: how long a look-up takes beside a thousand, how long packets wait while they are
+//! learnt and forgotten, and what each takes in memory.
+
+use std::{fs, time::Instant};
+
+use bytes::BytesMut;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+use rialto_ccp::{
+    HOLD_DOWN_MS, Route, TableId, UPDATE_DESTINATION, UpdateBuilder, UpdateHead, message::List,
+};
+use rialto_connector::{Connector, Effects, Input, LinkId, Now, RequestId, Settings};
+use rialto_ledger::{AccountId, AccountSettings, Limits, Relation, RouteExchange};
+use rialto_packet::{Addr, PEER_CONDITION, PrepareBuilder, Timestamp, oer};
+use rialto_routing::{Candidate, Candidates, Kin, Source, Table};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::Result;
+
+/// Look-ups that are timed.
+const LOOKUPS: usize = 2_000_000;
+
+/// Destinations that traffic goes to at the same time.
+const BUSY: usize = 1_000;
+
+/// Routes in one update.
+const UPDATE_ROUTES: usize = 500;
+
+const MS: u64 = 1_000_000;
+
+/// How large the table is.
+#[derive(clap::Args)]
+pub(crate) struct Routes {
+    /// Routes in the large table
+    #[arg(long, default_value_t = 1_000_000)]
+    count: usize,
+}
+
+impl Routes {
+    pub(crate) fn run(&self) -> Result<()> {
+        self.lookups()?;
+        self.learn()
+    }
+
+    /// The same destinations in both tables, and then every destination that the large one knows.
+    fn lookups(&self) -> Result<()> {
+        let (small, large) = (table(BUSY), table(self.count));
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        let busy = destinations(&mut rng, BUSY);
+        let all = destinations(&mut rng, self.count);
+        // Twice: the first warms up.
+        for _ in 0..2 {
+            let (small_ns, large_ns) = (time(&small, &busy), time(&large, &busy));
+            let all_ns = time(&large, &all);
+            println!(
+                "look-up, {BUSY} busy destinations: {small_ns} ns among {BUSY} routes, {large_ns} ns among {}: {}.{:02} times",
+                self.count,
+                large_ns / small_ns,
+                large_ns * 100 / small_ns % 100,
+            );
+            println!("look-up, every destination once: {all_ns} ns among {}", self.count);
+        }
+        Ok(())
+    }
+
+    /// One peer tells all routes, and then goes.
+    fn learn(&self) -> Result<()> {
+        let mut node = Node::new(u32::try_from(2 * self.count)?);
+        let before = resident_bytes()?;
+        let updates = self.count.div_ceil(UPDATE_ROUTES);
+        for update in 0..updates {
+            let packet = update_packet(update, updates)?;
+            node.input(Input::Prepare {
+                account: node.peer,
+                link: LinkId::Waiting { worker: 0 },
+                request: RequestId(update as u64),
+                packet,
+            });
+            node.settle();
+        }
+        let learnt = node.core.route_count();
+        let bytes = resident_bytes()?.saturating_sub(before) / learnt as u64;
+        println!("learnt {learnt} routes in {} steps", node.pauses.len());
+        println!("memory: {bytes} bytes for each route of {} bytes", prefix(0).len());
+        node.tell("learning");
+        node.input(Input::LinkDown { link: node.link });
+        node.settle();
+        assert_eq!(node.core.route_count(), 1, "our own is left");
+        node.tell("forgetting");
+        Ok(())
+    }
+}
+
+fn prefix(number: usize) -> String {
+    format!("g.hub{:03}.node{number:07}", number % 1000)
+}
+
+fn table(count: usize) -> Table<Candidates<u32>> {
+    let mut table = Table::new([5, 6]);
+    for number in 0..count {
+        table.put(&prefix(number), Candidates::default).put(Candidate {
+            hop: 1,
+            table: 0,
+            source: Source::Learnt,
+            kin: Kin::Peer,
+            hop_count: 1,
+            weight: 1,
+            path: None,
+        });
+    }
+    table
+}
+
+fn destinations(rng: &mut ChaCha20Rng, count: usize) -> Vec<String> {
+    let mut numbers: Vec<_> = (0..count).collect();
+    for index in (1..count).rev() {
+        let other = usize::try_from(rng.next_u64() % (index as u64 + 1)).unwrap_or(0);
+        numbers.swap(index, other);
+    }
+    let token = "2vTGZuYNMpY5Y3SI3w9uMQqRcAoXhOEPr6qbwLbPnt8";
+    let numbers = numbers.into_iter();
+    numbers
+        .map(|number| format!("{}.alice.{token}", prefix(number)))
+        .collect()
+}
+
+/// Nanoseconds for one look-up.
+fn time(table: &Table<Candidates<u32>>, destinations: &[String]) -> u64 {
+    let started = Instant::now();
+    let mut found = 0;
+    for destination in destinations.iter().cycle().take(LOOKUPS) {
+        let address = Addr::new(destination).expect("a valid address");
+        let hop = table.longest_match(address, |all| {
+            let chosen = all.choose(0, |_| true, |_| true);
+            chosen.map(|one| one.hop)
+        });
+        found += usize::from(hop.is_some());
+    }
+    assert_eq!(found, LOOKUPS);
+    u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX) / LOOKUPS as u64
+}
+
+struct Node {
+    core: Connector,
+    peer: AccountId,
+    link: LinkId,
+    now: Now,
+    out: Effects,
+    /// How long the core was held in each step: by the clock, and by the processor.
+    pauses: Vec<(u64, u64)>,
+}
+
+impl Node {
+    fn new(routes_max: u32) -> Self {
+        let settings = Settings::new("g.bench".parse().expect("an address"));
+        let mut core = Connector::new(settings, [0; 32], ChaCha20Rng::seed_from_u64(2));
+        let mut out = Effects::default();
+        let account = AccountSettings {
+            name: "peer".to_owned(),
+            relation: Relation::Peer,
+            asset: "USD/9".parse().expect("an asset"),
+            ilp_address: None,
+            limits: Limits::default(),
+            spread: None,
+            incoming_tokens: Vec::new(),
+            http: None,
+            btp: None,
+            paused: false,
+            routes: RouteExchange {
+                count_max: Some(routes_max),
+                ..RouteExchange::default()
+            },
+        };
+        let peer = core.account_create(account, &mut out).expect("a good account");
+        let link = LinkId::Session {
+            worker: 0,
+            serial: 1,
+        };
+        let mut node = Self {
+            core,
+            peer,
+            link,
+            now: Now {
+                mono_ns: 1_000 * MS,
+                wall: Timestamp::from_unix_ms(1_900_000_000_000),
+            },
+            out,
+            pauses: Vec::new(),
+        };
+        node.input(Input::LinkUp {
+            link,
+            account: peer,
+        });
+        node.settle();
+        node.pauses.clear();
+        node
+    }
+
+    fn input(&mut self, input: Input) {
+        let (started, processor_ns) = (Instant::now(), processor_ns());
+        self.core.handle(self.now, input, &mut self.out);
+        let wall_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.pauses.push((wall_ns, self::processor_ns() - processor_ns));
+        self.out.drain().for_each(drop);
+    }
+
+    /// Whatever is due now, in steps between which packets pass.
+    fn settle(&mut self) {
+        while self.core.poll_timeout().is_some_and(|due| due <= self.now.mono_ns) {
+            self.input(Input::Timeout);
+        }
+    }
+
+    fn tell(&mut self, what: &str) {
+        let (mut wall, mut processor): (Vec<_>, Vec<_>) = self.pauses.drain(..).unzip();
+        wall.sort_unstable();
+        processor.sort_unstable();
+        let at = |sorted: &[u64], per_million: usize| {
+            let index = (sorted.len() * per_million / 1_000_000).min(sorted.len() - 1);
+            sorted[index] / 1_000
+        };
+        for (clock, sorted) in [("processor", &processor), ("clock", &wall)] {
+            println!(
+                "pause while {what}, by the {clock}: {} us median, {} us 99.9 %, {} us 99.99 %, {} us longest",
+                at(sorted, 500_000),
+                at(sorted, 999_000),
+                at(sorted, 999_900),
+                at(sorted, 1_000_000),
+            );
+        }
+    }
+}
+
+/// Of this thread: what other programs take is no pause of ours.
+fn processor_ns() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+fn update_packet(update: usize, updates: usize) -> Result<BytesMut> {
+    let mut builder = UpdateBuilder::new();
+    let mut path = Vec::new();
+    oer::put_var_octets(&mut path, b"g.peer");
+    oer::put_var_octets(&mut path, format!("g.hub{:03}", update % 1000).as_bytes());
+    for number in update * UPDATE_ROUTES..(update + 1) * UPDATE_ROUTES {
+        let prefix = prefix(number);
+        let route = Route {
+            prefix: &prefix,
+            path: List {
+                count: 2,
+                bytes: &path,
+            },
+            auth: [0; 32],
+            properties: List {
+                count: 0,
+                bytes: &[],
+            },
+        };
+        builder.route(None, &route);
+    }
+    let head = UpdateHead {
+        table_id: TableId([1; 16]),
+        current_epoch: u32::try_from(updates)?,
+        from_epoch: u32::try_from(update)?,
+        to_epoch: u32::try_from(update)? + 1,
+        hold_down_ms: HOLD_DOWN_MS,
+    };
+    let packet = PrepareBuilder {
+        amount: 0,
+        expires_at: Timestamp::from_unix_ms(1_900_000_060_000),
+        condition: PEER_CONDITION,
+        destination: Addr::new(UPDATE_DESTINATION)?,
+        data: &builder.finish(&head, "g.peer"),
+    };
+    Ok(BytesMut::from(&packet.encode()?[..]))
+}
+
+/// Of this process.
+fn resident_bytes() -> Result<u64> {
+    let pages = fs::read_to_string("/proc/self/statm")?;
+    let pages: u64 = pages.split(' ').nth(1).unwrap_or("0").parse()?;
+    Ok(pages * 4096)
+}
