@@ -58,7 +58,10 @@ impl Routes {
                 large_ns / small_ns,
                 large_ns * 100 / small_ns % 100,
             );
-            println!("look-up, every destination once: {all_ns} ns among {}", self.count);
+            println!(
+                "look-up, every destination once: {all_ns} ns among {}",
+                self.count
+            );
         }
         Ok(())
     }
@@ -81,7 +84,10 @@ impl Routes {
         let learnt = node.core.route_count();
         let bytes = resident_bytes()?.saturating_sub(before) / learnt as u64;
         println!("learnt {learnt} routes in {} steps", node.pauses.len());
-        println!("memory: {bytes} bytes for each route of {} bytes", prefix(0).len());
+        println!(
+            "memory: {bytes} bytes for each route of {} bytes",
+            prefix(0).len()
+        );
         node.tell("learning");
         node.input(Input::LinkDown { link: node.link });
         node.settle();
@@ -98,15 +104,17 @@ fn prefix(number: usize) -> String {
 fn table(count: usize) -> Table<Candidates<u32>> {
     let mut table = Table::new([5, 6]);
     for number in 0..count {
-        table.put(&prefix(number), Candidates::default).put(Candidate {
-            hop: 1,
-            table: 0,
-            source: Source::Learnt,
-            kin: Kin::Peer,
-            hop_count: 1,
-            weight: 1,
-            path: None,
-        });
+        table
+            .put(&prefix(number), Candidates::default)
+            .put(Candidate {
+                hop: 1,
+                table: 0,
+                source: Source::Learnt,
+                kin: Kin::Peer,
+                hop_count: 1,
+                weight: 1,
+                path: None,
+            });
     }
     table
 }
@@ -167,11 +175,14 @@ impl Node {
             btp: None,
             paused: false,
             routes: RouteExchange {
+                receive: Some(true),
                 count_max: Some(routes_max),
                 ..RouteExchange::default()
             },
         };
-        let peer = core.account_create(account, &mut out).expect("a good account");
+        let peer = core
+            .account_create(account, &mut out)
+            .expect("a good account");
         let link = LinkId::Session {
             worker: 0,
             serial: 1,
@@ -200,13 +211,18 @@ impl Node {
         let (started, processor_ns) = (Instant::now(), processor_ns());
         self.core.handle(self.now, input, &mut self.out);
         let wall_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.pauses.push((wall_ns, self::processor_ns() - processor_ns));
+        self.pauses
+            .push((wall_ns, self::processor_ns() - processor_ns));
         self.out.drain().for_each(drop);
     }
 
     /// Whatever is due now, in steps between which packets pass.
     fn settle(&mut self) {
-        while self.core.poll_timeout().is_some_and(|due| due <= self.now.mono_ns) {
+        while self
+            .core
+            .poll_timeout()
+            .is_some_and(|due| due <= self.now.mono_ns)
+        {
             self.input(Input::Timeout);
         }
     }

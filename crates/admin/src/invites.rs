@@ -25,7 +25,7 @@ use axum::{
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use rialto_connector::{Acceptance, Connector, InviteError};
-use rialto_ledger::{AccountSettings, Invite, Relation, TokenHash, check_name};
+use rialto_ledger::{AccountSettings, Invite, Relation, RouteExchange, TokenHash, check_name};
 use rialto_packet::{Address, money::Asset};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
@@ -395,6 +395,7 @@ pub(crate) async fn accept(
         http: None,
         btp: None,
         paused: false,
+        routes: RouteExchange::default(),
     };
     let address = node.read(|connector| {
         if settings.name.is_empty() {

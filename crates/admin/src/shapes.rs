@@ -177,13 +177,13 @@ impl From<Limits> for rialto_ledger::Limits {
     }
 }
 
-/// How routes are exchanged with an account by CCP. Null leaves it to what the account is to the node.
+/// How routes are exchanged with an account by CCP. Null is no.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccountRoutes {
-    /// Whether it is told the node's routes when it asks. By default everybody but local accounts is.
+    /// Whether it is told the node's routes when it asks.
     pub send: Option<bool>,
-    /// Whether it is asked for its routes. By default peers and the parent are.
+    /// Whether it is asked for its routes.
     pub receive: Option<bool>,
     /// Only routes under one of these are taken from it; all where the list is empty.
     #[schema(example = json!(["g.hub"]))]

@@ -1,8 +1,7 @@
 //! The shared test vectors, made with the JavaScript implementation.
 
 #[path = "../../../fuzz/src/ccp.rs"]
-#[expect(dead_code, reason = "only its encoder is used here")]
-mod targets;
+pub mod targets;
 
 use rialto_ccp::{
     CONTROL_DESTINATION, Mode, RouteControl, UPDATE_DESTINATION, Update,

@@ -2,7 +2,7 @@
 
 use rialto_ledger::{
     AccountId, AccountSettings, HttpLink, INVITES_MAX, IncomingToken, Invite, InviteUse,
-    NAME_BYTES_MAX, Record, Relation, TokenHash, check_name,
+    NAME_BYTES_MAX, Record, Relation, RouteExchange, TokenHash, check_name,
 };
 use rialto_packet::{Address, money::Asset};
 use thiserror::Error;
@@ -173,7 +173,7 @@ impl Connector {
             settings,
         };
         self.record(&accepted, out);
-        self.accounts_changed(out);
+        self.account_changed(account, out);
         Ok(account)
     }
 
@@ -254,5 +254,6 @@ fn offered(invite: &Invite, name: String) -> AccountSettings {
         http: None,
         btp: None,
         paused: false,
+        routes: RouteExchange::default(),
     }
 }

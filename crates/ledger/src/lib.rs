@@ -31,8 +31,8 @@ pub use ledger::{
 pub use record::{Adjustment, Commit, Payment, PaymentEnd, PaymentProgress, Record, RecordError};
 pub use settings::{
     AccountId, AccountSettings, BtpLink, HttpLink, IncomingJwt, IncomingToken, JwtAlgorithm,
-    JwtClaims, Limits, NAME_BYTES_MAX, OutgoingJwt, PaymentId, ROUTES_MAX, Rate, Relation, RouteExchange, RouteShare, SealedSecret, StaticRoute,
-    TOKENS_MAX, TokenHash, check_name,
+    JwtClaims, Limits, NAME_BYTES_MAX, OutgoingJwt, PaymentId, ROUTES_MAX, Rate, Relation,
+    RouteExchange, RouteShare, SealedSecret, StaticRoute, TOKENS_MAX, TokenHash, check_name,
 };
 
 /// Number of a record in the journal, counted from 1; 0 is "none yet".

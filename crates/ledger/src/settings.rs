@@ -235,10 +235,10 @@ pub const ROUTES_MAX: u32 = 10_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RouteExchange {
-    /// Whether it is told ours when it asks; by default everybody but local accounts is.
+    /// Whether it is told ours when it asks; it is not unless this says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub send: Option<bool>,
-    /// Whether we ask for its routes; by default those of peers and of the parent.
+    /// Whether we ask for its routes; we do not unless this says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receive: Option<bool>,
     /// Only routes under one of these are taken from it; all where the list is empty.
@@ -340,14 +340,12 @@ pub struct AccountSettings {
 impl AccountSettings {
     /// Whether they are told our routes when they ask.
     pub fn sends_routes(&self) -> bool {
-        let by_default = self.relation != Relation::Local;
-        !self.paused && self.routes.send.unwrap_or(by_default)
+        !self.paused && self.relation != Relation::Local && self.routes.send == Some(true)
     }
 
     /// Whether we ask for their routes.
     pub fn receives_routes(&self) -> bool {
-        let by_default = matches!(self.relation, Relation::Peer | Relation::Parent);
-        !self.paused && self.routes.receive.unwrap_or(by_default)
+        !self.paused && self.relation != Relation::Local && self.routes.receive == Some(true)
     }
 
     /// [`Self::spread`] as a ratio; it was checked when the settings were made.

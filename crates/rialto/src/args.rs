@@ -471,10 +471,10 @@ pub(crate) struct AccountSettingsArgs {
     /// Refuse its packets and send it none
     #[arg(long, value_name = "BOOL")]
     pub(crate) paused: Option<bool>,
-    /// Tell it our routes when it asks: true, false, or none for what its relation says
+    /// Tell it our routes when it asks: true or false
     #[arg(long, value_name = "BOOL", help_heading = "Routes")]
     pub(crate) send_routes: Option<String>,
-    /// Ask for its routes: true, false, or none for what its relation says
+    /// Ask for its routes: true or false
     #[arg(long, value_name = "BOOL", help_heading = "Routes")]
     pub(crate) receive_routes: Option<String>,
     /// Take only routes under these prefixes; none for all

@@ -34,9 +34,11 @@ impl Change {
                 };
                 core.rate_put("USD", "EUR", rate, out)
             }
-            Self::RoutePut(prefix, account) => {
-                core.route_put(prefix.parse().expect("a prefix"), account, out)
-            }
+            Self::RoutePut(prefix, account) => core.route_put(
+                prefix.parse().expect("a prefix"),
+                &[(account.to_string(), 1)],
+                out,
+            ),
             Self::RouteDelete(prefix) => {
                 let prefix = prefix.parse().expect("a prefix");
                 core.route_delete(&prefix, out).or(Ok(()))

@@ -9,7 +9,9 @@
 use std::{collections::BTreeMap, rc::Rc};
 
 use rialto_connector::Settings;
-use rialto_ledger::{AccountId, AccountSettings, HttpLink, Limits, Relation, RouteExchange, SealedSecret};
+use rialto_ledger::{
+    AccountId, AccountSettings, HttpLink, Limits, Relation, RouteExchange, SealedSecret,
+};
 use rialto_packet::money::Asset;
 
 use crate::{
@@ -395,12 +397,7 @@ impl AccountPlan {
             }),
             btp: None,
             paused: self.is_paused,
-            // Routes are set by hand here; networks that tell each other theirs are a world of their own.
-            routes: RouteExchange {
-                send: Some(false),
-                receive: Some(false),
-                ..RouteExchange::default()
-            },
+            routes: RouteExchange::default(),
         }
     }
 }

@@ -97,7 +97,11 @@ impl Network {
             for (node, neighbour) in [(a, b), (b, a)] {
                 network.step(node, |core, _, out| {
                     let mut peer = account(&format!("n{neighbour}"), "USD/9");
-                    peer.routes = RouteExchange::default();
+                    peer.routes = RouteExchange {
+                        send: Some(true),
+                        receive: Some(true),
+                        ..RouteExchange::default()
+                    };
                     core.account_create(peer, out).unwrap();
                 });
             }

@@ -658,7 +658,8 @@ fn a_large_table_is_told_in_parts_and_in_spite_of_changes() {
     let mut learnt = std::collections::BTreeMap::new();
     node.step(|core, _, out| {
         let mut bob = crate::story::account("bob", "USD/9");
-        bob.routes = rialto_ledger::RouteExchange::default();
+        bob.routes.send = Some(true);
+        bob.routes.receive = Some(true);
         core.account_create(bob, out).unwrap()
     });
     let id = node.id("bob");

@@ -12,7 +12,7 @@
 //! NAME pays NAME AMOUNT [key K] [deliver] [packet MAX] [to ADDRESS]     stop PAYMENT
 //! NAME quotes NAME          NAME pings ADDRESS AMOUNT       reload ADDRESS NODE-SETTING…
 //! wait TIME    doze TIME (the timer oversleeps)    clock +TIME | -TIME    sync    drain    journal fails    restart [checkpoint]
-//! account words for routes: ccp (exchanged as by default), no-ccp, asked (we ask), routes-max N, under PREFIX
+//! account words for routes: ccp (told, and asked unless a child), no-ccp, asked (we ask), routes-max N, under PREFIX
 //! NAME asks TABLE EPOCH   NAME asks same EPOCH   NAME asks idle    NAME takes    NAME declines CODE    NAME ignores
 //! NAME tells TABLE FROM-TO/CURRENT [+PREFIX=PATH,PATH]… [-PREFIX]…
 //! balances -> NAME N, held N          position ASSET -> N   exposure NAME -> count, value, unsynced
@@ -199,12 +199,7 @@ pub(crate) fn account(name: &str, asset: &str) -> AccountSettings {
         http: None,
         btp: None,
         paused: false,
-        // Most stories are not about routes.
-        routes: RouteExchange {
-            send: Some(false),
-            receive: Some(false),
-            ..RouteExchange::default()
-        },
+        routes: RouteExchange::default(),
     }
 }
 
@@ -220,7 +215,10 @@ fn change(settings: &mut AccountSettings, words: &[&str]) {
             "local" => settings.relation = Relation::Local,
             "paused" => settings.paused = true,
             "resumed" => settings.paused = false,
-            "ccp" => settings.routes = RouteExchange::default(),
+            "ccp" => {
+                settings.routes.send = Some(true);
+                settings.routes.receive = Some(settings.relation != Relation::Child);
+            }
             "no-ccp" => {
                 settings.routes.send = Some(false);
                 settings.routes.receive = Some(false);
