@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use rialto_ledger::{
     ADJUSTMENTS_MAX, AccountId, AccountSettings, Adjustment, Commit, Ledger, LedgerError, Limit,
-    Limits, Lsn, PAYMENTS_MAX, Payment, PaymentEnd, PaymentId, PaymentProgress, Record, Relation, RouteExchange,
+    Limits, Lsn, PAYMENTS_MAX, Payment, PaymentEnd, PaymentId, PaymentProgress, Record, Relation,
+    RouteExchange,
 };
 
 const ALICE: AccountId = AccountId(1);

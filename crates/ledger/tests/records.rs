@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use rialto_ledger::{
     AccountId, AccountSettings, Adjustment, BtpLink, Commit, HttpLink, Invite, InviteUse, Limits,
-    Payment, PaymentEnd, PaymentId, PaymentProgress, Rate, Record, Relation, RouteExchange, RouteShare, SealedSecret,
-    TokenHash,
+    Payment, PaymentEnd, PaymentId, PaymentProgress, Rate, Record, Relation, RouteExchange,
+    RouteShare, SealedSecret, TokenHash,
 };
 
 fn encoded(record: &Record) -> Vec<u8> {

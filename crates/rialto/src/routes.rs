@@ -84,9 +84,9 @@ async fn route_explain(args: &RouteExplainArgs) -> Result<(), Failure> {
         return output::line(&format!("no route leads to {}", args.address));
     }
     let row = |route: &Value| {
-        let why = match &route["lost"] {
-            Value::Null => "taken".to_owned(),
-            lost => text(lost),
+        let why = match route["lost"].as_str() {
+            None => "taken".to_owned(),
+            Some(lost) => lost.to_owned(),
         };
         vec![
             shown(&route["prefix"]),
@@ -145,9 +145,9 @@ async fn route_changes(args: &NodeArgs) -> Result<(), Failure> {
     if args.output.json {
         return output::json(&changes);
     }
-    let end = |end: &Value| match end {
-        Value::Null => "none".to_owned(),
-        end => format!("{} ({})", text(&end["account"]), text(&end["source"])),
+    let end = |end: &Value| match end.is_null() {
+        true => "none".to_owned(),
+        false => format!("{} ({})", text(&end["account"]), text(&end["source"])),
     };
     let row = |change: &Value| {
         vec![

@@ -264,7 +264,7 @@ impl Peer {
         if is_child && self.prefixes.is_empty() && !is_theirs() {
             return Err(RouteTrouble::NotTheirs);
         }
-        if !self.prefixes.is_empty() && !is_allowed() && !(is_child && is_theirs()) {
+        if !(self.prefixes.is_empty() || is_allowed() || is_child && is_theirs()) {
             return Err(RouteTrouble::Filtered);
         }
         if route.path.count > PATH_MAX {
