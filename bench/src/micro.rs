@@ -22,7 +22,7 @@ use rialto_connector::{Action, Connector, Effects, Input, LinkId, Now, RequestId
 use rialto_journal::{Journal, Options, Replay, SimDisk};
 use rialto_ledger::{AccountId, Ledger, Lsn, Record};
 use rialto_packet::{Addr, FulfillBuilder, Prepare, PrepareBuilder, Timestamp};
-use rialto_routing::PrefixMap;
+use rialto_routing::Table;
 use rialto_stream::{Keys, packet::PacketBuilder};
 use serde_json::{Value, json};
 
@@ -264,18 +264,16 @@ fn patch(times: u32) -> Result<()> {
 }
 
 fn route(times: u32) -> Result<()> {
-    let mut map = PrefixMap::new();
+    let mut table = Table::new([1, 2]);
     for number in 0..1_000 {
-        map.insert(
-            &format!("test.net{}.n{number}", number % 10).parse()?,
-            number,
-        );
+        table.put(&format!("test.net{}.n{number}", number % 10), || number);
     }
     let destinations: Vec<String> = (0..1_000)
         .map(|number| format!("test.net{}.n{number}.wallet.user{number}", number % 10))
         .collect();
     for destination in destinations.iter().cycle().take(usize::try_from(times)?) {
-        std::hint::black_box(map.longest_match(Addr::new(destination)?));
+        let hop = table.longest_match(Addr::new(destination)?, |number| Some(*number));
+        std::hint::black_box(hop);
     }
     Ok(())
 }

@@ -91,6 +91,7 @@ fn seed(folder: &Path, books: Books) -> Result<()> {
         append(&Record::RoutePut {
             prefix: name("test.elsewhere.n", number).parse()?,
             account: AccountId(1),
+            shares: Vec::new(),
         })?;
     }
     journal.close()?;

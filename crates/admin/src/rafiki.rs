@@ -6,7 +6,7 @@ use axum::{
     extract::State,
     http::{Request, StatusCode, header::CONTENT_TYPE},
 };
-use rialto_ledger::{AccountSettings, Relation};
+use rialto_ledger::{AccountSettings, Relation, RouteExchange};
 use rialto_packet::money::Asset;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -109,6 +109,7 @@ pub(crate) async fn auto_peer(
         http: None,
         btp: None,
         paused: false,
+        routes: RouteExchange::default(),
     };
     let address = node.read(|connector| {
         let mut candidate = settings.clone();

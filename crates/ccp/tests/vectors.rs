@@ -1,5 +1,7 @@
 //! The shared test vectors, made with the JavaScript implementation.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
+
 #[path = "../../../fuzz/src/ccp.rs"]
 pub mod targets;
 

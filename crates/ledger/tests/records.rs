@@ -199,10 +199,12 @@ fn record() -> impl Strategy<Value = Record> {
         (prefix(), any::<u32>()).prop_map(|(prefix, id)| Record::RoutePut {
             prefix,
             account: AccountId(id),
-            shares: (0..id % 3)
+            shares: [0, 1, 65_535]
+                .into_iter()
+                .take(id as usize % 4)
                 .map(|weight| RouteShare {
                     account: AccountId(id),
-                    weight: weight as u16
+                    weight
                 })
                 .collect(),
         }),
