@@ -505,12 +505,15 @@ async fn round_trip(
         Ok(Err(error)) => return Check::fail(check, "packet.unsent", error.message),
         Err(error) => return Check::fail(check, "packet.unsent", error.0),
     };
-    let outcome = outcome(&mut events, |event| match event {
-        Event::PingDone {
+    let outcome = outcome(&mut events, |event| {
+        let Event::PingDone {
             number: of,
             outcome,
-        } if of == number => Some(outcome),
-        _ => None,
+        } = event
+        else {
+            return None;
+        };
+        (of == number).then_some(outcome)
     });
     match outcome.await {
         Err(problem) => Check::fail(check, "packet.lost", problem.detail),

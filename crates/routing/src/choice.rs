@@ -49,9 +49,11 @@ pub struct Candidate<A> {
 }
 
 impl<A: Ord> Candidate<A> {
+    /// Only static routes differ in weight: a reserve comes last.
     fn preference(&self, other: &Self) -> Ordering {
         self.source
             .cmp(&other.source)
+            .then(other.weight.cmp(&self.weight))
             .then(self.kin.cmp(&other.kin))
             .then(self.hop_count.cmp(&other.hop_count))
             .then(self.hop.cmp(&other.hop))
