@@ -33,6 +33,7 @@ pub mod ildcp;
 pub mod money;
 pub mod oer;
 mod packet;
+pub mod quantity;
 mod timestamp;
 
 pub use address::{Addr, Address, AddressError, Prefix};

@@ -305,11 +305,11 @@ impl fmt::Display for Ratio {
 }
 
 /// Plain digits, at least one: what the integer parsers take besides, such as a sign, is refused.
-fn is_digits(text: &str) -> bool {
+pub(crate) fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn ten_to(exponent: usize) -> BigUint {
+pub(crate) fn ten_to(exponent: usize) -> BigUint {
     let exponent = u32::try_from(exponent).expect("a few hundred at most");
     BigUint::from(10u8).pow(exponent)
 }
