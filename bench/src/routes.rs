@@ -10,7 +10,7 @@ use rialto_ccp::{
     HOLD_DOWN_MS, Route, TableId, UPDATE_DESTINATION, UpdateBuilder, UpdateHead, message::List,
 };
 use rialto_connector::{Connector, Effects, Input, LinkId, Now, RequestId, Settings};
-use rialto_ledger::{AccountId, AccountSettings, Limits, Relation, RouteExchange};
+use rialto_ledger::{AccountId, AccountSettings, Limits, Relation, RouteExchange, SettlementTerms};
 use rialto_packet::{Addr, PEER_CONDITION, PrepareBuilder, Timestamp, oer};
 use rialto_routing::{Candidate, Candidates, Kin, Source, Table};
 use rustix::time::{ClockId, clock_gettime};
@@ -179,6 +179,7 @@ impl Node {
                 count_max: Some(routes_max),
                 ..RouteExchange::default()
             },
+            settlement: SettlementTerms::default(),
         };
         let peer = core
             .account_create(account, &mut out)

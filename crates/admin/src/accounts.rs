@@ -29,7 +29,7 @@ use crate::{
     peering::{LinkSeen, PeerState, Peering},
     rfc3339,
     shapes::{
-        self, Account, AccountChange, AccountCreate, Accounts, SignedAmount, TokenCreate,
+        self, Account, AccountChange, AccountCreate, Accounts, Amount, SignedAmount, TokenCreate,
         TokenCreated,
     },
     wall_ms,
@@ -151,6 +151,7 @@ pub(crate) async fn create(
             .transpose()?,
         paused: request.paused,
         routes: request.routes.try_into()?,
+        settlement: request.settlement.into(),
     };
     let node = api.node.clone();
     let created = api.node.execute(move |connector, _, out| {
@@ -486,6 +487,7 @@ fn patched(
         routes: (&settings.routes).into(),
         http: settings.http.as_ref().map(shape_http),
         btp: settings.btp.as_ref().map(shape_btp),
+        settlement: (&settings.settlement).into(),
     };
     let mut value = serde_json::to_value(present).expect("text keys and plain values");
     merge(&mut value, patch);
@@ -508,6 +510,7 @@ fn patched(
         btp: btp.transpose()?,
         paused: change.paused,
         routes: change.routes.try_into()?,
+        settlement: change.settlement.into(),
     })
 }
 
@@ -705,6 +708,8 @@ pub(crate) fn shape(
             .collect(),
         http: settings.http.as_ref().map(shape_http),
         btp: settings.btp.as_ref().map(shape_btp),
+        settlement: (&settings.settlement).into(),
+        settleable: Amount(connector.settle_preview(account.id)),
         link: health::link(connector, account.id),
         state: state.as_ref().map(|state| state.stage),
         state_since: state.and_then(|state| rfc3339(state.since_ms)),

@@ -28,9 +28,9 @@ pub(crate) async fn list(_: Allowed<ToRead>, State(api): State<Api>) -> Json<Bal
     let (accounts, positions) = api.node.read(|connector| {
         let ledger = connector.ledger();
         let accounts: Vec<_> = ledger.accounts().map(Seen::copy).collect();
-        let positions = ledger.positions();
+        let positions = ledger.positions().zip(ledger.settled());
         let positions: Vec<_> = positions
-            .map(|(asset, amount, _)| (asset.clone(), amount))
+            .map(|((asset, amount, _), (_, settled))| (asset.clone(), amount, settled))
             .collect();
         (accounts, positions)
     });
@@ -38,10 +38,11 @@ pub(crate) async fn list(_: Allowed<ToRead>, State(api): State<Api>) -> Json<Bal
         balances: accounts.into_iter().map(Seen::in_words).collect(),
         positions: positions
             .into_iter()
-            .map(|(asset, amount)| Position {
+            .map(|(asset, amount, settled)| Position {
                 asset_code: asset.code().to_owned(),
                 asset_scale: asset.scale(),
                 amount: SignedAmount(amount),
+                settled: SignedAmount(settled),
             })
             .collect(),
     })

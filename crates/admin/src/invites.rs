@@ -396,6 +396,7 @@ pub(crate) async fn accept(
         btp: None,
         paused: false,
         routes: RouteExchange::default(),
+        settlement: rialto_ledger::SettlementTerms::default(),
     };
     let address = node.read(|connector| {
         if settings.name.is_empty() {

@@ -40,6 +40,7 @@ mod rafiki;
 mod rates;
 mod route_views;
 mod routes;
+mod settlements;
 pub mod shapes;
 pub mod words;
 
@@ -55,6 +56,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use rialto_ledger::TokenHash;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -103,6 +105,23 @@ pub async fn serve(
         stop.send_replace(true);
     };
     listener::serve(listener, router, shutdown).await;
+}
+
+/// Serves settlement engines, who report what came in, until `shutdown` is ready. With a token, they
+/// must present it.
+pub async fn serve_engines(
+    listener: TcpListener,
+    node: Arc<dyn Node>,
+    token: Option<TokenHash>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let router = engines_router(node, token);
+    listener::serve(listener, router, shutdown).await;
+}
+
+/// What [`serve_engines`] serves, without a socket.
+pub fn engines_router(node: Arc<dyn Node>, token: Option<TokenHash>) -> Router {
+    settlements::engines_router(Handle(node), token)
 }
 
 /// The API as a service, without a socket.
@@ -181,6 +200,10 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(payments::read))
         .routes(routes!(payments::stop))
         .routes(routes!(payments::ping))
+        .routes(routes!(settlements::list, settlements::create))
+        .routes(routes!(settlements::read))
+        .routes(routes!(settlements::retry))
+        .routes(routes!(settlements::cancel))
         .routes(routes!(health::status))
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))

@@ -135,8 +135,9 @@ const GAUGES: [Gauge; 5] = [
 /// What the text is made of. The core stands still only while this is copied.
 struct Seen {
     accounts: Vec<SeenAccount>,
-    positions: Vec<(Asset, i128)>,
+    positions: Vec<(Asset, i128, i128)>,
     in_flight_count: usize,
+    settlements_unended: usize,
     payments_running: usize,
     route_count: usize,
     damped_count: usize,
@@ -171,13 +172,15 @@ impl Seen {
             stats: connector.stats().account(account.id).cloned(),
             routes: connector.peer_routes(account.id),
         };
-        let positions = connector.ledger().positions();
+        let ledger = connector.ledger();
+        let positions = ledger.positions().zip(ledger.settled());
         Self {
             accounts: connector.ledger().accounts().map(account).collect(),
             positions: positions
-                .map(|(asset, amount, _)| (asset.clone(), amount))
+                .map(|((asset, amount, _), (_, settled))| (asset.clone(), amount, settled))
                 .collect(),
             in_flight_count: connector.in_flight_count(),
+            settlements_unended: ledger.settlements_unended(),
             payments_running: health::payments_running(connector),
             route_count: connector.route_count(),
             damped_count: connector.damped_count(),
@@ -368,25 +371,37 @@ fn render_node(page: &mut Page, status: &NodeStatus, seen: &Seen) {
         seen.payments_running,
     );
 
-    let name = "rialto_position_units";
-    page.family(
-        name,
-        "gauge",
-        "The node's own position: minus the sum of all balances.",
+    let position = (
+        "rialto_position_units",
+        "The node's own position: what it gained by exchange.",
     );
-    for (asset, amount) in &seen.positions {
-        let scale = asset.scale().to_string();
-        let labels = [
-            ("asset_code", asset.code()),
-            ("asset_scale", scale.as_str()),
-        ];
-        page.sample(name, &labels, amount);
+    let settled = (
+        "rialto_settled_units",
+        "Paid out less what came in by settlements.",
+    );
+    for (name, help) in [position, settled] {
+        page.family(name, "gauge", help);
+        for (asset, amount, outside) in &seen.positions {
+            let scale = asset.scale().to_string();
+            let labels = [
+                ("asset_code", asset.code()),
+                ("asset_scale", scale.as_str()),
+            ];
+            let value = if name == settled.0 { outside } else { amount };
+            page.sample(name, &labels, value);
+        }
     }
     page.single(
         "rialto_addresses_refused_total",
         "counter",
         "Answers of the parent about our address that could not be taken.",
         seen.addresses_refused,
+    );
+    page.single(
+        "rialto_settlements_unended",
+        "gauge",
+        "Settlements that their engine has not taken yet, or refused.",
+        seen.settlements_unended,
     );
     if let Some(rates) = &seen.rates {
         page.single(

@@ -47,7 +47,7 @@ pub const RESOLVING_MAX: usize = 1_000;
 
 /// Longest idempotency key, in bytes.
 const KEY_BYTES_MAX: usize = 255;
-const KEY_HEADER: &str = "Idempotency-Key";
+pub(crate) const KEY_HEADER: &str = "Idempotency-Key";
 
 /// How long a quote may go on without learning anything.
 const QUOTE_GIVE_UP_MS: u64 = 10_000;

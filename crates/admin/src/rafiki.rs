@@ -6,7 +6,7 @@ use axum::{
     extract::State,
     http::{Request, StatusCode, header::CONTENT_TYPE},
 };
-use rialto_ledger::{AccountSettings, Relation, RouteExchange};
+use rialto_ledger::{AccountSettings, Relation, RouteExchange, SettlementTerms};
 use rialto_packet::money::Asset;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -110,6 +110,7 @@ pub(crate) async fn auto_peer(
         btp: None,
         paused: false,
         routes: RouteExchange::default(),
+        settlement: SettlementTerms::default(),
     };
     let address = node.read(|connector| {
         let mut candidate = settings.clone();

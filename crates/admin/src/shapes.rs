@@ -253,6 +253,47 @@ pub struct BtpLink {
     pub token: Option<String>,
 }
 
+/// How what we owe them is settled outside. Amounts are in units of the account's asset.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SettlementTerms {
+    /// Base URL of the settlement engine. Without one nothing is settled by the node.
+    #[schema(example = "http://127.0.0.1:3000")]
+    pub engine_url: Option<String>,
+    /// A balance (what we owe them) at which a settlement is made at once.
+    pub threshold: Option<SignedAmount>,
+    /// The balance that a settlement leaves; below zero it pays ahead.
+    pub settle_to: SignedAmount,
+    /// Seconds between the first packet that is not settled and the settlement of all since.
+    pub every_s: Option<u32>,
+    /// Least amount that is settled when its time has come.
+    pub amount_min: Amount,
+}
+
+impl From<&rialto_ledger::SettlementTerms> for SettlementTerms {
+    fn from(terms: &rialto_ledger::SettlementTerms) -> Self {
+        Self {
+            engine_url: terms.engine_url.clone(),
+            threshold: terms.threshold.map(SignedAmount),
+            settle_to: SignedAmount(terms.settle_to),
+            every_s: terms.every_s,
+            amount_min: Amount(terms.amount_min),
+        }
+    }
+}
+
+impl From<SettlementTerms> for rialto_ledger::SettlementTerms {
+    fn from(terms: SettlementTerms) -> Self {
+        Self {
+            engine_url: terms.engine_url,
+            threshold: terms.threshold.map(|amount| amount.0),
+            settle_to: terms.settle_to.0,
+            every_s: terms.every_s,
+            amount_min: terms.amount_min.0,
+        }
+    }
+}
+
 /// A new account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -298,6 +339,9 @@ pub struct AccountCreate {
     /// Outgoing BTP connection.
     #[serde(default)]
     pub btp: Option<BtpLink>,
+    /// How what we owe them is settled.
+    #[serde(default)]
+    pub settlement: SettlementTerms,
 }
 
 /// A change of an account, as a JSON merge patch (RFC 7396): what is left out stays, null clears.
@@ -328,6 +372,9 @@ pub struct AccountChange {
     /// Outgoing BTP connection.
     #[serde(default)]
     pub btp: Option<BtpLink>,
+    /// How what we owe them is settled. Terms that are left out stay.
+    #[serde(default)]
+    pub settlement: SettlementTerms,
 }
 
 /// Packets accepted and not yet answered.
@@ -488,6 +535,10 @@ pub struct Account {
     pub http: Option<HttpLink>,
     /// Outgoing BTP connection.
     pub btp: Option<BtpLink>,
+    /// How what we owe them is settled.
+    pub settlement: SettlementTerms,
+    /// What a settlement would pay now.
+    pub settleable: Amount,
     /// Whether packets can be sent to them.
     pub link: Link,
     /// How far a neighbour has come, since this process started; null for a local account.
@@ -573,15 +624,17 @@ pub struct Balance {
     pub words: String,
 }
 
-/// The node's own position in an asset: minus the sum of all balances in it.
+/// The node's own position in an asset. All balances, `amount` and `settled` add up to zero.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Position {
     /// The asset.
     pub asset_code: String,
     /// The smallest unit is 10^-scale.
     pub asset_scale: u8,
-    /// What the node has gained in it.
+    /// What the node has gained in it by exchange.
     pub amount: SignedAmount,
+    /// Paid out less what came in by settlements.
+    pub settled: SignedAmount,
 }
 
 /// Who owes whom.
@@ -1075,4 +1128,89 @@ pub struct Status {
     pub in_flight_count: usize,
     /// Payments that run.
     pub payments_running: usize,
+}
+
+/// A settlement that an operator asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SettlementCreate {
+    /// Name of the account.
+    #[schema(example = "bob")]
+    pub account: String,
+    /// In units of the account's asset; what its terms say is owed where it is left out.
+    #[serde(default)]
+    pub amount: Option<Amount>,
+}
+
+/// Why a settlement was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SettlementCause {
+    /// What we owed reached the threshold.
+    Threshold,
+    /// Its time had come.
+    Schedule,
+    /// An operator asked for it.
+    Manual,
+}
+
+impl From<rialto_ledger::SettlementCause> for SettlementCause {
+    fn from(cause: rialto_ledger::SettlementCause) -> Self {
+        match cause {
+            rialto_ledger::SettlementCause::Threshold => Self::Threshold,
+            rialto_ledger::SettlementCause::Schedule => Self::Schedule,
+            rialto_ledger::SettlementCause::Manual => Self::Manual,
+        }
+    }
+}
+
+/// How far a settlement has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SettlementState {
+    /// The engine is asked until it says that it has it.
+    Open,
+    /// The engine has it, and pays.
+    Accepted,
+    /// The engine refused it: an operator decides.
+    Parked,
+    /// An operator took it back.
+    Cancelled,
+}
+
+/// An outgoing settlement. Its amount has left the balance, unless it was cancelled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Settlement {
+    /// Its number.
+    pub id: String,
+    /// Whom it pays; null once the account is deleted.
+    pub account: Option<String>,
+    /// How much.
+    pub amount: Amount,
+    /// Of what.
+    pub asset_code: Option<String>,
+    /// The smallest unit is 10^-scale.
+    pub asset_scale: Option<u8>,
+    /// Why it was made.
+    pub cause: SettlementCause,
+    /// The key that the engine gets with it, always the same.
+    pub key: String,
+    /// When it was made.
+    #[schema(format = DateTime)]
+    pub created_at: Option<String>,
+    /// How far it has come.
+    pub state: SettlementState,
+    /// Times that the engine did not answer since the start.
+    pub failures: u32,
+    /// What the engine said, or why it could not be asked.
+    pub message: Option<String>,
+}
+
+/// A page of settlements, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Settlements {
+    /// The settlements.
+    pub settlements: Vec<Settlement>,
+    /// For the next page; null on the last.
+    pub next_cursor: Option<String>,
 }

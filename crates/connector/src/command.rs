@@ -13,7 +13,7 @@ use rialto_stream::sender::{Path, SenderConfig, Stop};
 
 use crate::{
     Connector,
-    io::{Action, Effects, Event, LinkId, Now},
+    io::{Action, Effects, EngineAsk, Event, LinkId, Now},
     market::Moved,
     quotes::Quotes,
     refusal::Row,
@@ -172,6 +172,15 @@ impl Connector {
             return Err(CommandError::conflict("asset_code", message));
         }
         let id = account.id;
+        let (old, new) = (&account.settings.settlement, &settings.settlement);
+        if old.engine_url != new.engine_url
+            && let Some(unended) = self.ledger.settlement_of(id)
+        {
+            // Whether the old one has it is not known: told to another, it could be paid twice.
+            let message = format!("settlement {} is still under way", unended.id.0);
+            return Err(CommandError::conflict("settlement.engine_url", message));
+        }
+        let engine_changed = old.engine_url != new.engine_url;
         let kept = |old: &IncomingToken| {
             settings
                 .incoming_tokens
@@ -182,6 +191,12 @@ impl Connector {
         let is_readdressed = account.settings.ilp_address != settings.ilp_address;
         self.check_account(id, &settings)?;
         self.put_account(id, settings, out);
+        if engine_changed {
+            self.settle.forget(id);
+            if self.link_of(id).is_some() {
+                self.settle_introduce(id, out);
+            }
+        }
         if is_revoked || is_readdressed {
             // Whoever is there may have come in with the token, or asks for its address again when it
             // has connected again. A token that only gets an end stays good.
@@ -210,6 +225,18 @@ impl Connector {
         if !account.is_idle() || is_paying || self.local.is_sending(id) {
             let message = "packets are in flight: pause the account and try again";
             return Err(CommandError::conflict("in_flight", message));
+        }
+        if let Some(unended) = self.ledger.settlement_of(id) {
+            let message = format!("settlement {} is still under way", unended.id.0);
+            return Err(CommandError::conflict("settlement", message));
+        }
+        if let Some(engine_url) = account.settings.settlement.engine_url.clone() {
+            self.settle.forget(id);
+            out.now(Action::Engine {
+                account: id,
+                engine_url,
+                ask: EngineAsk::Forget,
+            });
         }
         for link in self.sessions.remove(&id).unwrap_or_default() {
             out.now(Action::Disconnect { link });
@@ -608,6 +635,7 @@ impl Connector {
         }
         check_spread(settings.spread.as_deref())?;
         check_limits(settings)?;
+        check_settlement(settings)?;
         self.check_address(id, settings)?;
         self.check_tokens(id, settings)?;
 
@@ -751,6 +779,37 @@ fn check_limits(settings: &AccountSettings) -> Result<(), CommandError> {
             let message = format!("is above {name}, so the largest packet could never pass");
             return Err(CommandError::invalid("limits.packet_amount_max", message));
         }
+    }
+    Ok(())
+}
+
+fn check_settlement(settings: &AccountSettings) -> Result<(), CommandError> {
+    let terms = &settings.settlement;
+    if let Some(url) = &terms.engine_url
+        && !(url.starts_with("http://") || url.starts_with("https://"))
+    {
+        let message = "must begin with http:// or https://";
+        return Err(CommandError::invalid("settlement.engine_url", message));
+    }
+    if terms
+        .threshold
+        .is_some_and(|threshold| threshold <= terms.settle_to)
+    {
+        let message = "must be above settlement.settle_to, or there would be nothing to settle";
+        return Err(CommandError::invalid("settlement.threshold", message));
+    }
+    if terms.settle_to < settings.limits.balance_min {
+        let message = "must not be below limits.balance_min: it pays ahead at most that far";
+        return Err(CommandError::invalid("settlement.settle_to", message));
+    }
+    if terms.every_s == Some(0) {
+        let message = "must be at least 1 second";
+        return Err(CommandError::invalid("settlement.every_s", message));
+    }
+    let is_local = settings.relation == Relation::Local;
+    if is_local && terms.engine_url.is_some() {
+        let message = "a local account has no node of its own to settle with";
+        return Err(CommandError::invalid("settlement.engine_url", message));
     }
     Ok(())
 }

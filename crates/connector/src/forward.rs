@@ -50,6 +50,7 @@ impl Connector {
         if let Err(refusal) = self.prepare(now, from, packet, out) {
             self.refuse(from, refusal, out);
         }
+        self.settle_introduce(account, out);
     }
 
     /// What happens to one Prepare, top to bottom.
@@ -320,6 +321,7 @@ impl Connector {
             let stats = self.stats.of(payee);
             stats.fulfills_in += 1;
             stats.amount_out += u128::from(amount_out);
+            self.settle_after_commit(now, payee, out);
         }
 
         let after = self.safe(lsn, entry.answer_by_ns);

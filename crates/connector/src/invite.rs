@@ -2,7 +2,7 @@
 
 use rialto_ledger::{
     AccountId, AccountSettings, HttpLink, INVITES_MAX, IncomingToken, Invite, InviteUse,
-    NAME_BYTES_MAX, Record, Relation, RouteExchange, TokenHash, check_name,
+    NAME_BYTES_MAX, Record, Relation, RouteExchange, SettlementTerms, TokenHash, check_name,
 };
 use rialto_packet::{Address, money::Asset};
 use thiserror::Error;
@@ -255,5 +255,6 @@ fn offered(invite: &Invite, name: String) -> AccountSettings {
         btp: None,
         paused: false,
         routes: RouteExchange::default(),
+        settlement: SettlementTerms::default(),
     }
 }

@@ -1,14 +1,15 @@
 //! What goes into the core and what comes out.
 
 use bytes::{Bytes, BytesMut};
-use rialto_ledger::{AccountId, Lsn, PaymentId, Record};
-use rialto_packet::Address;
+use rialto_ledger::{AccountId, Lsn, PaymentId, Record, SettlementId};
+use rialto_packet::{Address, quantity::Quantity};
 pub use rialto_stream::Now;
 
 use crate::{
     command::{PingOutcome, QuoteOutcome},
     refusal::{LinkFailure, Reason},
     routes::trouble::RouteTrouble,
+    settle::EngineAnswer,
 };
 
 /// Where packets come from and go to.
@@ -95,6 +96,20 @@ pub enum Input {
     },
     /// [`crate::Connector::poll_timeout`] was reached.
     Timeout,
+    /// What the engine said to [`EngineAsk::Introduce`], or that it said nothing.
+    Introduced {
+        /// The account.
+        account: AccountId,
+        /// What it said.
+        answer: EngineAnswer,
+    },
+    /// What the engine said to [`EngineAsk::Settle`], or that it said nothing.
+    Settled {
+        /// Which settlement.
+        id: SettlementId,
+        /// What it said.
+        answer: EngineAnswer,
+    },
     /// Every record up to here is on disk.
     Synced(Lsn),
 }
@@ -129,8 +144,35 @@ pub enum Action {
         /// The session.
         link: LinkId,
     },
+    /// Ask something of an account's settlement engine.
+    Engine {
+        /// The account.
+        account: AccountId,
+        /// Base URL of the engine.
+        engine_url: String,
+        /// What.
+        ask: EngineAsk,
+    },
     /// Something worth a log line.
     Report(Event),
+}
+
+/// What is asked of a settlement engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineAsk {
+    /// Open the account. Comes back in [`Input::Introduced`].
+    Introduce,
+    /// Close the account: it is deleted here.
+    Forget,
+    /// Pay. Comes back in [`Input::Settled`].
+    Settle {
+        /// Which settlement.
+        id: SettlementId,
+        /// The same however often it is asked.
+        key: String,
+        /// How much.
+        quantity: Quantity,
+    },
 }
 
 /// What must be safe before an action may happen.
@@ -147,6 +189,8 @@ pub enum Durable {
         /// On the monotonic clock: then it happens all the same.
         no_later_than_ns: u64,
     },
+    /// This record is on disk; without that it never happens.
+    OnDisk(Lsn),
 }
 
 /// An action and what has to come before it.
@@ -195,6 +239,11 @@ pub enum Event {
     AddressProblem {
         /// Why.
         message: String,
+    },
+    /// A settlement got further, or its engine did not answer; the books say which.
+    SettlementChanged {
+        /// Which.
+        id: SettlementId,
     },
     /// An outgoing payment ended; the books say how.
     PaymentEnded {

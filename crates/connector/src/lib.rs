@@ -11,6 +11,7 @@
 //! | `local.rs` | STREAM endpoints: receivers behind payment pointers, outgoing payments |
 //! | `command.rs` | what operators change |
 //! | `invite.rs` | neighbours that come by invitation |
+//! | `settle.rs` | settlement: when, and how an engine is told exactly once |
 //! | `refusal.rs` | why a packet was refused: one enum, one table |
 //! | `jwt.rs` | tokens that peers make themselves, and ours |
 //! | `routes.rs` | the routing table, and routes exchanged with peers (CCP) |
@@ -39,6 +40,7 @@ pub mod quotes;
 mod rates;
 pub mod refusal;
 mod routes;
+pub mod settle;
 mod stats;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -53,7 +55,9 @@ use rialto_packet::{
 use rustc_hash::FxHashMap;
 
 pub use invite::{Acceptance, InviteError};
-pub use io::{Action, Durable, Effect, Effects, Event, Input, LinkId, Now, Paid, RequestId};
+pub use io::{
+    Action, Durable, Effect, Effects, EngineAsk, Event, Input, LinkId, Now, Paid, RequestId,
+};
 pub use local::SpspCredentials;
 pub use refusal::{LinkFailure, Reason, Refusal};
 pub use rialto_ccp::{ListenerState, Mode as RouteMode, TableId};
@@ -71,6 +75,7 @@ use parent::Parent;
 use pending::Pending;
 use rates::Rates;
 use routes::Routes;
+use settle::Settle;
 
 /// What an operator decides about the node as a whole.
 #[derive(Debug, Clone)]
@@ -131,6 +136,7 @@ pub struct Connector {
     parent: Parent,
     paces: Paces,
     pending: Pending,
+    settle: Settle,
     /// Authenticated BTP sessions of an account, newest last; only the newest is sent to.
     sessions: FxHashMap<AccountId, Vec<LinkId>>,
     local: Local,
@@ -160,6 +166,7 @@ impl Connector {
             ledger,
             routes: Routes::new([rng.next_u64(), rng.next_u64()]),
             pending: Pending::default(),
+            settle: Settle::default(),
             sessions: FxHashMap::default(),
             local: Local::new(stream_secret),
             stats: Stats::default(),
@@ -200,6 +207,7 @@ impl Connector {
                 out,
             );
         }
+        self.settle_resume(out);
     }
 
     /// Turns something that happened into what is to be done.
@@ -231,9 +239,12 @@ impl Connector {
             Input::LinkUp { link, account } => self.handle_link_up(link, account, out),
             Input::Undelivered(paid) => self.count_undelivered(paid),
             Input::LinkDown { link } => self.handle_link_down(link),
+            Input::Introduced { account, answer } => self.settle_introduced(now, account, answer),
+            Input::Settled { id, answer } => self.settle_answered(now, id, answer, out),
             Input::Timeout => {
                 self.expire(now, out);
                 self.step_routes(out);
+                self.settle_timeout(now, out);
             }
             Input::Synced(lsn) => self.ledger.synced(lsn),
         }
@@ -249,6 +260,7 @@ impl Connector {
         let others = [
             self.local.poll_timeout(),
             self.routes.poll_timeout(),
+            self.settle.poll_timeout(),
             parent,
         ];
         let others = others.into_iter().flatten();
@@ -389,6 +401,7 @@ impl Connector {
         sessions.push(link);
         self.hop_answered(account);
         self.exchange_account(account);
+        self.settle_introduce(account, out);
         if self.is_parent(account) {
             self.parent.ask_again();
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use rialto_packet::{
     Prefix,
     money::{Asset, MoneyError},
+    quantity::Quantity,
 };
 use rustc_hash::FxHashMap;
 use thiserror::Error;
@@ -15,6 +16,7 @@ use crate::{
     invite::Invite,
     record::{Adjustment, Commit, Payment, PaymentProgress, Record},
     settings::{AccountId, AccountSettings, PaymentId, Rate, StaticRoute, TokenHash},
+    settlement::{Credit, Settlement, SettlementId, SettlementState, Settlements},
 };
 
 /// Payments that are remembered; beyond it the oldest ended ones are forgotten.
@@ -61,6 +63,15 @@ pub enum LedgerError {
     /// A record names an invitation that does not exist then.
     #[error("record names an invitation that does not exist at that point")]
     UnknownInvite,
+    /// A record names a settlement that does not exist then, or has ended.
+    #[error("record names settlement {0:?}, which does not exist or has ended at that point")]
+    UnknownSettlement(SettlementId),
+    /// An account has a settlement that has not ended.
+    #[error("record contradicts a settlement of account {0:?} that has not ended")]
+    SettlementUnended(AccountId),
+    /// A record names a key of an incoming settlement that does not exist then, or exists already.
+    #[error("record contradicts what is known of the settlement key '{0}'")]
+    CreditKey(String),
     /// An account's asset changed.
     #[error("record changes the asset of account {0:?}")]
     AssetChanged(AccountId),
@@ -118,6 +129,8 @@ pub struct Account {
     /// What the operator decided.
     pub settings: AccountSettings,
     balance: i128,
+    /// What of it they paid ahead by settlements and have not spent yet.
+    prepaid: i128,
     exposure: Exposure,
     /// Packets in flight towards them.
     expected_count: u32,
@@ -131,6 +144,12 @@ impl Account {
     /// Positive: we owe them. Negative: they owe us.
     pub fn balance(&self) -> i128 {
         self.balance
+    }
+
+    /// What of the balance they paid ahead by settlements and have not spent. It is theirs to spend,
+    /// and nothing that we settle back.
+    pub fn prepaid(&self) -> i128 {
+        self.prepaid
     }
 
     /// Of packets they sent.
@@ -155,6 +174,8 @@ impl Account {
 struct Position {
     asset: Asset,
     amount: i128,
+    /// Paid out less what came in by settlements.
+    settled: i128,
     exposure: Exposure,
     unsynced_max: Option<u64>,
 }
@@ -184,6 +205,7 @@ pub struct Ledger {
     invites: BTreeMap<[u8; 32], Invite>,
     adjustments: BTreeMap<u64, Adjustment>,
     adjustment_keys: FxHashMap<String, u64>,
+    settlements: Settlements,
     last_account: u32,
     last_payment: u64,
     /// Caps on exposure for the whole node, per asset.
@@ -228,11 +250,18 @@ impl Ledger {
         self.accounts.iter().flatten()
     }
 
-    /// The node's own position per asset: minus the sum of all balances in it.
+    /// The node's own position per asset: minus the sum of all balances in it and of what was settled.
     pub fn positions(&self) -> impl Iterator<Item = (&Asset, i128, Exposure)> {
         self.positions
             .iter()
             .map(|position| (&position.asset, position.amount, position.exposure))
+    }
+
+    /// What was settled outside per asset: paid out less what came in.
+    pub fn settled(&self) -> impl Iterator<Item = (&Asset, i128)> {
+        self.positions
+            .iter()
+            .map(|position| (&position.asset, position.settled))
     }
 
     /// Static routes.
@@ -274,6 +303,46 @@ impl Ledger {
     pub fn adjustment_by_key(&self, idempotency_key: &str) -> Option<&Adjustment> {
         self.adjustments
             .get(self.adjustment_keys.get(idempotency_key)?)
+    }
+
+    /// Outgoing settlements, by number.
+    pub fn settlements(&self) -> &BTreeMap<SettlementId, Settlement> {
+        &self.settlements.outgoing
+    }
+
+    /// The settlement of an account that has not ended, if there is one.
+    pub fn settlement_of(&self, id: AccountId) -> Option<&Settlement> {
+        let unended = self.settlements.unended.get(&id)?;
+        self.settlements.outgoing.get(unended)
+    }
+
+    /// Settlements that have not ended: at most one per account.
+    pub fn settlements_unended(&self) -> usize {
+        self.settlements.unended.len()
+    }
+
+    /// The incoming settlement with this key, if it is remembered.
+    pub fn credit_by_key(&self, key: &str) -> Option<&Credit> {
+        self.settlements.credits.get(key)
+    }
+
+    /// Incoming settlements that are remembered, by latest use of their keys.
+    pub fn credits(&self) -> impl Iterator<Item = &Credit> {
+        self.settlements.credits()
+    }
+
+    /// What is left of an account's incoming settlements, less than one unit of its asset.
+    pub fn leftover(&self, id: AccountId) -> Quantity {
+        self.settlements
+            .leftovers
+            .get(&id)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// The number that the next settlement gets.
+    pub fn next_settlement(&self) -> SettlementId {
+        SettlementId(self.settlements.last + 1)
     }
 
     /// The number that the next account gets.
@@ -459,26 +528,53 @@ impl Ledger {
             Record::Adjusted { adjustment } => {
                 let account = self.existing_mut(adjustment.account)?;
                 account.balance += adjustment.amount;
+                account.prepaid = account.prepaid.min(account.balance.max(0));
                 let position = account.position;
                 self.positions[position].amount -= adjustment.amount;
                 self.remember(adjustment);
             }
             Record::AdjustmentKept { adjustment } => self.remember(adjustment),
-            Record::Balance { account, balance } => {
-                self.existing_mut(*account)?.balance = *balance;
+            Record::SettlementMade { settlement } => self.apply_settlement(settlement)?,
+            Record::SettlementMoved { id, state } => self.apply_settlement_moved(*id, state)?,
+            Record::SettlementCredited { credit } => self.apply_credit(credit)?,
+            Record::CreditKeyUsed { key, at_ms } => {
+                let credit = self.settlements.credits.get(key).cloned();
+                let credit = credit.ok_or_else(|| LedgerError::CreditKey(key.clone()))?;
+                self.settlements.put_credit(&Credit {
+                    at_ms: *at_ms,
+                    ..credit
+                });
+            }
+            Record::SettlementKept { settlement } => self.settlements.put(settlement),
+            Record::CreditKept { credit } => self.settlements.put_credit(credit),
+            Record::Leftover { account, leftover } => {
+                self.settlements.put_leftover(*account, leftover);
+            }
+            Record::Balance {
+                account,
+                balance,
+                prepaid,
+            } => {
+                let account = self.existing_mut(*account)?;
+                account.balance = *balance;
+                account.prepaid = *prepaid;
             }
             Record::Position {
                 code,
                 scale,
                 amount,
+                settled,
             } => {
                 let position = self.position_of(&Asset::new(code, *scale)?);
                 self.positions[position].amount = *amount;
+                self.positions[position].settled = *settled;
             }
             Record::Counters {
                 last_account,
                 last_payment,
+                last_settlement,
             } => {
+                self.settlements.last = self.settlements.last.max(*last_settlement);
                 self.last_account = self.last_account.max(*last_account);
                 self.last_payment = self.last_payment.max(*last_payment);
             }
@@ -499,15 +595,17 @@ impl Ledger {
                 records.push(Record::Balance {
                     account: account.id,
                     balance: account.balance,
+                    prepaid: account.prepaid,
                 });
             }
         }
-        for Position { asset, amount, .. } in &self.positions {
-            let (code, scale) = (asset.code().to_owned(), asset.scale());
+        for position in &self.positions {
+            let (asset, amount, settled) = (&position.asset, position.amount, position.settled);
             records.push(Record::Position {
-                code,
-                scale,
-                amount: *amount,
+                code: asset.code().to_owned(),
+                scale: asset.scale(),
+                amount,
+                settled,
             });
         }
         for (prefix, route) in &self.routes {
@@ -536,10 +634,26 @@ impl Ledger {
                 adjustment: Box::new(adjustment.clone()),
             });
         }
-        let (last_account, last_payment) = (self.last_account, self.last_payment);
+        for settlement in self.settlements.outgoing.values() {
+            records.push(Record::SettlementKept {
+                settlement: Box::new(settlement.clone()),
+            });
+        }
+        for credit in self.settlements.credits() {
+            records.push(Record::CreditKept {
+                credit: Box::new(credit.clone()),
+            });
+        }
+        for (account, leftover) in &self.settlements.leftovers {
+            records.push(Record::Leftover {
+                account: *account,
+                leftover: leftover.clone(),
+            });
+        }
         records.push(Record::Counters {
-            last_account,
-            last_payment,
+            last_account: self.last_account,
+            last_payment: self.last_payment,
+            last_settlement: self.settlements.last,
         });
         records
     }
@@ -548,6 +662,7 @@ impl Ledger {
         let from = self.existing_mut(commit.from)?;
         // i128 holds 2^63 packets of 2^64 units: no sum that can be reached overflows.
         from.balance -= i128::from(commit.amount_in);
+        from.prepaid = (from.prepaid - i128::from(commit.amount_in)).max(0);
         let position = from.position;
         self.positions[position].amount += i128::from(commit.amount_in);
         if commit.to != AccountId::NODE {
@@ -603,6 +718,7 @@ impl Ledger {
                     id,
                     settings,
                     balance: 0,
+                    prepaid: 0,
                     exposure,
                     expected_count: 0,
                     packets,
@@ -620,6 +736,10 @@ impl Ledger {
         if self.existing_mut(id)?.balance != 0 {
             return Err(LedgerError::BalanceLeft(id));
         }
+        if self.settlement_of(id).is_some() {
+            return Err(LedgerError::SettlementUnended(id));
+        }
+        self.settlements.leftovers.remove(&id);
         if let Some(account) = self.accounts[id.0 as usize].take() {
             assert!(
                 account.is_idle(),
@@ -628,6 +748,58 @@ impl Ledger {
             self.names.remove(&account.settings.name);
         }
         self.routes.retain(|_, route| route.without(id));
+        Ok(())
+    }
+
+    fn apply_settlement(&mut self, settlement: &Settlement) -> Result<(), LedgerError> {
+        let account = settlement.account;
+        if self.settlement_of(account).is_some() {
+            return Err(LedgerError::SettlementUnended(account));
+        }
+        self.settle(account, i128::from(settlement.amount))?;
+        self.settlements.put(settlement);
+        Ok(())
+    }
+
+    fn apply_settlement_moved(
+        &mut self,
+        id: SettlementId,
+        state: &SettlementState,
+    ) -> Result<(), LedgerError> {
+        let settlement = self.settlements.outgoing.get(&id).cloned();
+        let mut settlement = settlement
+            .filter(|settlement| !settlement.state.is_ended())
+            .ok_or(LedgerError::UnknownSettlement(id))?;
+        if *state == SettlementState::Cancelled {
+            self.settle(settlement.account, -i128::from(settlement.amount))?;
+        }
+        settlement.state = state.clone();
+        self.settlements.put(&settlement);
+        Ok(())
+    }
+
+    fn apply_credit(&mut self, credit: &Credit) -> Result<(), LedgerError> {
+        if self.settlements.credits.contains_key(&credit.key) {
+            return Err(LedgerError::CreditKey(credit.key.clone()));
+        }
+        let amount = i128::from(credit.amount);
+        self.settle(credit.account, -amount)?;
+        let account = self.existing_mut(credit.account)?;
+        // What they owed is paid first; the rest is ahead.
+        account.prepaid += amount.min(account.balance.max(0));
+        self.settlements
+            .put_leftover(credit.account, &credit.leftover);
+        self.settlements.put_credit(credit);
+        Ok(())
+    }
+
+    /// `amount` of what we owe was paid outside; a negative one came in.
+    fn settle(&mut self, id: AccountId, amount: i128) -> Result<(), LedgerError> {
+        let account = self.existing_mut(id)?;
+        account.balance -= amount;
+        account.prepaid = account.prepaid.min(account.balance.max(0));
+        let position = account.position;
+        self.positions[position].settled += amount;
         Ok(())
     }
 
@@ -693,6 +865,7 @@ impl Ledger {
         self.positions.push(Position {
             asset,
             amount: 0,
+            settled: 0,
             exposure,
             unsynced_max,
         });

@@ -6,8 +6,9 @@
 //!   [`Ledger::commit`] or undone by [`Ledger::release`]. Holds live in memory only.
 //! * **Sign**: a balance is seen from the account holder. Positive: the node owes them. Negative:
 //!   they owe the node. The lowest balance allowed is the credit the node gives them.
-//! * Every commit is double entry: for each asset the balances of all accounts and the node's own
-//!   [exchange position](Ledger::positions) add up to zero.
+//! * Every record is double entry: for each asset the balances of all accounts, the node's own
+//!   [exchange position](Ledger::positions) and what was [settled](Ledger::settled) outside add up to
+//!   zero.
 //!
 //! It is not a place for sockets, clocks or files: time comes in as a value, records go out as one.
 
@@ -19,6 +20,7 @@ mod invite;
 mod ledger;
 mod record;
 mod settings;
+mod settlement;
 pub mod text;
 
 pub use bucket::Bucket;
@@ -32,7 +34,12 @@ pub use record::{Adjustment, Commit, Payment, PaymentEnd, PaymentProgress, Recor
 pub use settings::{
     AccountId, AccountSettings, BtpLink, HttpLink, IncomingJwt, IncomingToken, JwtAlgorithm,
     JwtClaims, Limits, NAME_BYTES_MAX, OutgoingJwt, PaymentId, ROUTES_MAX, Rate, Relation,
-    RouteExchange, RouteShare, SealedSecret, StaticRoute, TOKENS_MAX, TokenHash, check_name,
+    RouteExchange, RouteShare, SealedSecret, SettlementTerms, StaticRoute, TOKENS_MAX, TokenHash,
+    check_name,
+};
+pub use settlement::{
+    CREDIT_KEY_BYTES_MAX, CREDIT_KEY_KEPT_MS, CREDIT_KEY_REFRESH_MS, CREDIT_KEYS_MAX, Credit,
+    SETTLEMENTS_MAX, Settlement, SettlementCause, SettlementId, SettlementState,
 };
 
 /// Number of a record in the journal, counted from 1; 0 is "none yet".

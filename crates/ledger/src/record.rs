@@ -3,14 +3,15 @@
 //! The two records of the packet path are a tag and fixed-width big-endian integers; the others,
 //! which change when an operator acts, are JSON objects. The first byte tells which.
 
-use rialto_packet::{Prefix, money::Asset};
+use rialto_packet::{Prefix, money::Asset, quantity::Quantity};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
     invite::{Invite, InviteUse},
     settings::{AccountId, AccountSettings, PaymentId, Rate, RouteShare, TokenHash},
-    text,
+    settlement::{Credit, Settlement, SettlementId, SettlementState},
+    text::{self, is_default},
 };
 
 const TAG_COMMIT: u8 = 1;
@@ -202,6 +203,48 @@ pub enum Record {
         /// How.
         adjustment: Box<Adjustment>,
     },
+    /// A settlement was made: its amount leaves the account's balance, before anybody is told.
+    SettlementMade {
+        /// All of it.
+        settlement: Box<Settlement>,
+    },
+    /// A settlement got further.
+    SettlementMoved {
+        /// Which.
+        id: SettlementId,
+        /// How far it has come.
+        state: SettlementState,
+    },
+    /// A settlement came in: credit, key and what is left, at once.
+    SettlementCredited {
+        /// All of it.
+        credit: Box<Credit>,
+    },
+    /// The key of an incoming settlement was used again, long after the use that is on record.
+    CreditKeyUsed {
+        /// The key.
+        key: String,
+        /// Milliseconds since 1970.
+        at_ms: i64,
+    },
+    /// Only in checkpoints: a settlement whose amount has left the balance.
+    SettlementKept {
+        /// All of it.
+        settlement: Box<Settlement>,
+    },
+    /// Only in checkpoints: an incoming settlement that is in the balance.
+    CreditKept {
+        /// All of it.
+        credit: Box<Credit>,
+    },
+    /// Only in checkpoints: what is left of an account's incoming settlements.
+    Leftover {
+        /// Whose.
+        account: AccountId,
+        /// Less than one unit of the account's asset.
+        #[serde(with = "text")]
+        leftover: Quantity,
+    },
     /// Only in checkpoints: an account's balance.
     Balance {
         /// Whose.
@@ -209,6 +252,9 @@ pub enum Record {
         /// Positive: we owe them.
         #[serde(with = "text")]
         balance: i128,
+        /// What of it they paid ahead by settlements.
+        #[serde(default, with = "text", skip_serializing_if = "is_default")]
+        prepaid: i128,
     },
     /// Only in checkpoints: the node's own position in an asset.
     Position {
@@ -216,9 +262,12 @@ pub enum Record {
         code: String,
         /// Its scale.
         scale: u8,
-        /// Minus the sum of all balances in it.
+        /// Minus the sum of all balances in it and of what was settled.
         #[serde(with = "text")]
         amount: i128,
+        /// Paid out less what came in by settlements.
+        #[serde(default, with = "text", skip_serializing_if = "is_default")]
+        settled: i128,
     },
     /// Only in checkpoints: numbers that go on counting.
     Counters {
@@ -226,6 +275,9 @@ pub enum Record {
         last_account: u32,
         /// The last payment number given out.
         last_payment: u64,
+        /// The last settlement number given out.
+        #[serde(default, skip_serializing_if = "is_default")]
+        last_settlement: u64,
     },
 }
 
@@ -276,6 +328,13 @@ impl Record {
             | Self::InviteDeleted { .. }
             | Self::Adjusted { .. }
             | Self::AdjustmentKept { .. }
+            | Self::SettlementMade { .. }
+            | Self::SettlementMoved { .. }
+            | Self::SettlementCredited { .. }
+            | Self::CreditKeyUsed { .. }
+            | Self::SettlementKept { .. }
+            | Self::CreditKept { .. }
+            | Self::Leftover { .. }
             | Self::Balance { .. }
             | Self::Position { .. }
             | Self::Counters { .. } => serde_json::to_writer(out, self)

@@ -300,6 +300,26 @@ impl StaticRoute {
     }
 }
 
+/// When and how what we owe an account holder is settled outside. Amounts are in units of the
+/// account's asset.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SettlementTerms {
+    /// Base URL of the settlement engine (RFC 38). Without one nothing is settled by the node.
+    pub engine_url: Option<String>,
+    /// A balance (what we owe them) at which a settlement is made at once.
+    #[serde(with = "text::option")]
+    pub threshold: Option<i128>,
+    /// The balance that a settlement leaves; below zero it pays ahead.
+    #[serde(with = "text")]
+    pub settle_to: i128,
+    /// Seconds between the first packet that is not settled and the settlement of all since.
+    pub every_s: Option<u32>,
+    /// Least amount that is settled when its time has come.
+    #[serde(with = "text")]
+    pub amount_min: u64,
+}
+
 /// One counterparty, in one asset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -335,6 +355,9 @@ pub struct AccountSettings {
     /// How routes are exchanged with them.
     #[serde(default, skip_serializing_if = "RouteExchange::is_default")]
     pub routes: RouteExchange,
+    /// How what we owe them is settled.
+    #[serde(default, skip_serializing_if = "text::is_default")]
+    pub settlement: SettlementTerms,
 }
 
 impl AccountSettings {

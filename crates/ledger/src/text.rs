@@ -21,6 +21,11 @@ where
         .map_err(|error| D::Error::custom(format!("'{text}': {error}")))
 }
 
+/// Whether a field may be left out, as it was before there was one.
+pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// The same for optional values.
 pub mod option {
     use super::{Deserialize, Deserializer, Display, Error, FromStr, Serializer};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rialto_ledger::{
     ADJUSTMENTS_MAX, AccountId, AccountSettings, Adjustment, Commit, Ledger, LedgerError, Limit,
     Limits, Lsn, PAYMENTS_MAX, Payment, PaymentEnd, PaymentId, PaymentProgress, Record, Relation,
-    RouteExchange,
+    RouteExchange, SettlementTerms,
 };
 
 const ALICE: AccountId = AccountId(1);
@@ -27,6 +27,7 @@ fn put(id: AccountId, name: &str, asset: &str) -> Record {
         btp: None,
         paused: false,
         routes: RouteExchange::default(),
+        settlement: SettlementTerms::default(),
     };
     Record::AccountPut {
         id,
@@ -129,6 +130,7 @@ fn records_that_contradict_the_books() {
             Record::Balance {
                 account: nobody,
                 balance: 1,
+                prepaid: 0,
             },
             LedgerError::UnknownAccount(nobody),
         ),

@@ -2,10 +2,12 @@
 
 use proptest::prelude::*;
 use rialto_ledger::{
-    AccountId, AccountSettings, Adjustment, BtpLink, Commit, HttpLink, Invite, InviteUse, Limits,
-    Payment, PaymentEnd, PaymentId, PaymentProgress, Rate, Record, Relation, RouteExchange,
-    RouteShare, SealedSecret, TokenHash,
+    AccountId, AccountSettings, Adjustment, BtpLink, Commit, Credit, HttpLink, Invite, InviteUse,
+    Limits, Payment, PaymentEnd, PaymentId, PaymentProgress, Rate, Record, Relation, RouteExchange,
+    RouteShare, SealedSecret, Settlement, SettlementCause, SettlementId, SettlementState,
+    SettlementTerms, TokenHash,
 };
+use rialto_packet::quantity::Quantity;
 
 fn encoded(record: &Record) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -64,6 +66,7 @@ prop_compose! {
         send in any::<Option<bool>>(),
         count_max in any::<Option<u32>>(),
         prefixes in prop::collection::vec("(g|test)(\\.[a-z]{1,9}){0,4}", 0..3),
+        terms in any::<(Option<i128>, i128, Option<u32>, u64)>(),
     ) -> AccountSettings {
         let secret = |text: &String| SealedSecret(text.clone());
         AccountSettings {
@@ -87,6 +90,62 @@ prop_compose! {
                 prefixes: prefixes.iter().map(|text| text.parse().expect("a prefix")).collect(),
                 count_max,
             },
+            settlement: SettlementTerms {
+                engine_url: link,
+                threshold: terms.0,
+                settle_to: terms.1,
+                every_s: terms.2,
+                amount_min: terms.3,
+            },
+        }
+    }
+}
+
+prop_compose! {
+    fn settlement()(
+        numbers in any::<(u64, u32, u64, i64)>(),
+        key in "\\PC{0,36}",
+        request_key in prop::option::of("\\PC{0,9}"),
+        cause in 0..3,
+        state in 0..4,
+    ) -> Settlement {
+        Settlement {
+            id: SettlementId(numbers.0),
+            account: AccountId(numbers.1),
+            request_key,
+            amount: numbers.2,
+            cause: match cause {
+                0 => SettlementCause::Threshold,
+                1 => SettlementCause::Schedule,
+                _ => SettlementCause::Manual,
+            },
+            created_at_ms: numbers.3,
+            state: match state {
+                0 => SettlementState::Open,
+                1 => SettlementState::Accepted,
+                2 => SettlementState::Cancelled,
+                _ => SettlementState::Parked { message: key.clone() },
+            },
+            key,
+        }
+    }
+}
+
+prop_compose! {
+    fn credit()(
+        numbers in any::<(u32, u64, i64)>(),
+        key in "\\PC{0,36}",
+        digits in "[0-9]{1,100}",
+        scale in any::<u8>(),
+    ) -> Credit {
+        let quantity = Quantity::new(&digits, scale).expect("digits");
+        Credit {
+            account: AccountId(numbers.0),
+            key,
+            leftover: quantity.clone(),
+            quantity,
+            amount: numbers.1,
+            at_ms: numbers.2,
         }
     }
 }
@@ -240,18 +299,49 @@ fn record() -> impl Strategy<Value = Record> {
         }),
         adjustment().prop_map(|adjustment| Record::Adjusted { adjustment }),
         adjustment().prop_map(|adjustment| Record::AdjustmentKept { adjustment }),
-        any::<(u32, i128)>().prop_map(|(id, balance)| Record::Balance {
+        any::<(u32, i128, i128)>().prop_map(|(id, balance, prepaid)| Record::Balance {
             account: AccountId(id),
-            balance
+            balance,
+            prepaid,
         }),
-        any::<(String, u8, i128)>().prop_map(|(code, scale, amount)| Record::Position {
-            code,
-            scale,
-            amount
+        any::<(String, u8, i128, i128)>().prop_map(|(code, scale, amount, settled)| {
+            Record::Position {
+                code,
+                scale,
+                amount,
+                settled,
+            }
         }),
-        any::<(u32, u64)>().prop_map(|(last_account, last_payment)| Record::Counters {
-            last_account,
-            last_payment
+        any::<(u32, u64, u64)>().prop_map(|(last_account, last_payment, last_settlement)| {
+            Record::Counters {
+                last_account,
+                last_payment,
+                last_settlement,
+            }
+        }),
+        settlement().prop_map(|s| Record::SettlementMade {
+            settlement: Box::new(s)
+        }),
+        settlement().prop_map(|s| Record::SettlementKept {
+            settlement: Box::new(s)
+        }),
+        settlement().prop_map(|s| Record::SettlementMoved {
+            id: s.id,
+            state: s.state
+        }),
+        credit().prop_map(|credit| Record::SettlementCredited {
+            credit: Box::new(credit)
+        }),
+        credit().prop_map(|credit| Record::CreditKept {
+            credit: Box::new(credit)
+        }),
+        credit().prop_map(|credit| Record::Leftover {
+            account: credit.account,
+            leftover: credit.leftover,
+        }),
+        credit().prop_map(|credit| Record::CreditKeyUsed {
+            key: credit.key,
+            at_ms: credit.at_ms
         }),
     ]
 }
@@ -295,6 +385,7 @@ fn the_bytes_of_the_packet_paths_records() {
     let balance = Record::Balance {
         account: AccountId(7),
         balance: i128::MIN,
+        prepaid: 0,
     };
     assert_eq!(
         String::from_utf8(encoded(&balance)).expect("JSON"),

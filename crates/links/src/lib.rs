@@ -27,6 +27,7 @@
 //! | `rates_client.rs` | exchange rates from a server outside |
 //! | `probe.rs` | what is wrong with the way to a neighbour |
 //! | `once.rs` | one request to a node that is not yet a neighbour |
+//! | `engine_client.rs` | settlement engines |
 //! | `connect.rs`, `tls.rs` | outgoing connections, TLS settings |
 
 mod body;
@@ -35,6 +36,7 @@ mod clock;
 mod connect;
 mod dial;
 mod directory;
+pub mod engine_client;
 pub mod http1;
 mod http1_client;
 mod http1_server;

@@ -114,8 +114,8 @@ impl Worker {
     /// Does what the core wants. Nothing is written to a socket before the caller yields, so that
     /// everything from one turn is written at once.
     ///
-    /// Actions on local links, on links of other workers, and reports are not its business and
-    /// ignored.
+    /// Actions on local links, on links of other workers, what engines are asked, and reports are not
+    /// its business and ignored.
     pub fn perform(&self, action: Action) {
         match action {
             Action::Forward {
@@ -152,7 +152,7 @@ impl Worker {
                     outbox.end(End::Session(session::CloseReason::Superseded));
                 }
             }
-            Action::Report(_) => {}
+            Action::Engine { .. } | Action::Report(_) => {}
         }
     }
 

@@ -32,6 +32,9 @@ pub struct Config {
     /// Rates from outside.
     #[serde(default)]
     pub rates: RatesConfig,
+    /// Settlement engines.
+    #[serde(default)]
+    pub settlement: SettlementConfig,
     /// Bounds over all accounts.
     #[serde(default)]
     pub limits: LimitsConfig,
@@ -123,6 +126,16 @@ pub struct AdminToken {
     pub scopes: Vec<String>,
     /// From when on it may not, as milliseconds since 1970.
     pub expires_at_ms: Option<i64>,
+}
+
+/// Section `settlement`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SettlementConfig {
+    /// Where settlement engines report what came in; without it none can.
+    pub listen: Option<SocketAddr>,
+    /// A token that they must present, readable by the owner only. Relative to the file.
+    pub token_file: Option<PathBuf>,
 }
 
 /// Section `limits`.
@@ -416,6 +429,13 @@ fn check(path: &Path, config: &Config) -> Result<(), ConfigError> {
     if node.listen.port() != 0 && node.listen == config.admin.listen {
         return wrong("admin.listen", "is the same as node.listen");
     }
+    if let Some(listen) = config.settlement.listen
+        && listen.port() != 0
+        && (listen == node.listen || listen == config.admin.listen)
+    {
+        let message = "is the same as node.listen or admin.listen: engines have one of their own";
+        return wrong("settlement.listen", message);
+    }
     if let Some(url) = &node.public_url
         && !(url.starts_with("https://") || url.starts_with("http://"))
     {
@@ -445,6 +465,7 @@ fn resolve_paths(path: &Path, config: &mut Config) {
         &mut node.tls_key_file,
         &mut node.tls_roots_file,
         &mut config.rates.file,
+        &mut config.settlement.token_file,
     ];
     for file in optional.into_iter().flatten() {
         *file = folder.join(&*file);

@@ -11,8 +11,8 @@ use rialto_ledger::Lsn;
 /// Actions that wait for the disk.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    /// By record, then by arrival: until when, and what.
-    waiting: BTreeMap<(Lsn, u64), (u64, Action)>,
+    /// By record, then by arrival: until when at most, and what.
+    waiting: BTreeMap<(Lsn, u64), (Option<u64>, Action)>,
     arrivals: u64,
     /// Actions that left before their record was safe because there was no more time.
     pub(crate) released_early: u64,
@@ -23,7 +23,9 @@ impl Gate {
     pub(crate) fn pass(&mut self, effect: Effect, synced: Lsn, now_ns: u64) -> Option<Action> {
         match effect.after {
             Durable::Nothing | Durable::Written(_) => Some(effect.action),
-            Durable::Synced { lsn, .. } if lsn <= synced => Some(effect.action),
+            Durable::Synced { lsn, .. } | Durable::OnDisk(lsn) if lsn <= synced => {
+                Some(effect.action)
+            }
             Durable::Synced {
                 no_later_than_ns, ..
             } if no_later_than_ns <= now_ns => {
@@ -33,13 +35,16 @@ impl Gate {
             Durable::Synced {
                 lsn,
                 no_later_than_ns,
-            } => {
-                self.arrivals += 1;
-                self.waiting
-                    .insert((lsn, self.arrivals), (no_later_than_ns, effect.action));
-                None
-            }
+            } => self.keep(lsn, Some(no_later_than_ns), effect.action),
+            Durable::OnDisk(lsn) => self.keep(lsn, None, effect.action),
         }
+    }
+
+    fn keep(&mut self, lsn: Lsn, until_ns: Option<u64>, action: Action) -> Option<Action> {
+        self.arrivals += 1;
+        self.waiting
+            .insert((lsn, self.arrivals), (until_ns, action));
+        None
     }
 
     /// What may leave once all records up to `synced` are on disk.
@@ -51,7 +56,8 @@ impl Gate {
 
     /// What has to leave although its record is not on disk.
     pub(crate) fn overdue(&mut self, now_ns: u64) -> Vec<Action> {
-        let overdue = |(until_ns, _): &(u64, Action)| *until_ns <= now_ns;
+        let overdue =
+            |(until_ns, _): &(Option<u64>, Action)| until_ns.is_some_and(|at| at <= now_ns);
         let keys: Vec<_> = self
             .waiting
             .iter()
@@ -65,14 +71,19 @@ impl Gate {
             .collect()
     }
 
-    /// Whether nothing waits.
+    /// Whether no answer waits. What waits for the disk alone may wait for the next start.
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting
+            .values()
+            .all(|(until_ns, _)| until_ns.is_none())
     }
 
     /// When [`Self::overdue`] has something to say.
     pub(crate) fn next_overdue(&self) -> Option<u64> {
-        self.waiting.values().map(|(until_ns, _)| *until_ns).min()
+        self.waiting
+            .values()
+            .filter_map(|(until_ns, _)| *until_ns)
+            .min()
     }
 }
 
@@ -100,6 +111,7 @@ mod tests {
             Action::Forward { .. }
             | Action::Answer { .. }
             | Action::Disconnect { .. }
+            | Action::Engine { .. }
             | Action::Report(_) => unreachable!("the tests make no other"),
         };
         actions.into_iter().map(worker).collect()
@@ -131,5 +143,18 @@ mod tests {
         assert_eq!(workers(gate.synced(Lsn(99))), [4]);
         assert_eq!(gate.next_overdue(), None);
         assert!(gate.is_empty());
+
+        // What must never leave without its record does not, whatever the time and whatever failed.
+        assert!(
+            gate.pass(effect(Durable::OnDisk(Lsn(99)), 5), Lsn(99), 0)
+                .is_some()
+        );
+        assert!(
+            gate.pass(effect(Durable::OnDisk(Lsn(100)), 6), Lsn(99), u64::MAX)
+                .is_none()
+        );
+        assert!(gate.overdue(u64::MAX).is_empty());
+        assert_eq!(gate.next_overdue(), None);
+        assert_eq!(workers(gate.synced(Lsn(100))), [6]);
     }
 }

@@ -56,13 +56,15 @@ pub struct AssetLine {
     pub accounts: i128,
     /// The node's own position in it.
     pub position: i128,
+    /// Paid out less what came in by settlements.
+    pub settled: i128,
 }
 
 impl AssetLine {
     /// Zero in sound books: they are kept in double entry.
     #[must_use]
     pub fn sum(&self) -> i128 {
-        self.accounts + self.position
+        self.accounts + self.position + self.settled
     }
 }
 
@@ -285,7 +287,8 @@ fn books(ledger: &Ledger, checkpoint: Option<u64>, last: u64) -> Books {
         .collect();
     let mut assets: Vec<_> = ledger
         .positions()
-        .map(|(asset, position, _)| AssetLine {
+        .zip(ledger.settled())
+        .map(|((asset, position, _), (_, settled))| AssetLine {
             asset: asset.clone(),
             accounts: accounts
                 .iter()
@@ -293,6 +296,7 @@ fn books(ledger: &Ledger, checkpoint: Option<u64>, last: u64) -> Books {
                 .map(|account| account.balance)
                 .sum(),
             position,
+            settled,
         })
         .collect();
     assets.sort_by(|one, other| one.asset.cmp(&other.asset));

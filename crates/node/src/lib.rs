@@ -5,6 +5,7 @@
 //! journal without a node.
 
 pub mod config;
+mod engines;
 mod gate;
 mod handle;
 pub mod inspect;

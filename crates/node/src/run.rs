@@ -17,7 +17,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use rialto_admin::{Peering, Scopes, Token};
 use rialto_btp::session;
-use rialto_connector::{Connector, Effects, Settings};
+use rialto_connector::{Action, Connector, Effects, Settings};
 use rialto_journal::{FileDisk, Journal, JournalError, Options, Replay};
 use rialto_ledger::{Lsn, Record, TokenHash};
 use rialto_links::{
@@ -31,12 +31,13 @@ use socket2::SockRef;
 use thiserror::Error;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
 };
 use tracing::{error, info, warn};
 
 use crate::{
     config::{self, Config, ConfigError, Durability, LimitsConfig, Loaded},
+    engines,
     handle::Handle,
     inspect, log, open_files, rate_feed,
     secrets::{NodeSecret, SecretError, random, read_private},
@@ -63,6 +64,9 @@ pub struct Endpoints {
     pub node: SocketAddr,
     /// The admin API.
     pub admin: SocketAddr,
+    /// Where settlement engines report, if they can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settlement: Option<SocketAddr>,
     /// The process.
     pub pid: u32,
 }
@@ -131,6 +135,7 @@ impl RunError {
 struct Files {
     secret: NodeSecret,
     tokens: Vec<Token>,
+    engine_token: Option<TokenHash>,
     server_tls: Option<Arc<ServerConfig>>,
     client_tls: ClientTls,
 }
@@ -157,14 +162,20 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
     // Ports first: a node that cannot serve must not touch the data folder.
     let node_listener = bind("node.listen", config.node.listen)?;
     let admin_listener = bind("admin.listen", config.admin.listen)?;
+    let engine_listener = config.settlement.listen;
+    let engine_listener = engine_listener
+        .map(|address| bind("settlement.listen", address))
+        .transpose()?;
     let endpoints = Endpoints {
         node: local_address(&node_listener)?,
         admin: local_address(&admin_listener)?,
+        settlement: engine_listener.as_ref().map(local_address).transpose()?,
         pid: process::id(),
     };
 
     let workers = config.node.threads.unwrap_or_else(cores);
-    let shell = Arc::new(recover(&config, files.secret, workers)?);
+    let (engines, engine_asks) = mpsc::unbounded_channel();
+    let shell = Arc::new(recover(&config, files.secret, workers, engines)?);
     let auth = Arc::new(AuthCounters::default());
     let public_url = public_url(&config, endpoints.node, files.server_tls.is_some());
     let handle = Arc::new(Handle {
@@ -243,6 +254,17 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
         let renewing = Arc::clone(&shell);
         tokio::spawn(async move { renewing.renew_tokens().await });
         tokio::spawn(rate_feed::run(Arc::clone(&handle)));
+        tokio::spawn(engines::run(Arc::clone(&handle), engine_asks));
+        if let Some(listener) = engine_listener {
+            let listener = tokio::net::TcpListener::from_std(listener);
+            let listener = listener.map_err(system("listen for settlement engines"))?;
+            let mut engine_stop = stopped.clone();
+            let until = async move {
+                let _ = engine_stop.changed().await;
+            };
+            let (node, token) = (Arc::clone(&node), files.engine_token);
+            tokio::spawn(rialto_admin::serve_engines(listener, node, token, until));
+        }
         let serving = tokio::spawn(rialto_admin::serve(admin, node, files.tokens, until));
         loop {
             tokio::select! {
@@ -318,6 +340,10 @@ fn read_files(config: &Config) -> Result<Files, RunError> {
             expires_at_ms,
         });
     }
+    let engine_token = config.settlement.token_file.as_deref();
+    let engine_token = engine_token
+        .map(|path| Ok::<_, SecretError>(hash_token(read_private(path)?.as_bytes())))
+        .transpose()?;
     let server_tls = match (&node.tls_cert_file, &node.tls_key_file) {
         (Some(cert), Some(key)) => {
             let server = tls::server_config(cert, key);
@@ -330,6 +356,7 @@ fn read_files(config: &Config) -> Result<Files, RunError> {
     Ok(Files {
         secret,
         tokens,
+        engine_token,
         server_tls,
         client_tls,
     })
@@ -361,7 +388,12 @@ fn cores() -> u16 {
 }
 
 /// Opens the journal and brings the books to where they were.
-fn recover(config: &Config, secret: NodeSecret, workers: u16) -> Result<Shell, RunError> {
+fn recover(
+    config: &Config,
+    secret: NodeSecret,
+    workers: u16,
+    engines: mpsc::UnboundedSender<Action>,
+) -> Result<Shell, RunError> {
     make_data_folder(&config.node.data_dir).map_err(system("make the data folder"))?;
     let rng = ChaCha20Rng::from_seed(random());
     let mut connector = Connector::new(settings(config), secret.stream(), rng);
@@ -392,7 +424,8 @@ fn recover(config: &Config, secret: NodeSecret, workers: u16) -> Result<Shell, R
     }
     info!(records = recovered.last.0, "books recovered");
 
-    // Payments that were cut off are ended before anything else happens.
+    // Payments that were cut off are ended before anything else happens. What engines are asked
+    // again may leave: all of the books is on disk.
     let mut out = Effects::default();
     connector.recovered(&mut out);
     for record in out.records() {
@@ -400,8 +433,12 @@ fn recover(config: &Config, secret: NodeSecret, workers: u16) -> Result<Shell, R
     }
     journal.write()?;
     journal.sync()?;
-    out.drain().for_each(drop);
-    Ok(Shell::new(connector, journal, secret, workers))
+    for effect in out.drain() {
+        if let Action::Engine { .. } = effect.action {
+            let _ = engines.send(effect.action);
+        }
+    }
+    Ok(Shell::new(connector, journal, secret, workers, engines))
 }
 
 /// Who owes whom is for its owner's eyes only. A folder that is there keeps its permissions.
@@ -554,6 +591,7 @@ fn reload(path: &Path, flags: &[(String, String)], handle: &Handle, level: &log:
             old.admin.token_file != new.admin.token_file,
         ),
         ("admin.tokens", old.admin.tokens != new.admin.tokens),
+        ("settlement", old.settlement != new.settlement),
         ("log.format", old.log.format != new.log.format),
     ] {
         if changed {

@@ -22,9 +22,9 @@ use rialto_connector::{
     refusal::{Level, Row},
 };
 use rialto_journal::{Journal, JournalError};
-use rialto_ledger::{AccountId, Lsn, Record};
+use rialto_ledger::{AccountId, Lsn, Record, SettlementId, SettlementState};
 use rialto_links::{Account, Clock, Directory, HttpPeer};
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tracing::{debug, error, info, warn};
 
 use crate::{gate::Gate, secrets::NodeSecret};
@@ -68,6 +68,8 @@ pub(crate) struct Shell {
     pub(crate) events: broadcast::Sender<Event>,
     /// The last record that is on disk.
     pub(crate) synced: watch::Sender<Lsn>,
+    /// What settlement engines are to be asked: at most one settlement and one introduction per account.
+    engines: mpsc::UnboundedSender<Action>,
     pub(crate) secret: NodeSecret,
     /// When the timer has to fire next, on the monotonic clock; `u64::MAX` for never.
     timer_at_ns: AtomicU64,
@@ -89,6 +91,7 @@ impl Shell {
         journal: Journal,
         secret: NodeSecret,
         workers: u16,
+        engines: mpsc::UnboundedSender<Action>,
     ) -> Self {
         let synced = Lsn(journal.synced().0);
         let shell = Self {
@@ -101,6 +104,7 @@ impl Shell {
             directory: watch::Sender::new(Arc::default()),
             events: broadcast::Sender::new(EVENTS_MAX),
             synced: watch::Sender::new(synced),
+            engines,
             secret,
             // Once at the start: the core may have something to do before anything happens.
             timer_at_ns: AtomicU64::new(0),
@@ -218,6 +222,7 @@ impl Shell {
                     self.set_timer(action.is_none().then_some(no_later_than_ns));
                     action
                 }
+                Durable::OnDisk(_) => self.hold_back(effect, synced, now_ns),
             };
             if let Some(action) = action.and_then(&mut perform) {
                 self.dispatch(action);
@@ -281,6 +286,11 @@ impl Shell {
             Action::Forward { link, .. }
             | Action::Answer { link, .. }
             | Action::Disconnect { link } => *link,
+            Action::Engine { .. } => {
+                // Once the node stops nobody asks any more; the books tell what is open.
+                let _ = self.engines.send(action);
+                return;
+            }
             Action::Report(_) => {
                 if let Action::Report(event) = action {
                     self.report(event);
@@ -315,6 +325,7 @@ impl Shell {
             Event::AddressProblem { message } => {
                 warn!(%message, "no address from the parent; the node asks again");
             }
+            Event::SettlementChanged { id } => self.report_settlement(*id),
             Event::PaymentEnded { .. } | Event::QuoteDone { .. } | Event::PingDone { .. } => {
                 // It is no mistake that nobody waits for it.
                 let _ = self.events.send(event);
@@ -359,6 +370,44 @@ impl Shell {
                 reason = word,
                 "packets are refused; `rialto account show NAME` counts them"
             );
+        }
+    }
+
+    fn report_settlement(&self, id: SettlementId) {
+        let settlement = self.read(|core| {
+            let settlement = core.ledger().settlements().get(&id).cloned();
+            let (failures, last) = core.settle_failures(id);
+            settlement.map(|settlement| (settlement, failures, last.map(ToOwned::to_owned)))
+        });
+        let Some((settlement, failures, last)) = settlement else {
+            return;
+        };
+        let (account, amount) = (self.name_of(settlement.account), settlement.amount);
+        match settlement.state {
+            SettlementState::Accepted => {
+                info!(
+                    settlement = id.0,
+                    account, amount, "the engine has the settlement"
+                );
+            }
+            SettlementState::Cancelled => {
+                info!(
+                    settlement = id.0,
+                    account, amount, "the settlement was taken back"
+                );
+            }
+            SettlementState::Parked { message } => warn!(
+                settlement = id.0,
+                account,
+                amount,
+                message,
+                "the engine refused the settlement: `rialto settlement retry` or `cancel` decides"
+            ),
+            // Each pause is longer than the one before, so this does not fill a log.
+            SettlementState::Open => warn!(
+                settlement = id.0,
+                account, amount, failures, last, "the engine does not answer: it is asked again"
+            ),
         }
     }
 
@@ -505,7 +554,9 @@ mod tests {
     use rand_core::SeedableRng;
     use rialto_connector::{RequestId, Settings, command::PaymentRequest};
     use rialto_journal::{Options, SimDisk};
-    use rialto_ledger::{AccountId, AccountSettings, Limits, Relation, RouteExchange};
+    use rialto_ledger::{
+        AccountId, AccountSettings, Limits, Relation, RouteExchange, SettlementTerms,
+    };
     use rialto_packet::PrepareBuilder;
 
     use super::*;
@@ -524,7 +575,8 @@ mod tests {
             Ok::<_, std::io::Error>(())
         });
         let (journal, _) = journal.unwrap();
-        let shell = Shell::new(connector, journal, NodeSecret::new([0; 32]), 1);
+        let (engines, _) = mpsc::unbounded_channel();
+        let shell = Shell::new(connector, journal, NodeSecret::new([0; 32]), 1, engines);
         let account = AccountSettings {
             name: "alice".to_owned(),
             relation: Relation::Local,
@@ -540,6 +592,7 @@ mod tests {
             btp: None,
             paused: false,
             routes: RouteExchange::default(),
+            settlement: SettlementTerms::default(),
         };
         step(&shell, |core, _, out| {
             core.account_create(account, out).unwrap()

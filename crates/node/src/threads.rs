@@ -82,7 +82,7 @@ pub(crate) async fn run_worker(
             worker.perform(action);
             None
         }
-        Action::Report(_) => Some(action),
+        Action::Engine { .. } | Action::Report(_) => Some(action),
     };
     let mut close_by = None;
     loop {

@@ -436,7 +436,43 @@ fn settings(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Val
         let link = link("--btp-url", url, username, args.btp_token_file.as_deref())?;
         body.insert("btp".to_owned(), link);
     }
+    let terms = settlement(args, asset)?;
+    if !terms.is_empty() {
+        body.insert("settlement".to_owned(), terms.into());
+    }
     Ok(body)
+}
+
+fn settlement(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Value>, Failure> {
+    let mut terms = Map::new();
+    if let Some(url) = &args.engine_url {
+        terms.insert("engine_url".to_owned(), or_null(url, || json!(url)));
+    }
+    for (field, flag, value) in [
+        ("threshold", "--settle-threshold", &args.settle_threshold),
+        ("settle_to", "--settle-to", &args.settle_to),
+        ("amount_min", "--settle-amount-min", &args.settle_amount_min),
+    ] {
+        let Some(value) = value else { continue };
+        let term = match (value.as_str(), value.strip_prefix('-')) {
+            (NONE, _) => Value::Null,
+            (_, Some(below)) => json!(format!("-{}", units(flag, asset, below)?)),
+            (_, None) => json!(units(flag, asset, value)?.to_string()),
+        };
+        terms.insert(field.to_owned(), term);
+    }
+    if let Some(seconds) = &args.settle_every {
+        let term = match seconds.as_str() {
+            NONE => Value::Null,
+            text => json!(text.parse::<u32>().map_err(|_| {
+                Failure::usage(format!(
+                    "--settle-every '{text}' is not a number of seconds, nor 'none'"
+                ))
+            })?),
+        };
+        terms.insert("every_s".to_owned(), term);
+    }
+    Ok(terms)
 }
 
 fn link(

@@ -93,6 +93,19 @@ Examples:
   rialto balance bob --json")]
     Balance(BalanceArgs),
 
+    /// Settle with an account now, through its settlement engine
+    #[command(after_help = "\
+Examples:
+  rialto settle bob
+  rialto settle bob 12.50 --idempotency-key 2026-11 --json
+
+Without an amount it settles what the terms of the account say; `account show` has it as settleable.")]
+    Settle(SettleArgs),
+
+    /// Settlements: what was paid outside the node
+    #[command(subcommand)]
+    Settlement(SettlementCommand),
+
     /// Find out what a payment would deliver, without paying
     #[command(after_help = "\
 Examples:
@@ -531,6 +544,26 @@ pub(crate) struct AccountSettingsArgs {
     /// File with the token to present there
     #[arg(long, value_name = "FILE", requires = "btp_url", help_heading = "Link")]
     pub(crate) btp_token_file: Option<PathBuf>,
+    /// Settle through the engine at this URL
+    #[arg(long, value_name = "URL", help_heading = "Settlement")]
+    pub(crate) engine_url: Option<String>,
+    /// Settle as soon as we owe so much
+    #[arg(long, value_name = "AMOUNT", help_heading = "Settlement")]
+    pub(crate) settle_threshold: Option<String>,
+    /// What we owe after a settlement; below zero it pays ahead
+    #[arg(
+        long,
+        value_name = "AMOUNT",
+        allow_hyphen_values = true,
+        help_heading = "Settlement"
+    )]
+    pub(crate) settle_to: Option<String>,
+    /// Settle so many seconds after the first packet since the last settlement
+    #[arg(long, value_name = "SECONDS", help_heading = "Settlement")]
+    pub(crate) settle_every: Option<String>,
+    /// Least amount that is settled when its time has come
+    #[arg(long, value_name = "AMOUNT", help_heading = "Settlement")]
+    pub(crate) settle_amount_min: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -885,6 +918,55 @@ pub(crate) struct RateDeleteArgs {
     pub(crate) from: String,
     /// Asset code that is bought
     pub(crate) to: String,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SettleArgs {
+    /// Name of the account
+    pub(crate) account: String,
+    /// How much, as a decimal of the account's asset
+    pub(crate) amount: Option<String>,
+    /// The same key is the same settlement, however often it is sent; made where it is left out
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SettlementCommand {
+    /// List outgoing settlements, newest first
+    #[command(after_help = "\
+Examples:
+  rialto settlement list
+  rialto settlement list --json")]
+    List(NodeArgs),
+    /// Show a settlement
+    #[command(after_help = "\
+Examples:
+  rialto settlement show 7
+  rialto settlement show 7 --json")]
+    Show(SettlementArgs),
+    /// Ask the engine again for a settlement that it refused, with the same key
+    #[command(after_help = "\
+Examples:
+  rialto settlement retry 7
+  rialto settlement retry 7 --json")]
+    Retry(SettlementArgs),
+    /// Take back a settlement that the engine refused: its amount is owed again
+    #[command(after_help = "\
+Examples:
+  rialto settlement cancel 7
+  rialto settlement cancel 7 --json")]
+    Cancel(SettlementArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SettlementArgs {
+    /// Number of the settlement
+    pub(crate) id: u64,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }

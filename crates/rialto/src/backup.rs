@@ -250,6 +250,7 @@ mod tests {
     use rialto_journal::{FileDisk, Journal, Lsn, Options};
     use rialto_ledger::{
         AccountId, AccountSettings, Commit, Ledger, Limits, Record, Relation, RouteExchange,
+        SettlementTerms,
     };
 
     use super::*;
@@ -267,6 +268,7 @@ mod tests {
             btp: None,
             paused: false,
             routes: RouteExchange::default(),
+            settlement: SettlementTerms::default(),
         };
         Record::AccountPut {
             id: AccountId(id),

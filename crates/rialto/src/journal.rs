@@ -72,11 +72,14 @@ fn print(found: &Inspection) -> Result<(), Failure> {
     output::table(&["account", "asset", "balance"], accounts.collect())?;
     output::line("")?;
     let assets = books.assets.iter().map(|line| {
-        let amounts = [line.accounts, line.position, line.sum()];
+        let amounts = [line.accounts, line.position, line.settled, line.sum()];
         let amounts = amounts.map(|amount| line.asset.decimal(amount));
         [vec![line.asset.to_string()], amounts.to_vec()].concat()
     });
-    output::table(&["asset", "accounts", "node", "sum"], assets.collect())?;
+    output::table(
+        &["asset", "accounts", "node", "settled", "sum"],
+        assets.collect(),
+    )?;
     output::line("")?;
     let checkpoint = books
         .checkpoint
@@ -102,6 +105,7 @@ pub(crate) fn to_json(folder: &Path, found: &Inspection) -> Value {
             "asset_scale": line.asset.scale(),
             "accounts": line.accounts.to_string(),
             "node": line.position.to_string(),
+            "settled": line.settled.to_string(),
             "sum": line.sum().to_string(),
         })
     });

@@ -28,6 +28,7 @@ mod payments;
 mod peers;
 mod routes;
 mod secret;
+mod settlements;
 
 use std::process::ExitCode;
 
@@ -59,6 +60,8 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Route(command) => block_on(routes::route(command)),
         Command::Rate(command) => block_on(routes::rate(command)),
         Command::Balance(args) => block_on(accounts::balance(args)),
+        Command::Settle(args) => block_on(settlements::settle(args)),
+        Command::Settlement(command) => block_on(settlements::settlement(command)),
         Command::Quote(args) => block_on(payments::quote(args)),
         Command::Pay(args) => block_on(payments::pay(args)),
         Command::Ping(args) => block_on(payments::ping(args)),

@@ -513,7 +513,7 @@ impl Witness {
                     let link = links.asking(*link).ok_or("a packet to no link")?;
                     self.observe_forward(node, at, seen, link, request.0, packet)?;
                 }
-                Action::Disconnect { .. } | Action::Report(_) => {}
+                Action::Engine { .. } | Action::Disconnect { .. } | Action::Report(_) => {}
             }
         }
         let books = &self.nodes[node];
@@ -563,6 +563,13 @@ impl Witness {
                 | Record::InviteDeleted { .. }
                 | Record::Adjusted { .. }
                 | Record::AdjustmentKept { .. }
+                | Record::SettlementMade { .. }
+                | Record::SettlementMoved { .. }
+                | Record::SettlementCredited { .. }
+                | Record::CreditKeyUsed { .. }
+                | Record::SettlementKept { .. }
+                | Record::CreditKept { .. }
+                | Record::Leftover { .. }
                 | Record::Balance { .. }
                 | Record::Position { .. }
                 | Record::Counters { .. } => None,
@@ -695,7 +702,7 @@ impl Witness {
                 hop.waits_until_ns = u64::try_from(until_ns).ok();
                 lsn
             }
-            Durable::Nothing => {
+            Durable::Nothing | Durable::OnDisk(_) => {
                 return complain(format!("a fulfill that waits for no record: {key:?}"));
             }
         };

@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, rc::Rc};
 use rialto_connector::Settings;
 use rialto_ledger::{
     AccountId, AccountSettings, HttpLink, Limits, Relation, RouteExchange, SealedSecret,
+    SettlementTerms,
 };
 use rialto_packet::money::Asset;
 
@@ -398,6 +399,7 @@ impl AccountPlan {
             btp: None,
             paused: self.is_paused,
             routes: RouteExchange::default(),
+            settlement: SettlementTerms::default(),
         }
     }
 }

@@ -1121,7 +1121,7 @@ impl World {
                 self.close(to.connection, to.end);
                 Ok(())
             }
-            Action::Report(_) => Ok(()),
+            Action::Engine { .. } | Action::Report(_) => Ok(()),
         }
     }
 
@@ -1231,6 +1231,7 @@ impl World {
                     does += &format!(" {word} #{}", request.0);
                 }
                 Action::Disconnect { link } => does += &format!(" disconnect {link:?}"),
+                Action::Engine { ask, .. } => does += &format!(" {ask:?}"),
                 Action::Report(event) => does += &format!(" {event:?}"),
             }
         }
@@ -1418,6 +1419,8 @@ fn seen(work: &Work, links: &Links) -> Seen {
         Input::LinkUp { .. }
         | Input::LinkDown { .. }
         | Input::Undelivered(_)
+        | Input::Introduced { .. }
+        | Input::Settled { .. }
         | Input::Synced(_) => None,
     };
     seen.unwrap_or(Seen::Other)

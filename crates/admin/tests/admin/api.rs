@@ -715,7 +715,7 @@ async fn a_payment_completes_and_balances_say_so() {
     assert_eq!(books["balances"][0]["balance"], "-500000");
     assert_eq!(books["balances"][0]["available"], "500000");
     assert_eq!(books["balances"][0]["in_flight"], in_flight);
-    let position = |code: &str, scale: u8, amount: &str| json!({"asset_code": code, "asset_scale": scale, "amount": amount});
+    let position = |code: &str, scale: u8, amount: &str| json!({"asset_code": code, "asset_scale": scale, "amount": amount, "settled": "0"});
     let positions = [position("USD", 9, "500000"), position("EUR", 6, "-460")];
     assert_eq!(books["positions"], json!(positions));
 

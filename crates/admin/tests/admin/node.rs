@@ -108,7 +108,10 @@ impl TestNode {
                         let is_own = packet.destination().starts_with("peer");
                         core.forwarded_count += usize::from(!is_own);
                     }
-                    Action::Report(_) | Action::Answer { .. } | Action::Disconnect { .. } => {}
+                    Action::Report(_)
+                    | Action::Answer { .. }
+                    | Action::Disconnect { .. }
+                    | Action::Engine { .. } => {}
                 }
             }
             match core.connector.poll_timeout() {

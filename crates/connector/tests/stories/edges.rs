@@ -115,7 +115,7 @@ impl World {
                     let reason = message.split(':').next().unwrap_or_default();
                     return Err(format!("{} {reason}", reject.code()));
                 }
-                Action::Disconnect { .. } | Action::Report(_) => {}
+                Action::Disconnect { .. } | Action::Engine { .. } | Action::Report(_) => {}
             }
         }
         let (request, amount_out) = forwarded.unwrap();

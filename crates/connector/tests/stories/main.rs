@@ -8,6 +8,7 @@
 )]
 
 mod node;
+mod settle;
 mod story;
 
 mod accounts;

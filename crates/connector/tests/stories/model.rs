@@ -343,7 +343,10 @@ fn answers(effects: &[Effect]) -> Vec<(u64, Option<String>)> {
         Action::Answer {
             request, packet, ..
         } => Some((request.0, packet)),
-        Action::Forward { .. } | Action::Disconnect { .. } | Action::Report(_) => None,
+        Action::Forward { .. }
+        | Action::Disconnect { .. }
+        | Action::Engine { .. }
+        | Action::Report(_) => None,
     });
     answers
         .map(

@@ -160,7 +160,7 @@ impl Network {
                     packet,
                     ..
                 } => self.answer(node, link, request, packet),
-                Action::Disconnect { .. } | Action::Report(_) => {}
+                Action::Disconnect { .. } | Action::Engine { .. } | Action::Report(_) => {}
             }
         }
         let due = self.nodes[node].poll_timeout();

@@ -8,9 +8,10 @@ use bytes::{Bytes, BytesMut};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use rialto_connector::{
-    Action, Connector, Durable, Effect, Effects, Event, Input, LinkId, Now, RequestId, Settings,
+    Action, Connector, Durable, Effect, Effects, EngineAsk, Event, Input, LinkId, Now, RequestId,
+    Settings,
 };
-use rialto_ledger::{AccountId, Ledger, Lsn, PaymentEnd, Record, Relation};
+use rialto_ledger::{AccountId, Ledger, Lsn, PaymentEnd, Record, Relation, SettlementId};
 use rialto_packet::{PEER_CONDITION, Prepare, Reply, Timestamp};
 
 pub(crate) const MS: u64 = 1_000_000;
@@ -47,6 +48,8 @@ pub(crate) struct Node {
     replica: Ledger,
     synced: Lsn,
     asked: Vec<Asked>,
+    /// The keys that settlements were told with.
+    keys: BTreeMap<SettlementId, String>,
     /// The last session's number, and whose each is.
     last_serial: u32,
     sessions: BTreeMap<u32, AccountId>,
@@ -67,6 +70,7 @@ impl Node {
             records: Vec::new(),
             synced: Lsn(0),
             asked: Vec::new(),
+            keys: BTreeMap::new(),
             last_serial: 0,
             sessions: BTreeMap::new(),
         }
@@ -285,7 +289,19 @@ impl Node {
                     assert_eq!(effect.after, Durable::Nothing);
                 }
             }
-            Action::Disconnect { .. } | Action::Report(_) => {}
+            Action::Engine {
+                ask: EngineAsk::Settle { id, key, quantity },
+                ..
+            } => {
+                let settlement = &self.core.ledger().settlements()[id];
+                assert_eq!(quantity.amount(), settlement.amount.to_string());
+                assert_eq!(key, &settlement.key);
+                // I8: one key for ever, and no other settlement's.
+                assert_eq!(key, self.keys.entry(*id).or_insert_with(|| key.clone()));
+                assert_eq!(self.keys.values().filter(|other| *other == key).count(), 1);
+                assert_eq!(effect.after, Durable::OnDisk(self.core.lsn()));
+            }
+            Action::Engine { .. } | Action::Disconnect { .. } | Action::Report(_) => {}
         }
     }
 
@@ -318,7 +334,9 @@ impl Node {
         for (asset, position, exposure) in ledger.positions() {
             let accounts = || ledger.accounts().filter(|a| a.settings.asset == *asset);
             let sum: i128 = accounts().map(|account| account.balance()).sum();
-            assert_eq!(sum + position, 0, "{asset}");
+            let mut settled = ledger.settled();
+            let (_, settled) = settled.find(|(of, _)| *of == asset).unwrap();
+            assert_eq!(sum + position + settled, 0, "{asset}");
             let count: u32 = accounts().map(|a| a.exposure().in_flight_count).sum();
             let in_flight: u128 = accounts().map(|a| a.exposure().in_flight).sum();
             let unsynced: u128 = accounts().map(|a| a.exposure().unsynced).sum();

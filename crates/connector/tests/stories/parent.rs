@@ -44,7 +44,10 @@ fn question(effects: &[Effect]) -> Option<(LinkId, RequestId)> {
             assert_eq!((packet.amount(), packet.condition()), (0, PEER_CONDITION));
             Some((*link, *request))
         }
-        Action::Answer { .. } | Action::Disconnect { .. } | Action::Report(_) => None,
+        Action::Answer { .. }
+        | Action::Disconnect { .. }
+        | Action::Engine { .. }
+        | Action::Report(_) => None,
     })
 }
 
@@ -75,7 +78,8 @@ fn problem(effects: &[Effect]) -> String {
         Action::Report(_)
         | Action::Forward { .. }
         | Action::Answer { .. }
-        | Action::Disconnect { .. } => None,
+        | Action::Disconnect { .. }
+        | Action::Engine { .. } => None,
     });
     found.expect("a problem is reported")
 }
@@ -113,7 +117,10 @@ fn packets_wait_for_an_address_and_then_pass() {
         let effects = node.handle(input);
         let answer = effects.iter().find_map(|effect| match &effect.action {
             Action::Answer { packet, .. } => Some(packet.clone()),
-            Action::Forward { .. } | Action::Disconnect { .. } | Action::Report(_) => None,
+            Action::Forward { .. }
+            | Action::Disconnect { .. }
+            | Action::Engine { .. }
+            | Action::Report(_) => None,
         });
         Reply::parse(answer.expect("it is answered")).unwrap()
     };

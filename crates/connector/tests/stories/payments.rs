@@ -164,7 +164,10 @@ fn ended_payments(node: &Node, effects: Vec<Effect>) -> Vec<String> {
         .into_iter()
         .filter_map(|effect| match effect.action {
             Action::Report(event) => payment_words(node, &event),
-            Action::Forward { .. } | Action::Answer { .. } | Action::Disconnect { .. } => None,
+            Action::Forward { .. }
+            | Action::Answer { .. }
+            | Action::Disconnect { .. }
+            | Action::Engine { .. } => None,
         });
     reports.collect()
 }

@@ -10,6 +10,8 @@
 //! NAME reject N CODE [F08 RECEIVED MAXIMUM]                 NAME fail N FAILURE
 //! NAME up      NAME down [SESSION]
 //! NAME pays NAME AMOUNT [key K] [deliver] [packet MAX] [to ADDRESS]     stop PAYMENT
+//! settle NAME [AMOUNT [key K]]     retry SETTLEMENT     cancel SETTLEMENT      engine accepts|refuses|silent SETTLEMENT
+//! NAME introduced yes|no      NAME credited KEY AMOUNT/SCALE          settled ASSET -> N      leftover NAME -> AMOUNT/SCALE
 //! NAME quotes NAME          NAME pings ADDRESS AMOUNT       reload ADDRESS NODE-SETTING…
 //! wait TIME    doze TIME (the timer oversleeps)    clock +TIME | -TIME    sync    drain    journal fails    restart [checkpoint]
 //! account words for routes: ccp (told, and asked unless a child), no-ccp, asked (we ask), routes-max N, under PREFIX
@@ -24,11 +26,14 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rialto_connector::{
-    Action, Durable, Effect, Event, Input, LinkFailure, LinkId, RequestId, Settings, TableId,
+    Action, Durable, Effect, EngineAsk, Event, Input, LinkFailure, LinkId, RequestId, Settings,
+    TableId,
     command::{PaymentCreated, PaymentRequest, PingOutcome},
+    settle::{Credited, EngineAnswer},
 };
 use rialto_ledger::{
     AccountSettings, HttpLink, Limits, PaymentId, Rate, Relation, RouteExchange, SealedSecret,
+    SettlementId, SettlementTerms,
 };
 use rialto_packet::{
     Addr, ErrorCode, FulfillBuilder, PEER_CONDITION, Prepare, RejectBuilder, Reply,
@@ -200,6 +205,7 @@ pub(crate) fn account(name: &str, asset: &str) -> AccountSettings {
         btp: None,
         paused: false,
         routes: RouteExchange::default(),
+        settlement: SettlementTerms::default(),
     }
 }
 
@@ -242,6 +248,14 @@ fn change(settings: &mut AccountSettings, words: &[&str]) {
             "in-flight-count" => limits.in_flight_count_max = optional(value()),
             "in-flight-amount" => limits.in_flight_amount_max = optional(value()),
             "unsynced" => limits.unsynced_amount_max = optional(value()),
+            "engine" => {
+                let url = optional::<u16>(value()).map(|port| format!("http://engine:{port}"));
+                settings.settlement.engine_url = url;
+            }
+            "threshold" => settings.settlement.threshold = optional(value()),
+            "settle-to" => settings.settlement.settle_to = number(value()),
+            "every" => settings.settlement.every_s = optional(value()),
+            "at-least" => settings.settlement.amount_min = number(value()),
             "spread" => settings.spread = Some(value().to_owned()),
             "address" => settings.ilp_address = Some(value().parse().unwrap()),
             "asset" => settings.asset = value().parse().unwrap(),
@@ -369,6 +383,44 @@ impl Story {
                 self.forwarded.clear();
                 self.tell(effects);
             }
+            ["settle", name, ref rest @ ..] => {
+                let (amount, key) = match *rest {
+                    [] => (None, format!("{:?}", self.node.core.lsn())),
+                    [amount] => (Some(number(amount)), format!("{:?}", self.node.core.lsn())),
+                    [amount, "key", key] => (Some(number(amount)), key.to_owned()),
+                    _ => panic!("{rest:?}"),
+                };
+                self.operate(|core, now, out| core.settle_manual(now, name, amount, &key, out));
+            }
+            ["retry", id] => {
+                let id = SettlementId(number(id));
+                self.operate(|core, _, out| core.settle_retry(id, out));
+            }
+            ["cancel", id] => {
+                let id = SettlementId(number(id));
+                self.operate(|core, _, out| core.settle_cancel(id, out));
+            }
+            ["engine", says, id] => {
+                let (id, message) = (SettlementId(number(id)), String::new());
+                let answer = match says {
+                    "accepts" => EngineAnswer::Accepted,
+                    "refuses" => EngineAnswer::Refused { message },
+                    "silent" => EngineAnswer::Unknown { message },
+                    other => panic!("an engine does not {other}"),
+                };
+                let effects = self.node.handle(Input::Settled { id, answer });
+                self.tell(effects);
+            }
+            ["settled", asset] => {
+                let asset: Asset = asset.parse().unwrap();
+                let mut settled = self.node.core.ledger().settled();
+                let (_, amount) = settled.find(|(of, _)| **of == asset).unwrap();
+                self.lines.push(amount.to_string());
+            }
+            ["leftover", name] => {
+                let leftover = self.node.core.ledger().leftover(self.node.id(name));
+                self.lines.push(leftover.to_string());
+            }
             ["balances"] => self.balances(),
             ["position", asset] => {
                 let asset: Asset = asset.parse().unwrap();
@@ -460,6 +512,28 @@ impl Story {
                     link,
                     request,
                     failure,
+                });
+                self.tell(effects);
+            }
+            ["introduced", answer] => {
+                let message = String::new();
+                let answer = match answer {
+                    "yes" => EngineAnswer::Accepted,
+                    _ => EngineAnswer::Unknown { message },
+                };
+                let account = self.node.id(name);
+                let effects = self.node.handle(Input::Introduced { account, answer });
+                self.tell(effects);
+            }
+            ["credited", key, quantity] => {
+                let (account, quantity) = (self.node.id(name), quantity.parse().unwrap());
+                let (done, effects) = self
+                    .node
+                    .step(|core, now, out| core.settle_credit(now, account, key, quantity, out));
+                self.lines.push(match done {
+                    Ok((Credited::New { amount }, lsn)) => format!("new {amount} lsn {}", lsn.0),
+                    Ok((Credited::Before { amount }, _)) => format!("before {amount}"),
+                    Err(error) => format!("{:?} {}", error.kind, error.field).to_lowercase(),
                 });
                 self.tell(effects);
             }
@@ -651,7 +725,24 @@ impl Story {
                     let (name, word) = (self.node.name(account), trouble.word());
                     self.lines.push(format!("trouble {name} {word} {prefix}"));
                 }
-                Action::Report(Event::AccountsChanged) => {}
+                Action::Engine {
+                    account,
+                    engine_url,
+                    ask,
+                } => {
+                    let (name, by) = (self.node.name(account), engine_url.rsplit(':').next());
+                    let by = by.unwrap();
+                    match ask {
+                        EngineAsk::Introduce => {
+                            self.lines.push(format!("introduce {name} to {by}"))
+                        }
+                        EngineAsk::Forget => self.lines.push(format!("forget {name} by {by}")),
+                        EngineAsk::Settle { id, quantity, .. } => self
+                            .lines
+                            .push(format!("settle {} {name} {quantity} by {by}", id.0)),
+                    }
+                }
+                Action::Report(Event::AccountsChanged | Event::SettlementChanged { .. }) => {}
                 Action::Report(
                     event @ (Event::AddressTaken { .. } | Event::AddressProblem { .. }),
                 ) => {
@@ -731,6 +822,7 @@ impl Story {
                         let left = time(i64::try_from(left_ns / MS).unwrap());
                         format!("synced {} within {left}", lsn.0)
                     }
+                    Durable::OnDisk(lsn) => panic!("a Fulfill is never kept from {lsn:?} on"),
                 };
                 let data = match ildcp::Response::parse(fulfill.data()) {
                     Ok(config) => {

@@ -106,7 +106,9 @@ impl Pair {
                     ended.extend(payment_words(&self.nodes[from], &event));
                     continue;
                 }
-                Action::Disconnect { .. } => panic!("nobody connects twice"),
+                Action::Disconnect { .. } | Action::Engine { .. } => {
+                    panic!("nobody connects twice, and nobody settles")
+                }
             };
             if !(self.deaf && matches!(input, Input::Reply { .. })) {
                 self.wire.push_back(Underway { at_ns, to, input });

@@ -9,7 +9,7 @@ use crate::crash::{Coins, crash};
 use rialto_journal::{Fate, Faults};
 use rialto_ledger::{
     AccountId, AccountSettings, Commit, Ledger, Limits, Payment, PaymentEnd, PaymentId,
-    PaymentProgress, Record, Relation, RouteExchange,
+    PaymentProgress, Record, Relation, RouteExchange, SettlementTerms,
 };
 use std::{collections::BTreeMap, env, ops::Range, sync::LazyLock};
 
@@ -142,6 +142,7 @@ fn account(id: u64, packets_per_minute: u64) -> Record {
         btp: None,
         paused: false,
         routes: RouteExchange::default(),
+        settlement: SettlementTerms::default(),
     };
     Record::AccountPut {
         id: AccountId(id),

@@ -229,6 +229,11 @@ impl Node {
         call(self.admin, method, path, body, key)
     }
 
+    /// One request that happens once, however often it is sent with the same key.
+    pub(crate) fn call_once(&self, path: &str, key: &str, body: Value) -> (u16, Value) {
+        call(self.admin, "POST", path, Some(&body), key).expect("the admin API answers")
+    }
+
     /// Pays and waits for the end.
     pub(crate) fn pay(&self, key: &str, request: &Value) -> Value {
         let path = "/v1/payments?wait=60";
@@ -259,11 +264,15 @@ impl Node {
             .collect()
     }
 
-    /// Per asset: all balances and the node's own position; each has to be zero.
+    /// Per asset: all balances, the node's own position and what was settled; each sum has to be zero.
     pub(crate) fn assert_books_add_up(&self) {
         let balances = self.ok("GET", "/v1/balances", None);
         let mut sums = BTreeMap::<String, i128>::new();
-        for (list, amount) in [("balances", "balance"), ("positions", "amount")] {
+        for (list, amount) in [
+            ("balances", "balance"),
+            ("positions", "amount"),
+            ("positions", "settled"),
+        ] {
             for entry in balances[list].as_array().unwrap() {
                 let asset = format!("{}/{}", entry["asset_code"], entry["asset_scale"]);
                 *sums.entry(asset).or_default() +=

@@ -22,4 +22,5 @@ mod races;
 mod rates;
 mod raw;
 mod refusals;
+mod settlement;
 mod tls;
