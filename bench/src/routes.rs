@@ -24,7 +24,7 @@ const LOOKUPS: usize = 2_000_000;
 const BUSY: usize = 1_000;
 
 /// Routes in one update.
-const UPDATE_ROUTES: usize = 500;
+const UPDATE_ROUTES: usize = 400;
 
 const MS: u64 = 1_000_000;
 
