@@ -36,7 +36,7 @@ const CHANGES_MAX: usize = 16_384;
 const TRIM_MAX: usize = 1_024;
 
 /// Routes that are visited in one step of a sweep before it stops at the end of a part.
-const SWEEP_ROUTES: usize = 32;
+const SWEEP_ROUTES: usize = 16;
 
 /// What changed, for peers that are told, in order.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 
 /// Parts of a table. Each grows alone, so that no insertion ever moves more than a small part: with a
 /// million prefixes, a few hundred.
-pub const SHARDS: usize = 4096;
+pub const SHARDS: usize = 8192;
 
 #[derive(Debug, Clone)]
 struct Entry<V> {

@@ -30,7 +30,7 @@ use crate::{
 
 /// Routes of one update that are taken in, or put into one, in one step: what bounds how long packets
 /// wait meanwhile.
-const STEP_ROUTES: usize = 32;
+const STEP_ROUTES: usize = 16;
 
 /// Changes that are looked at for one update.
 const STEP_CHANGES: usize = 256;
