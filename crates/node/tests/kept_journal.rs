@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use rialto_journal::{FileDisk, Journal, Lsn, Options, Replay};
-use rialto_ledger::{AccountId, Ledger, PaymentEnd, Record};
+use rialto_ledger::{AccountId, Ledger, PaymentEnd, Record, SettlementState};
 use rialto_node::inspect::{AccountLine, Books, inspect};
 
 const SEGMENT: &str = "00000000000000000001.segment";
@@ -124,4 +124,80 @@ fn everything_else_and_a_node_that_goes_on_with_it() {
     journal.close().unwrap();
     let after = inspect(folder.path()).unwrap().books;
     assert_eq!((after.last, after.accounts.len()), (24, 3));
+}
+
+/// `journal-2` holds records that came later: corrections of balances, invitations made, revoked and
+/// accepted, routes with several next hops, settlements out and in. It was written up to a stop by
+/// SIGTERM (hence the checkpoint), and on to a stop by SIGKILL.
+#[test]
+fn later_records_with_and_without_the_checkpoint() {
+    let kept = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/journal-2"));
+    let checkpoint = "00000000000000000022.checkpoint";
+    for files in [&[SEGMENT, checkpoint][..], &[SEGMENT]] {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            fs::copy(kept.join(file), folder.path().join(file)).unwrap();
+        }
+        let found = inspect(folder.path()).unwrap();
+        assert!(found.is_sound() && found.torn.is_none());
+        let usd = &found.books.assets[0];
+        assert_eq!(
+            (usd.accounts, usd.position, usd.settled, usd.sum()),
+            (18_000_000_071, -23_000_000_000, 4_999_999_929, 0)
+        );
+
+        let mut ledger = Ledger::default();
+        let disk = Arc::new(FileDisk::new(folder.path()));
+        let (_journal, recovered) = Journal::open(disk, Options::default(), |replay| {
+            let (Replay::Checkpoint { record: bytes, .. } | Replay::Record { payload: bytes, .. }) =
+                replay;
+            let record = Record::decode(bytes).map_err(|error| error.to_string())?;
+            ledger.apply(&record).map_err(|error| error.to_string())
+        })
+        .unwrap();
+        assert_eq!(recovered.last, Lsn(26));
+
+        let bob = ledger.account_by_name("bob").unwrap();
+        assert_eq!((bob.balance(), bob.prepaid()), (15_000_000_071, 71));
+        assert_eq!(bob.settings.settlement.threshold, Some(10_000_000_000));
+        let settlement = ledger.settlement_of(bob.id).unwrap();
+        assert_eq!(
+            (settlement.amount, &settlement.state),
+            (5_000_000_000, &SettlementState::Open)
+        );
+        assert_eq!(settlement.request_key.as_deref(), Some("s1"));
+        assert_eq!(
+            ledger.credit_by_key("k1").unwrap().quantity.to_string(),
+            "150/11"
+        );
+        assert_eq!(ledger.leftover(bob.id).to_string(), "50/11");
+
+        let carol = ledger.account_by_name("carol").unwrap();
+        assert_eq!(carol.settings.routes.send, Some(true));
+        let far = &ledger.routes()[&"test.far".parse().unwrap()];
+        let shares = far
+            .hops()
+            .iter()
+            .map(|hop| (hop.account, hop.weight))
+            .collect::<Vec<_>>();
+        assert_eq!(shares, [(bob.id, 3), (carol.id, 1)]);
+        let reasons: Vec<_> = ledger
+            .adjustments()
+            .values()
+            .map(|a| a.reason.as_str())
+            .collect();
+        let expected = [
+            "opening balance",
+            "from the old books",
+            "taken out",
+            "after the checkpoint",
+        ];
+        assert_eq!(reasons, expected);
+        let used: Vec<_> = ledger
+            .invites()
+            .map(|invite| invite.used.is_some())
+            .collect();
+        assert_eq!(used.len(), 2);
+        assert_eq!(used.iter().filter(|used| **used).count(), 1);
+    }
 }
