@@ -4,8 +4,8 @@
 //! include the same files by path and replay the committed corpora on any toolchain.
 
 pub mod btp;
-pub mod http1;
 pub mod ccp;
+pub mod http1;
 pub mod packet;
 pub mod sim;
 pub mod stream;

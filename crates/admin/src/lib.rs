@@ -16,7 +16,8 @@
 //!     expires_at_ms: None,
 //! };
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:7771").await?;
-//! serve(listener, node, vec![token], std::future::pending()).await
+//! serve(listener, node, vec![token], std::future::pending()).await;
+//! # Ok(())
 //! # }
 //! ```
 

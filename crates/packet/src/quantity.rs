@@ -111,7 +111,7 @@ impl fmt::Display for Quantity {
 impl FromStr for Quantity {
     type Err = QuantityError;
 
-    /// What [`Self::fmt`] wrote: a leftover, which is less than one unit of some scale, has up to 255
+    /// What [`Display`](fmt::Display) wrote: a leftover, which is less than one unit of some scale, has up to 255
     /// digits, more than [`Self::new`] takes from strangers.
     fn from_str(text: &str) -> Result<Self, QuantityError> {
         let (amount, scale) = text.rsplit_once('/').ok_or(QuantityError::Scale)?;

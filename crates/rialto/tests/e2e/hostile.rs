@@ -407,8 +407,9 @@ fn a_peer_that_is_slower_than_its_packets_come_gets_those_that_fit_and_keeps_its
     const COUNT: usize = 30_000;
     let world = World::start();
     let mut eve = world.eve_over_btp();
-    let session = world.account("eve")["link"].clone();
-    assert_eq!(session, "up");
+    wait_for("eve's session", || {
+        (world.account("eve")["link"] == "up").then_some(())
+    });
     let stop = eve.writer.try_clone().unwrap();
     let sent = packets(COUNT, "test.hub.eve.x", 28_000, 1_000);
     let mut alice = world.alice();
