@@ -504,7 +504,7 @@ impl Connector {
         let Some(holder) = self.ledger.account(account) else {
             return Err(CommandError::not_found("account", &account.0.to_string()));
         };
-        if self.ledger.credits().count() >= CREDIT_KEYS_MAX {
+        if self.ledger.credit_count() >= CREDIT_KEYS_MAX {
             return Err(CommandError::busy("too many settlements within two days"));
         }
         let scale = holder.settings.asset.scale();

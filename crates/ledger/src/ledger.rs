@@ -326,9 +326,9 @@ impl Ledger {
         self.settlements.credits.get(key)
     }
 
-    /// Incoming settlements that are remembered, by latest use of their keys.
-    pub fn credits(&self) -> impl Iterator<Item = &Credit> {
-        self.settlements.credits()
+    /// How many incoming settlements are remembered.
+    pub fn credit_count(&self) -> usize {
+        self.settlements.credits.len()
     }
 
     /// What is left of an account's incoming settlements, less than one unit of its asset.
