@@ -63,6 +63,7 @@ pub enum Verdict {
 ///    └── from each    └◀───────────── gap, hold-down over ───────────────────────┘
 /// ```
 ///
+/// A peer that asks for ours while it does not tell us is asked at once: neighbours seldom start together.
 /// Updates are taken in every state: some peers tell without being asked.
 #[derive(Debug, Clone, Default)]
 pub struct Listener {
@@ -75,6 +76,8 @@ pub struct Listener {
     control_at_ns: Option<u64>,
     control_sent_ns: Option<u64>,
     in_flight: bool,
+    /// The peer asked for ours while our request was on its way.
+    is_there: bool,
 }
 
 impl Listener {
@@ -130,11 +133,27 @@ impl Listener {
         })
     }
 
+    /// The peer asks for our routes. It is there, then, and speaks CCP: a request that it did not take is
+    /// due now. `anew` is whether it lost what it knew, and with it that we want to be told.
+    pub fn peer_asked(&mut self, now_ns: u64, anew: bool) {
+        let is_due = match self.state {
+            ListenerState::Off => false,
+            ListenerState::Asking | ListenerState::NotSpoken | ListenerState::Refused => true,
+            ListenerState::Syncing | ListenerState::Synced => anew,
+        };
+        match is_due {
+            true if self.in_flight => self.is_there = true,
+            true => self.ask(now_ns),
+            false => {}
+        }
+    }
+
     /// How the request was answered.
     pub fn control_answered(&mut self, now_ns: u64, reply: Reply) {
         if !std::mem::take(&mut self.in_flight) || self.state == ListenerState::Off {
             return;
         }
+        let is_there = std::mem::take(&mut self.is_there);
         let (state, retry_ns) = match reply {
             Reply::Fulfilled => {
                 if self.state != ListenerState::Synced {
@@ -148,6 +167,9 @@ impl Listener {
         };
         self.state = state;
         self.control_at_ns = Some(now_ns.saturating_add(retry_ns));
+        if is_there {
+            self.ask(now_ns); // that was the answer of a peer that was not ready yet
+        }
     }
 
     /// What to do with an update. It counts as applied with this call, and keeps the routes alive.
@@ -335,6 +357,13 @@ mod tests {
             assert_eq!(listener.state(), state);
             assert_eq!(listener.poll_timeout(), Some(7 + wait_ns));
             assert_eq!(listener.poll_control(6 + wait_ns), None);
+            // Whoever asks us does speak, and is there.
+            let mut asked = listener.clone();
+            asked.peer_asked(7 + CONTROL_PAUSE_NS, false);
+            assert!(asked.poll_control(7 + CONTROL_PAUSE_NS).is_some());
+            asked.peer_asked(8 + CONTROL_PAUSE_NS, false);
+            asked.control_answered(8 + CONTROL_PAUSE_NS, reply);
+            assert_eq!(asked.poll_timeout(), Some(7 + 2 * CONTROL_PAUSE_NS));
             assert!(listener.poll_control(7 + wait_ns).is_some());
         }
     }

@@ -11,6 +11,9 @@ const RETRY_NS: u64 = 5_000 * MS;
 /// Updates that fail in a row; then the peer has to ask again.
 const FAILURES_MAX: u8 = 3;
 
+/// A peer that asks by itself does so within this time.
+const VOLUNTEER_NS: u64 = 5_000 * MS;
+
 /// An update that may be sent now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn<P> {
@@ -36,7 +39,7 @@ struct Flight<P> {
 /// ```text
 ///            control sync                    update sent
 ///   idle ────────────────▶ waiting ───────────────────────▶ in flight
-///    ▲                      ▲    ▲                              │
+///    ▲   (or volunteered)   ▲    ▲                              │
 ///    │ control idle,        │    └─────── fulfilled ────────────┤
 ///    │ third failure        └──────── failed: the same again ───┘
 /// ```
@@ -52,6 +55,8 @@ pub struct Speaker<P> {
     sent_at_ns: u64,
     not_before_ns: u64,
     failures: u8,
+    /// It asked not to be told.
+    is_declined: bool,
 }
 
 impl<P: Clone> Speaker<P> {
@@ -67,6 +72,7 @@ impl<P: Clone> Speaker<P> {
             sent_at_ns: 0,
             not_before_ns: 0,
             failures: 0,
+            is_declined: false,
         }
     }
 
@@ -100,6 +106,7 @@ impl<P: Clone> Speaker<P> {
         start: P,
     ) {
         self.mode = control.mode;
+        self.is_declined = control.mode == Mode::Idle;
         self.failures = 0;
         self.not_before_ns = now_ns;
         self.sent_at_ns = 0;
@@ -116,6 +123,17 @@ impl<P: Clone> Speaker<P> {
             }
             Some(_) | None if is_known && control.epoch == self.epoch => {}
             Some(_) | None => self.restart(fresh, start),
+        }
+    }
+
+    /// The peer speaks CCP and may not know that it has to ask: it asked before this node was started, on
+    /// a link that does not show it that anything began anew. Unless it asks soon, it is told unasked.
+    pub fn volunteer(&mut self, now_ns: u64) {
+        if self.mode == Mode::Idle && !self.is_declined {
+            self.mode = Mode::Sync;
+            self.failures = 0;
+            self.not_before_ns = now_ns.saturating_add(VOLUNTEER_NS);
+            self.sent_at_ns = 0;
         }
     }
 

@@ -748,12 +748,19 @@ impl Connector {
             return Err(Reason::RoutesMalformed.into());
         };
         let (fresh, start) = (self.fresh_table(), self.routes.start());
+        let is_over_http = self.is_over_http(id);
         let peer = self
             .routes
             .exchange
             .peers
             .get_mut(&id)
             .ok_or(Reason::Internal)?;
+        if control.mode == Mode::Sync {
+            // One that was started again. Of a session we would know.
+            let (told_table, told_epoch) = peer.speaker.told();
+            let is_anew = is_over_http && told_epoch > 0 && control.table_id != told_table;
+            peer.listener.peer_asked(now_ns, is_anew);
+        }
         peer.speaker.handle_control(now_ns, &control, fresh, start);
         if let Some(flight) = peer.update.take() {
             self.pending.close_own(flight.link, flight.request);
@@ -1134,7 +1141,23 @@ impl Connector {
         match reply {
             CcpReply::NotSpoken => self.trouble(id, RouteTrouble::NotSpoken, ""),
             CcpReply::Refused => self.trouble(id, RouteTrouble::NotTold, ""),
-            CcpReply::Fulfilled | CcpReply::Lost => {}
+            CcpReply::Fulfilled => self.volunteer(id),
+            CcpReply::Lost => {}
+        }
+    }
+
+    fn is_over_http(&self, id: AccountId) -> bool {
+        matches!(self.link_of(id), Some(LinkId::Http(_)))
+    }
+
+    /// A peer over HTTP that asked us before our last start never learns that it has to ask again.
+    fn volunteer(&mut self, id: AccountId) {
+        let now_ns = self.routes.now.mono_ns;
+        let account = self.ledger.account(id);
+        let sends = account.is_some_and(|account| account.settings.sends_routes());
+        if sends && self.is_over_http(id) {
+            self.peer_mut(id, |peer| peer.speaker.volunteer(now_ns));
+            self.routes.count_speakers();
         }
     }
 

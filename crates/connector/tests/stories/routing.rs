@@ -208,6 +208,7 @@ fn a_peer_that_asks_is_told_ours() {
         "
         account alice USD/9 child credit 100
         account bob   USD/9 ccp                     -> bob asked 0 0
+        bob takes
         account carol USD/9 ccp                     -> carol asked 0 0
         route   g.static -> alice
         carol tells 1 0-1/1 +g.far=g.carol,g.x      -> carol fulfill
@@ -223,7 +224,7 @@ fn a_peer_that_asks_is_told_ours() {
         wait 29500ms                                -> bob told 3-3
         bob takes
         bob asks idle                               -> bob fulfill
-        wait 30s                                    -> carol asked 0 0, trouble carol expired, bob asked 0 0
+        wait 30s                                    -> carol asked 0 0, trouble carol expired
     ",
     );
 }
@@ -466,6 +467,53 @@ fn who_does_not_speak_is_known_as_such() {
     );
     let peer = node.core.peer_routes(node.id("bob")).unwrap();
     assert_eq!(format!("{:?}", peer.listening), "Refused");
+}
+
+#[test]
+fn a_peer_that_asks_is_there_to_be_asked() {
+    check(
+        "
+        account bob   USD/9 ccp                 -> bob asked 0 0
+        bob declines F00                        -> trouble bob not_told
+        wait 2s
+        bob asks 0 0                            -> bob fulfill, bob asked 0 0, bob told 0-1 +g.hub=g.hub
+    ",
+    );
+}
+
+#[test]
+fn a_peer_over_http_that_was_started_again_is_asked_again() {
+    check(
+        "
+        account bob   USD/9 ccp http            -> bob asked 0 0
+        bob takes
+        bob asks 0 0                            -> bob fulfill, bob told 0-1 +g.hub=g.hub
+        bob takes
+        bob tells 1 0-1/1 +g.far=g.bob          -> bob fulfill
+        bob asks same 1                         -> bob fulfill, bob told 1-2 -g.far
+        bob takes
+        wait 1s
+        bob asks 0 0                            -> bob fulfill, bob asked 1 1, bob told 0-1 +g.hub=g.hub
+    ",
+    );
+}
+
+#[test]
+fn a_peer_over_http_is_told_again_after_our_start() {
+    check(
+        "
+        account bob   USD/9 ccp http            -> bob asked 0 0
+        bob takes
+        wait 4s
+        wait 1s                                 -> bob told 0-1 +g.hub=g.hub
+        bob takes
+        bob asks idle                           -> bob fulfill
+        account carol USD/9 ccp http            -> carol asked 0 0
+        carol asks idle                         -> carol fulfill
+        carol takes
+        wait 29s
+    ",
+    );
 }
 
 #[test]
