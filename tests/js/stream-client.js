@@ -14,10 +14,11 @@ const flags = {
   destination: { type: 'string' },
   secret: { type: 'string' }, // base64
   slippage: { type: 'string', default: '0.01' },
-  'packet-max': { type: 'string', integer: true } // largest source amount of one packet
+  'packet-max': { type: 'string', integer: true }, // largest source amount of one packet
+  stay: { type: 'boolean', default: false } // leave the connection open until SIGTERM
 }
 
-run(flags, async flags => {
+run(flags, async (flags, stopped) => {
   const credentials = await receiver(flags)
   const connection = await createConnection({
     plugin: plugin(flags),
@@ -36,7 +37,7 @@ run(flags, async flags => {
   const started = Date.now()
   try {
     await stream.sendTotal(flags.amount, { timeout: Number(flags.timeout) * 1000 })
-    await connection.end()
+    if (!flags.stay) await connection.end()
   } catch (error) {
     // The stream only says that it was closed; the connection knows why.
     failure = failure || error
@@ -55,6 +56,7 @@ run(flags, async flags => {
     receipt: stream.receipt
   })
   if (failure) throw failure
+  if (flags.stay) await stopped
 })
 
 async function receiver (flags) {
