@@ -31,6 +31,7 @@ mod health;
 pub mod invite_text;
 mod invites;
 mod listener;
+mod messages;
 mod metrics;
 mod node;
 mod page;
@@ -108,8 +109,8 @@ pub async fn serve(
     listener::serve(listener, router, shutdown).await;
 }
 
-/// Serves settlement engines, who report what came in, until `shutdown` is ready. With a token, they
-/// must present it.
+/// Serves settlement engines, who report what came in and talk to each other, until `shutdown` is
+/// ready. With a token, they must present it.
 pub async fn serve_engines(
     listener: TcpListener,
     node: Arc<dyn Node>,

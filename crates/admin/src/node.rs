@@ -30,8 +30,8 @@ pub trait Node: Send + Sync + 'static {
     /// its end even when nobody waits for it any more.
     fn execute(&self, command: Command) -> BoxFuture<'_, Result<(), Unavailable>>;
 
-    /// From now on [`Event::PaymentEnded`], [`Event::QuoteDone`] and [`Event::PingDone`], each when
-    /// the books show it; no others, as they would push these out.
+    /// From now on [`Event::PaymentEnded`], [`Event::QuoteDone`], [`Event::PingDone`] and
+    /// [`Event::MessageDone`], each when the books show it; no others, as they would push these out.
     fn events(&self) -> broadcast::Receiver<Event>;
 
     /// Encrypts a secret that will be presented to a peer. Called within commands, so it must not

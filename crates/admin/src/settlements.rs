@@ -20,7 +20,7 @@ use subtle::ConstantTimeEq;
 use crate::{
     Api, Problem,
     auth::{Allowed, ToPay, ToRead, ToWrite, hash},
-    extract,
+    extract, messages,
     node::Handle,
     page::PageQuery,
     payments::{KEY_HEADER, read_key},
@@ -241,8 +241,8 @@ struct EngineQuantity {
 
 /// What handlers of the engines' listener have.
 #[derive(Clone)]
-struct Engines {
-    node: Handle,
+pub(crate) struct Engines {
+    pub(crate) node: Handle,
     token: Option<TokenHash>,
 }
 
@@ -251,6 +251,7 @@ struct Engines {
 pub(crate) fn engines_router(node: Handle, token: Option<TokenHash>) -> Router {
     Router::new()
         .route("/accounts/{id}/settlements", post(received))
+        .route("/accounts/{id}/messages", post(messages::send))
         .fallback(crate::unknown_path)
         .method_not_allowed_fallback(crate::unknown_method)
         .with_state(Engines { node, token })
@@ -264,12 +265,7 @@ async fn received(
     body: Result<extract::Json<EngineQuantity>, Problem>,
 ) -> Result<(StatusCode, &'static str), Problem> {
     check_engine(&engines, &headers)?;
-    let is_number = account.bytes().all(|byte| byte.is_ascii_digit());
-    let id = is_number.then(|| account.parse().ok()).flatten();
-    let id = id.map(AccountId).ok_or_else(|| {
-        let detail = "an account is named by its number, as it was opened at the engine";
-        bad("account_id", detail)
-    })?;
+    let id = read_account(&account)?;
     let key = headers
         .get(KEY_HEADER)
         .and_then(|key| key.to_str().ok())
@@ -283,12 +279,7 @@ async fn received(
     let quantity = Quantity::new(&said.amount, said.scale)
         .map_err(|error| bad("amount", &error.to_string()).of_field("amount"))?;
     let credited = engines.node.execute(move |connector, now, out| {
-        let account = connector.ledger().account(id);
-        let has_engine = account.is_some_and(|a| a.settings.settlement.engine_url.is_some());
-        if !has_engine {
-            let detail = format!("there is no account '{}' with a settlement engine", id.0);
-            return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", detail));
-        }
+        check_has_engine(connector, id)?;
         let credited = connector.settle_credit(now, id, &key, quantity, out);
         credited.map_err(|error| match Problem::from(error) {
             problem if problem.status == 422 => bad(&problem.code, &problem.detail),
@@ -299,12 +290,31 @@ async fn received(
     Ok((StatusCode::CREATED, "RECEIVED"))
 }
 
+/// The account, as it was opened at the engine.
+pub(crate) fn read_account(text: &str) -> Result<AccountId, Problem> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    let id = is_number.then(|| text.parse().ok()).flatten();
+    id.map(AccountId).ok_or_else(|| {
+        let detail = "an account is named by its number, as it was opened at the engine";
+        bad("account_id", detail)
+    })
+}
+
+pub(crate) fn check_has_engine(connector: &Connector, id: AccountId) -> Result<(), Problem> {
+    let account = connector.ledger().account(id);
+    if account.is_some_and(|a| a.settings.settlement.engine_url.is_some()) {
+        return Ok(());
+    }
+    let detail = format!("there is no account '{}' with a settlement engine", id.0);
+    Err(Problem::new(StatusCode::NOT_FOUND, "not_found", detail))
+}
+
 /// A permanent mistake: engines take other codes for a reason to try again.
 fn bad(code: &str, detail: &str) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, code, detail)
 }
 
-fn check_engine(engines: &Engines, headers: &HeaderMap) -> Result<(), Problem> {
+pub(crate) fn check_engine(engines: &Engines, headers: &HeaderMap) -> Result<(), Problem> {
     let Some(wanted) = &engines.token else {
         return Ok(());
     };

@@ -1,6 +1,6 @@
 //! Packets to the node itself: `peer.*` from a direct neighbour, echo and ping from anywhere.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use rialto_ccp::{CONTROL_DESTINATION, UPDATE_DESTINATION};
 use rialto_ledger::{AccountId, Relation};
 use rialto_packet::{
@@ -12,7 +12,9 @@ use crate::{
     Connector,
     forward::{Back, Source, deadline, limit_refusal},
     io::{Durable, Effects, Now, Paid},
-    refusal::{Reason, Refusal},
+    messages::SETTLE_DESTINATION,
+    pending::OwnRequest,
+    refusal::{LinkFailure, Reason, Refusal},
 };
 
 /// First bytes of the data of an echo (ilpv4.md, section 7).
@@ -32,6 +34,7 @@ impl Connector {
     /// From neighbour to neighbour: never forwarded, never converted, without money.
     pub(crate) fn handle_peer(
         &mut self,
+        now: Now,
         from: Source,
         packet: &Prepare<BytesMut>,
         out: &mut Effects,
@@ -69,7 +72,21 @@ impl Connector {
             }
             CONTROL_DESTINATION => self.handle_route_control(from, packet, out),
             UPDATE_DESTINATION => self.handle_route_update(from, packet, out),
+            SETTLE_DESTINATION => self.handle_message(now, from, packet, out),
             _ => Err(Reason::AddressInvalid.into()),
+        }
+    }
+
+    /// A request of our own to a neighbour was answered, or could not be delivered.
+    pub(crate) fn own_answered(
+        &mut self,
+        own: OwnRequest,
+        answer: Result<Bytes, LinkFailure>,
+        out: &mut Effects,
+    ) {
+        match own {
+            OwnRequest::Route(own) => self.route_answered(own, answer.ok()),
+            OwnRequest::Message(id) => self.message_answered(id, answer, out),
         }
     }
 

@@ -92,7 +92,7 @@ impl Connector {
     ) -> Result<(), Refusal> {
         // 4. Addressed to us: neighbours' services, echo, ping.
         if packet.destination().starts_with("peer") {
-            return self.handle_peer(from, &packet, out);
+            return self.handle_peer(now, from, &packet, out);
         }
 
         // 5. Route, by the longest prefix.
@@ -248,7 +248,11 @@ impl Connector {
 
     /// One message window earlier, and no later than the longest hold; with at least one window left
     /// for the next hop (ilpv4.md, section 4).
-    fn prepare_expiry(&self, now: Timestamp, expires_at: Timestamp) -> Result<Timestamp, Refusal> {
+    pub(crate) fn prepare_expiry(
+        &self,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Timestamp, Refusal> {
         let window_ms = self.settings.min_message_window_ms;
         let shortened = expires_at
             .plus_ms(-window_ms)
@@ -269,7 +273,7 @@ impl Connector {
         out: &mut Effects,
     ) {
         if let Some(own) = self.pending.close_own(link, request) {
-            self.own_answered(own, Some(packet));
+            self.own_answered(own, Ok(packet), out);
             return;
         }
         if self.handle_parent_reply(now, link, request, &packet, out) {
@@ -374,7 +378,7 @@ impl Connector {
             return;
         }
         if let Some(own) = self.pending.close_own(link, request) {
-            self.own_answered(own, None);
+            self.own_answered(own, Err(failure), out);
         } else if let Some(entry) = self.pending.close(link, request) {
             self.hop_failed(now.mono_ns, entry.hold.payee());
             self.give_up(entry, failure.reason(), out);
@@ -436,14 +440,7 @@ impl Connector {
 
     /// Answers a Prepare with our own Reject, and counts it.
     pub(crate) fn refuse(&mut self, from: Source, refusal: Refusal, out: &mut Effects) {
-        // An account that was deleted while its client was connected has no counters any more.
-        if self.ledger.account(from.account).is_some() {
-            let stats = self.stats.of(from.account);
-            stats.rejects_out += 1;
-            stats.refused[refusal.reason as usize] += 1;
-        }
-        let (account, reason) = (from.account, refusal.reason);
-        out.now(Action::Report(Event::Refused { account, reason }));
+        self.count_refusal(from.account, refusal.reason, out);
         let reject = refusal.reject(self.address().map(Address::as_ref));
         self.answer(
             Durable::Nothing,
@@ -453,6 +450,17 @@ impl Connector {
             None,
             out,
         );
+    }
+
+    /// Counts a Prepare that was refused here.
+    pub(crate) fn count_refusal(&mut self, account: AccountId, reason: Reason, out: &mut Effects) {
+        // An account that was deleted while its client was connected has no counters any more.
+        if self.ledger.account(account).is_some() {
+            let stats = self.stats.of(account);
+            stats.rejects_out += 1;
+            stats.refused[reason as usize] += 1;
+        }
+        out.now(Action::Report(Event::Refused { account, reason }));
     }
 
     /// Sends an answer back to where the Prepare came from.

@@ -7,6 +7,7 @@ pub use rialto_stream::Now;
 
 use crate::{
     command::{PingOutcome, QuoteOutcome},
+    messages::{MessageAnswer, MessageId, MessageOutcome},
     refusal::{LinkFailure, Reason},
     routes::trouble::RouteTrouble,
     settle::EngineAnswer,
@@ -110,6 +111,13 @@ pub enum Input {
         /// What it said.
         answer: EngineAnswer,
     },
+    /// What the engine said to [`EngineAsk::Message`], or that it said nothing.
+    MessageAnswered {
+        /// Which message.
+        id: MessageId,
+        /// What it said.
+        answer: MessageAnswer,
+    },
     /// Every record up to here is on disk.
     Synced(Lsn),
 }
@@ -172,6 +180,16 @@ pub enum EngineAsk {
         key: String,
         /// How much.
         quantity: Quantity,
+    },
+    /// Take a message of the peer's engine, once: it is not repeated. Comes back in
+    /// [`Input::MessageAnswered`].
+    Message {
+        /// Which message.
+        id: MessageId,
+        /// As it came.
+        data: Bytes,
+        /// On the monotonic clock: an answer after it is of no use.
+        deadline_ns: u64,
     },
 }
 
@@ -256,6 +274,13 @@ pub enum Event {
         number: u64,
         /// What was found out.
         outcome: Box<QuoteOutcome>,
+    },
+    /// A message of ours to a peer was answered, or was not.
+    MessageDone {
+        /// Which.
+        id: MessageId,
+        /// What came of it.
+        outcome: MessageOutcome,
     },
     /// A ping came back, or did not.
     PingDone {

@@ -12,6 +12,7 @@
 //! | `command.rs` | what operators change |
 //! | `invite.rs` | neighbours that come by invitation |
 //! | `settle.rs` | settlement: when, and how an engine is told exactly once |
+//! | `messages.rs` | messages to and from a peer, as settlement engines exchange |
 //! | `refusal.rs` | why a packet was refused: one enum, one table |
 //! | `jwt.rs` | tokens that peers make themselves, and ours |
 //! | `routes.rs` | the routing table, and routes exchanged with peers (CCP) |
@@ -33,6 +34,7 @@ mod io;
 pub mod jwt;
 mod local;
 pub mod market;
+pub mod messages;
 mod pace;
 mod parent;
 mod pending;
@@ -70,6 +72,7 @@ pub use stats::{AccountStats, Stats};
 
 use local::Local;
 use market::{Market, MarketSettings};
+use messages::Messages;
 use pace::Paces;
 use parent::Parent;
 use pending::Pending;
@@ -137,6 +140,7 @@ pub struct Connector {
     paces: Paces,
     pending: Pending,
     settle: Settle,
+    messages: Messages,
     /// Authenticated BTP sessions of an account, newest last; only the newest is sent to.
     sessions: FxHashMap<AccountId, Vec<LinkId>>,
     local: Local,
@@ -167,6 +171,7 @@ impl Connector {
             routes: Routes::new([rng.next_u64(), rng.next_u64()]),
             pending: Pending::default(),
             settle: Settle::default(),
+            messages: Messages::default(),
             sessions: FxHashMap::default(),
             local: Local::new(stream_secret),
             stats: Stats::default(),
@@ -238,13 +243,15 @@ impl Connector {
             }
             Input::LinkUp { link, account } => self.handle_link_up(link, account, out),
             Input::Undelivered(paid) => self.count_undelivered(paid),
-            Input::LinkDown { link } => self.handle_link_down(link),
+            Input::LinkDown { link } => self.handle_link_down(link, out),
             Input::Introduced { account, answer } => self.settle_introduced(now, account, answer),
             Input::Settled { id, answer } => self.settle_answered(now, id, answer, out),
+            Input::MessageAnswered { id, answer } => self.message_engine_answered(id, answer, out),
             Input::Timeout => {
                 self.expire(now, out);
                 self.step_routes(out);
                 self.settle_timeout(now, out);
+                self.messages_timeout(now, out);
             }
             Input::Synced(lsn) => self.ledger.synced(lsn),
         }
@@ -261,6 +268,7 @@ impl Connector {
             self.local.poll_timeout(),
             self.routes.poll_timeout(),
             self.settle.poll_timeout(),
+            self.messages.poll_timeout(),
             parent,
         ];
         let others = others.into_iter().flatten();
@@ -412,7 +420,7 @@ impl Connector {
         account.is_some_and(|account| account.settings.relation == Relation::Parent)
     }
 
-    fn handle_link_down(&mut self, link: LinkId) {
+    fn handle_link_down(&mut self, link: LinkId, out: &mut Effects) {
         let mut gone = None;
         self.sessions.retain(|account, sessions| {
             let before = sessions.len();
@@ -424,6 +432,7 @@ impl Connector {
         });
         self.pending.forget_link(link);
         self.parent.forget_link(link);
+        self.messages_link_down(link, out);
         if let Some(account) = gone {
             self.exchange_account(account);
         }

@@ -11,7 +11,8 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     io::{LinkId, RequestId},
-    routes::OwnRequest,
+    messages::MessageId,
+    routes::RouteRequest,
 };
 
 /// Packets that were given up and whose late Fulfill could still be told by value.
@@ -45,6 +46,15 @@ pub(crate) struct GivenUp {
     pub(crate) amount_out: u64,
     /// SHA-256 that the fulfillment must have: only then did they lose it.
     pub(crate) condition: [u8; 32],
+}
+
+/// A request of the node itself to a neighbour that was not answered yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OwnRequest {
+    /// About routes.
+    Route(RouteRequest),
+    /// Carries a message.
+    Message(MessageId),
 }
 
 type Key = (LinkId, RequestId);

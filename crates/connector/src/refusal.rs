@@ -73,6 +73,10 @@ reasons! {
     LinkClosed "link.closed" T01_PEER_UNREACHABLE Debug "the next hop is not connected" "There is no connection to the next hop.";
     ConditionMismatch "cond.mismatch" F05_WRONG_CONDITION Warn "the next hop's fulfillment does not match the condition" "The next hop's fulfillment does not match the condition.";
     PeerReject "peer.reject" T00_INTERNAL_ERROR Debug "rejected further on" "The next hop, or one after it, rejected.";
+    EngineNone "engine.none" F02_UNREACHABLE Debug "no settlement engine takes messages here" "The account has no settlement engine to take a message.";
+    EngineRefused "engine.refused" F00_BAD_REQUEST Debug "the settlement engine refused the message" "The settlement engine refused the message.";
+    EngineFailed "engine.failed" T00_INTERNAL_ERROR Warn "the settlement engine did not answer" "The settlement engine failed, or did not answer in time.";
+    EngineBusy "engine.busy" T05_RATE_LIMITED Debug "too many messages are under way" "Too many messages of the account are under way.";
     Drain "drain" T03_CONNECTOR_BUSY Debug "the node is shutting down" "The node is shutting down.";
     Overload "overload" T03_CONNECTOR_BUSY Warn "the node is busy" "The node has too much to do.";
     Internal "internal" T00_INTERNAL_ERROR Warn "internal error" "The node made a mistake.";

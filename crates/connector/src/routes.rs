@@ -23,7 +23,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{Connector, io::Now};
 use exchange::Exchange;
-pub(crate) use exchange::OwnRequest;
+pub(crate) use exchange::RouteRequest;
 use view::RouteChange;
 
 /// Changes of routes that are kept for operators.

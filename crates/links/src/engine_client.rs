@@ -1,50 +1,85 @@
-//! Asks settlement engines to pay (RFC 38, Settlement Engine API).
+//! Asks settlement engines to pay, and hands them messages (RFC 38, Settlement Engine API).
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
-use rialto_connector::{EngineAsk, settle::EngineAnswer};
+use rialto_connector::{messages::MessageAnswer, settle::EngineAnswer};
 use rialto_ledger::AccountId;
-use rialto_packet::quantity::Quantity;
+use rialto_packet::{DATA_BYTES_MAX, quantity::Quantity};
 
-use crate::{once::exchange, spsp_client::shown, tls::ClientTls};
+use crate::{
+    once::{exchange, exchange_up_to},
+    spsp_client::shown,
+    tls::ClientTls,
+};
 
-/// Asks once. What happens after an [`EngineAnswer::Unknown`] is the core's to say.
+/// Opens the account.
+pub async fn introduce(engine_url: &str, account: AccountId, tls: &ClientTls) -> EngineAnswer {
+    let url = accounts(engine_url);
+    let body = format!(r#"{{"id":"{}"}}"#, account.0);
+    let answer = call(Method::POST, &url, None, body.into(), tls).await;
+    judge(answer, &[StatusCode::CONFLICT])
+}
+
+/// Closes the account.
+pub async fn forget(engine_url: &str, account: AccountId, tls: &ClientTls) -> EngineAnswer {
+    let url = format!("{}/{}", accounts(engine_url), account.0);
+    let answer = call(Method::DELETE, &url, None, Bytes::new(), tls).await;
+    judge(answer, &[StatusCode::NOT_FOUND])
+}
+
+/// Asks once to pay. What happens after an [`EngineAnswer::Unknown`] is the core's to say.
 ///
 /// An engine that does not know the account, because it lost its state, is told of it and asked
 /// again.
-pub async fn ask(
+pub async fn settle(
     engine_url: &str,
     account: AccountId,
-    ask: &EngineAsk,
+    key: &str,
+    quantity: &Quantity,
     tls: &ClientTls,
 ) -> EngineAnswer {
-    let accounts = format!("{}/accounts", engine_url.trim_end_matches('/'));
-    let one = format!("{accounts}/{}", account.0);
-    match ask {
-        EngineAsk::Introduce => introduce(&accounts, account, tls).await,
-        EngineAsk::Forget => {
-            let answer = call(Method::DELETE, &one, None, Bytes::new(), tls).await;
-            judge(answer, &[StatusCode::NOT_FOUND])
+    let url = format!("{}/{}/settlements", accounts(engine_url), account.0);
+    let pay = async || call(Method::POST, &url, Some(key), body(quantity), tls).await;
+    let mut answer = pay().await;
+    if is_unknown(&answer) && introduce(engine_url, account, tls).await == EngineAnswer::Accepted {
+        answer = pay().await;
+    }
+    judge(answer, &[])
+}
+
+/// Hands over a message of the peer's engine. One for an account that the engine does not know was
+/// not taken: the engine is told of the account and asked again. Takes as long as it takes.
+pub async fn message(
+    engine_url: &str,
+    account: AccountId,
+    data: &Bytes,
+    tls: &ClientTls,
+) -> MessageAnswer {
+    let url = format!("{}/{}/messages", accounts(engine_url), account.0);
+    let hand_over = async || {
+        let request = request(Method::POST, &url, "application/octet-stream", data.clone())?;
+        exchange_up_to(request, DATA_BYTES_MAX, tls).await
+    };
+    let mut answer = hand_over().await;
+    if is_unknown(&answer) && introduce(engine_url, account, tls).await == EngineAnswer::Accepted {
+        answer = hand_over().await;
+    }
+    match answer {
+        Ok(answer) if answer.status().is_success() => MessageAnswer::Answered(answer.into_body()),
+        Ok(answer) if answer.status().is_client_error() => {
+            MessageAnswer::Refused(answer.into_body())
         }
-        EngineAsk::Settle { key, quantity, .. } => {
-            let url = format!("{one}/settlements");
-            let pay = async || call(Method::POST, &url, Some(key), body(quantity), tls).await;
-            let mut answer = pay().await;
-            let is_unknown = |answer: &Response<Bytes>| answer.status() == StatusCode::NOT_FOUND;
-            if answer.as_ref().is_ok_and(is_unknown)
-                && introduce(&accounts, account, tls).await == EngineAnswer::Accepted
-            {
-                answer = pay().await;
-            }
-            judge(answer, &[])
-        }
+        Ok(_) | Err(_) => MessageAnswer::Failed,
     }
 }
 
-async fn introduce(accounts: &str, account: AccountId, tls: &ClientTls) -> EngineAnswer {
-    let body = format!(r#"{{"id":"{}"}}"#, account.0);
-    let answer = call(Method::POST, accounts, None, body.into(), tls).await;
-    judge(answer, &[StatusCode::CONFLICT])
+fn accounts(engine_url: &str) -> String {
+    format!("{}/accounts", engine_url.trim_end_matches('/'))
+}
+
+fn is_unknown(answer: &Result<Response<Bytes>, String>) -> bool {
+    let answer = answer.as_ref();
+    answer.is_ok_and(|answer| answer.status() == StatusCode::NOT_FOUND)
 }
 
 /// A quantity as engines read it (RFC 38, Units and Quantities).
@@ -60,17 +95,28 @@ async fn call(
     body: Bytes,
     tls: &ClientTls,
 ) -> Result<Response<Bytes>, String> {
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    *request.uri_mut() = url.parse().map_err(|_| format!("{url} is not a URL"))?;
-    let headers = request.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut request = request(method, url, "application/json", body)?;
     if let Some(key) = key {
         let key = HeaderValue::from_str(key).map_err(|_| "the key is not ASCII".to_owned())?;
+        let headers = request.headers_mut();
         headers.insert(HeaderName::from_static("idempotency-key"), key);
     }
     let answer = exchange(request, tls).await;
     answer.map_err(|error| format!("cannot ask {url}: {error}"))
+}
+
+fn request(
+    method: Method,
+    url: &str,
+    content_type: &'static str,
+    body: Bytes,
+) -> Result<Request<Bytes>, String> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = url.parse().map_err(|_| format!("{url} is not a URL"))?;
+    let headers = request.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    Ok(request)
 }
 
 /// Success is any status of 2xx, or one of `also`. The other statuses of 4xx are final, but for those

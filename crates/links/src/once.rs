@@ -27,17 +27,24 @@ pub const EXCHANGE_BYTES_MAX: usize = 16 * 1024;
 /// # Errors
 /// What happened, without the URL.
 pub async fn exchange(request: Request<Bytes>, tls: &ClientTls) -> Result<Response<Bytes>, String> {
-    let exchanged = timeout(EXCHANGE_TIMEOUT, async {
-        let (head, body) = send(request, tls).await?.into_parts();
-        match body::read(body, EXCHANGE_BYTES_MAX).await {
-            Ok(body) => Ok(Response::from_parts(head, body)),
-            Err(BodyError::TooLarge) => Err("the answer is too long".to_owned()),
-            Err(BodyError::Broken(error)) => Err(error.to_string()),
-        }
-    });
+    let exchanged = exchange_up_to(request, EXCHANGE_BYTES_MAX, tls);
     let seconds = EXCHANGE_TIMEOUT.as_secs();
-    let exchanged = exchanged.await;
+    let exchanged = timeout(EXCHANGE_TIMEOUT, exchanged).await;
     exchanged.unwrap_or_else(|_| Err(format!("no answer within {seconds} s")))
+}
+
+/// The same for answers of up to `bytes_max`, for as long as they take.
+pub(crate) async fn exchange_up_to(
+    request: Request<Bytes>,
+    bytes_max: usize,
+    tls: &ClientTls,
+) -> Result<Response<Bytes>, String> {
+    let (head, body) = send(request, tls).await?.into_parts();
+    match body::read(body, bytes_max).await {
+        Ok(body) => Ok(Response::from_parts(head, body)),
+        Err(BodyError::TooLarge) => Err("the answer is too long".to_owned()),
+        Err(BodyError::Broken(error)) => Err(error.to_string()),
+    }
 }
 
 /// Sends a request, whose URL is whole. The answer's body is still to come.

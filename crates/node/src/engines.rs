@@ -5,14 +5,21 @@
 
 use std::sync::Arc;
 
-use rialto_connector::{Action, Effects, EngineAsk, Input, settle::EngineAnswer};
+use rialto_connector::{
+    Action, Effects, EngineAsk, Input, messages::MessageAnswer, settle::EngineAnswer,
+};
+use rialto_ledger::AccountId;
 use rialto_links::engine_client;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::timeout_at,
+};
 use tracing::{info, warn};
 
 use crate::handle::Handle;
 
-/// Engines that are being asked at the same time.
+/// Engines that are being asked at the same time, beside the messages of peers: of these the core
+/// bounds how many there are.
 const ASKED_MAX: usize = 64;
 
 /// Asks until the node stops. An engine that hangs holds up its own account only, until
@@ -28,30 +35,60 @@ pub(crate) async fn run(handle: Arc<Handle>, mut asks: mpsc::UnboundedReceiver<A
         else {
             continue; // nothing else is sent here
         };
-        let permit = Arc::clone(&free)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let permit = match ask {
+            EngineAsk::Message { .. } => None,
+            EngineAsk::Introduce | EngineAsk::Forget | EngineAsk::Settle { .. } => {
+                let permit = Arc::clone(&free).acquire_owned().await;
+                Some(permit.expect("the semaphore is never closed"))
+            }
+        };
         let handle = Arc::clone(&handle);
         tokio::spawn(async move {
-            let answer = engine_client::ask(&engine_url, account, &ask, &handle.tls).await;
+            let input = perform(&handle, account, &engine_url, ask).await;
             drop(permit);
-            let input = match ask {
-                EngineAsk::Introduce => {
-                    report(&engine_url, account.0, &answer);
-                    Input::Introduced { account, answer }
-                }
-                EngineAsk::Settle { id, .. } => Input::Settled { id, answer },
-                EngineAsk::Forget => {
-                    report(&engine_url, account.0, &answer);
-                    return;
-                }
-            };
+            let Some(input) = input else { return };
             let mut out = Effects::default();
             handle.shell.step(&mut out, Some, |core, now, out| {
                 core.handle(now, input, out)
             });
         });
+    }
+}
+
+/// Asks, and says what the core is to know of the answer.
+async fn perform(
+    handle: &Handle,
+    account: AccountId,
+    engine_url: &str,
+    ask: EngineAsk,
+) -> Option<Input> {
+    let tls = &handle.tls;
+    match ask {
+        EngineAsk::Introduce => {
+            let answer = engine_client::introduce(engine_url, account, tls).await;
+            report(engine_url, account.0, &answer);
+            Some(Input::Introduced { account, answer })
+        }
+        EngineAsk::Settle { id, key, quantity } => {
+            let answer = engine_client::settle(engine_url, account, &key, &quantity, tls).await;
+            Some(Input::Settled { id, answer })
+        }
+        EngineAsk::Message {
+            id,
+            data,
+            deadline_ns,
+        } => {
+            let deadline = handle.shell.clock.instant(deadline_ns);
+            let answer = engine_client::message(engine_url, account, &data, tls);
+            let answer = timeout_at(deadline, answer).await;
+            let answer = answer.unwrap_or(MessageAnswer::Failed);
+            Some(Input::MessageAnswered { id, answer })
+        }
+        EngineAsk::Forget => {
+            let answer = engine_client::forget(engine_url, account, tls).await;
+            report(engine_url, account.0, &answer);
+            None
+        }
     }
 }
 

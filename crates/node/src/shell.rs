@@ -68,7 +68,8 @@ pub(crate) struct Shell {
     pub(crate) events: broadcast::Sender<Event>,
     /// The last record that is on disk.
     pub(crate) synced: watch::Sender<Lsn>,
-    /// What settlement engines are to be asked: at most one settlement and one introduction per account.
+    /// What settlement engines are to be asked: at most one settlement and one introduction per
+    /// account, and as many messages as the core lets wait.
     engines: mpsc::UnboundedSender<Action>,
     pub(crate) secret: NodeSecret,
     /// When the timer has to fire next, on the monotonic clock; `u64::MAX` for never.
@@ -326,7 +327,10 @@ impl Shell {
                 warn!(%message, "no address from the parent; the node asks again");
             }
             Event::SettlementChanged { id } => self.report_settlement(*id),
-            Event::PaymentEnded { .. } | Event::QuoteDone { .. } | Event::PingDone { .. } => {
+            Event::PaymentEnded { .. }
+            | Event::QuoteDone { .. }
+            | Event::PingDone { .. }
+            | Event::MessageDone { .. } => {
                 // It is no mistake that nobody waits for it.
                 let _ = self.events.send(event);
             }

@@ -1421,6 +1421,7 @@ fn seen(work: &Work, links: &Links) -> Seen {
         | Input::Undelivered(_)
         | Input::Introduced { .. }
         | Input::Settled { .. }
+        | Input::MessageAnswered { .. }
         | Input::Synced(_) => None,
     };
     seen.unwrap_or(Seen::Other)

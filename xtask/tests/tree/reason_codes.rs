@@ -71,6 +71,12 @@ fn advice(reason: Reason) -> &'static str {
         }
         R::LinkClosed => "The peer is not connected, or does not read; `rialto account`.",
         R::ConditionMismatch => "The next hop sent a wrong preimage: its software is wrong.",
+        R::EngineNone => {
+            "`rialto account update NAME --engine-url`, if the peer's engine is to be talked to."
+        }
+        R::EngineRefused => "What came with the reject, and the log of the settlement engine.",
+        R::EngineFailed => "Whether the settlement engine runs, and its log.",
+        R::EngineBusy => "Whether the settlement engine answers, and what floods it.",
         R::PeerReject => "The text and the code name who rejected.",
         R::Drain => "Nothing: the node is being stopped.",
         R::Overload => "The load; more packets are in flight than the node's bound.",

@@ -101,7 +101,8 @@ impl TestNode {
                     Action::Report(
                         event @ (Event::PaymentEnded { .. }
                         | Event::QuoteDone { .. }
-                        | Event::PingDone { .. }),
+                        | Event::PingDone { .. }
+                        | Event::MessageDone { .. }),
                     ) => drop(self.events.send(event)),
                     Action::Forward { packet, .. } => {
                         let packet = Prepare::parse(packet).unwrap();

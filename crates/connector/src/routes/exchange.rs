@@ -25,6 +25,7 @@ use crate::{
     Connector,
     forward::Source as From,
     io::{Action, Durable, Effects, Event, LinkId, RequestId},
+    pending::OwnRequest,
     refusal::{Reason, Refusal},
 };
 
@@ -47,9 +48,9 @@ const SEGMENTS_MAX: usize = 32;
 /// Shortest time between two lines about the same trouble with the same peer.
 const TROUBLE_PAUSE_NS: u64 = 60_000_000_000;
 
-/// A request of the node itself to a neighbour that was not answered yet.
+/// A message about routes to a peer that was not answered yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OwnRequest {
+pub(crate) enum RouteRequest {
     /// Asks the account's peer for its routes.
     Control(AccountId),
     /// Tells the account's peer ours.
@@ -984,7 +985,7 @@ impl Connector {
         };
         if let Some(control) = peer.listener.poll_control(now_ns) {
             let data = control.encode();
-            let own = OwnRequest::Control(id);
+            let own = RouteRequest::Control(id);
             match self.send_own(id, CONTROL_DESTINATION, &data, own, out) {
                 Some(flight) => self.peer_mut(id, |peer| peer.control = Some(flight)),
                 None => self.control_answered(id, CcpReply::Lost),
@@ -1037,7 +1038,7 @@ impl Connector {
             hold_down_ms: HOLD_DOWN_MS,
         };
         let data = builder.finish(&head, own.as_str());
-        let flight = self.send_own(id, UPDATE_DESTINATION, &data, OwnRequest::Update(id), out);
+        let flight = self.send_own(id, UPDATE_DESTINATION, &data, RouteRequest::Update(id), out);
         self.peer_mut(id, |peer| {
             peer.updates_out += 1;
             peer.update = flight;
@@ -1078,7 +1079,7 @@ impl Connector {
         id: AccountId,
         destination: &str,
         data: &[u8],
-        own: OwnRequest,
+        own: RouteRequest,
         out: &mut Effects,
     ) -> Option<Flight> {
         let now = self.routes.now;
@@ -1091,7 +1092,7 @@ impl Connector {
             data,
         };
         let packet = packet.encode().expect("messages are kept small enough");
-        let request = self.pending.open_own(link, own);
+        let request = self.pending.open_own(link, OwnRequest::Route(own));
         let deadline_ns = answer_deadline_ns(now.mono_ns);
         out.now(Action::Forward {
             link,
@@ -1107,7 +1108,7 @@ impl Connector {
     }
 
     /// A message of ours was answered, or could not be delivered.
-    pub(crate) fn own_answered(&mut self, own: OwnRequest, packet: Option<Bytes>) {
+    pub(crate) fn route_answered(&mut self, own: RouteRequest, packet: Option<Bytes>) {
         let reply = match packet.map(Reply::parse) {
             Some(Ok(Reply::Fulfill(fulfill))) if fulfill.fulfillment() == PEER_FULFILLMENT => {
                 CcpReply::Fulfilled
@@ -1120,11 +1121,11 @@ impl Connector {
             Some(Ok(Reply::Fulfill(_)) | Err(_)) | None => CcpReply::Lost,
         };
         let id = match own {
-            OwnRequest::Control(id) => {
+            RouteRequest::Control(id) => {
                 self.control_answered(id, reply);
                 id
             }
-            OwnRequest::Update(id) => {
+            RouteRequest::Update(id) => {
                 self.update_answered(id, reply);
                 id
             }

@@ -62,7 +62,7 @@ fn packets_to_neighbours_never_go_further() {
         alice prepare 1 peer.x 0 condition peer                 -> alice reject F01 addr.invalid
         alice prepare 2 peer.config.x 0 condition peer          -> alice reject F01 addr.invalid
         alice prepare 3 peer.configx 0 condition peer           -> alice reject F01 addr.invalid
-        alice prepare 4 peer.settle 0 condition peer            -> alice reject F01 addr.invalid
+        alice prepare 4 peer.settle.x 0 condition peer          -> alice reject F01 addr.invalid
         alice prepare 5 peer.route.control 0 condition peer     -> alice reject F00
         alice prepare 6 peer.route.update 0 condition peer      -> alice reject F00
         alice prepare 7 peer.x 7                                -> alice reject F01 addr.invalid

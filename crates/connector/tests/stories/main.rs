@@ -19,6 +19,7 @@ mod expiry;
 mod fulfills;
 mod limits;
 mod links;
+mod messages;
 mod model;
 mod network;
 mod parent;

@@ -111,6 +111,16 @@ const STORIES: &[(Reason, &str)] = &[
     (Reason::PeerReject, "
         alice prepare 1 g.bob.x 1 -> bob prepare
         bob reject 1 T03 -> alice reject T03 no by g.far.away"),
+    (Reason::EngineNone, "
+        alice prepare 1 peer.settle 0 condition peer -> alice reject F02 engine.none by peer.settle"),
+    (Reason::EngineRefused, "
+        update alice engine 1 -> introduce alice
+        alice prepare 1 peer.settle 0 condition peer -> relay 1 alice
+        engine objects 1 -> alice reject F00 engine.refused by peer.settle"),
+    (Reason::EngineFailed, "
+        update alice engine 1 -> introduce alice
+        alice prepare 1 peer.settle 0 condition peer -> relay 1 alice
+        engine breaks 1 -> alice reject T00 engine.failed by peer.settle"),
     (Reason::Drain, "
         drain
         alice prepare 1 g.bob.x 1 -> alice reject T03 drain"),
@@ -159,8 +169,9 @@ fn every_reason_is_given() {
         Reason::AuthMissing,
         Reason::AuthUnknownToken,
         Reason::AuthExpiredToken,
-        // A node without an address has its own stories.
+        // A node without an address has its own stories, and so have messages.
         Reason::NoAddress,
+        Reason::EngineBusy,
     ];
     given.extend(links);
     let all: BTreeSet<_> = Reason::ALL.into_iter().collect();

@@ -13,7 +13,7 @@ use rialto_packet::{
 
 use crate::{
     node::{MS, Node, prepare_bytes, reply},
-    story::{Story, check, play},
+    story::{Story, check, failure, play},
 };
 
 fn table(text: &str) -> TableId {
@@ -35,21 +35,40 @@ impl Story {
                 let data = update(table(id), epochs, routes);
                 self.send(name, UPDATE_DESTINATION, &data);
             }
-            ["takes"] => {
+            ["takes", ref data @ ..] => {
+                let data = data.join(" ");
                 let fulfill = FulfillBuilder {
                     fulfillment: PEER_FULFILLMENT,
+                    data: data.as_bytes(),
+                };
+                self.answer_message(name, fulfill.encode().unwrap());
+            }
+            ["takes-wrong"] => {
+                let fulfill = FulfillBuilder {
+                    fulfillment: [1; 32],
                     data: &[],
                 };
-                self.answer_routes(name, fulfill.encode().unwrap());
+                self.answer_message(name, fulfill.encode().unwrap());
             }
-            ["declines", code] => {
+            ["declines", code, ref data @ ..] => {
+                let data = data.join(" ");
                 let reject = RejectBuilder {
                     code: ErrorCode::from_bytes(code.as_bytes().try_into().unwrap()),
                     triggered_by: None,
                     message: "no",
-                    data: &[],
+                    data: data.as_bytes(),
                 };
-                self.answer_routes(name, reject.encode().unwrap());
+                self.answer_message(name, reject.encode().unwrap());
+            }
+            ["fails", word] => {
+                let (link, request) = self.last_message(name);
+                let failure = failure(word);
+                let effects = self.node.handle(Input::Failed {
+                    link,
+                    request,
+                    failure,
+                });
+                self.tell(effects);
             }
             ["ignores"] => {
                 self.last_message(name);
@@ -76,12 +95,12 @@ impl Story {
 
     fn last_message(&mut self, name: &str) -> (LinkId, RequestId) {
         let id = self.node.id(name);
-        let mut messages = self.route_messages.iter();
+        let mut messages = self.messages.iter();
         let at = messages.rposition(|(link, _)| self.node.account_of(*link) == id);
-        self.route_messages.remove(at.expect("a message to answer"))
+        self.messages.remove(at.expect("a message to answer"))
     }
 
-    fn answer_routes(&mut self, name: &str, packet: Vec<u8>) {
+    fn answer_message(&mut self, name: &str, packet: Vec<u8>) {
         let (link, request) = self.last_message(name);
         let effects = self.node.handle(Input::Reply {
             link,
@@ -91,8 +110,8 @@ impl Story {
         self.tell(effects);
     }
 
-    /// `asked TABLE EPOCH`, `told FROM-TO[+] +PREFIX=PATH -PREFIX`.
-    pub(crate) fn tell_routes<B: AsRef<[u8]>>(
+    /// `asked TABLE EPOCH`, `told FROM-TO[+] +PREFIX=PATH -PREFIX`, `message TEXT`.
+    pub(crate) fn tell_message<B: AsRef<[u8]>>(
         &mut self,
         link: LinkId,
         request: RequestId,
@@ -132,9 +151,10 @@ impl Story {
                 line.extend(parts);
                 line
             }
+            "peer.settle" => format!("message {}", packet.data().escape_ascii()),
             _ => return None,
         };
-        self.route_messages.push((link, request));
+        self.messages.push((link, request));
         Some(line)
     }
 }

@@ -11,11 +11,13 @@
 //! NAME up      NAME down [SESSION]
 //! NAME pays NAME AMOUNT [key K] [deliver] [packet MAX] [to ADDRESS]     stop PAYMENT
 //! settle NAME [AMOUNT [key K]]     retry SETTLEMENT     cancel SETTLEMENT      engine accepts|refuses|silent SETTLEMENT
+//! NAME message TEXT (to its peer)   NAME long-message BYTES   NAME takes-wrong   NAME fails FAILURE
+//! engine replies|objects MESSAGE TEXT   engine breaks|replies-long MESSAGE
 //! NAME introduced yes|no      NAME credited KEY AMOUNT/SCALE          settled ASSET -> N      leftover NAME -> AMOUNT/SCALE
 //! NAME quotes NAME          NAME pings ADDRESS AMOUNT       reload ADDRESS NODE-SETTING…
 //! wait TIME    doze TIME (the timer oversleeps)    clock +TIME | -TIME    sync    drain    journal fails    restart [checkpoint]
 //! account words for routes: ccp (told, and asked unless a child), no-ccp, asked (we ask), routes-max N, under PREFIX
-//! NAME asks TABLE EPOCH   NAME asks same EPOCH   NAME asks idle    NAME takes    NAME declines CODE    NAME ignores
+//! NAME asks TABLE EPOCH   NAME asks same EPOCH   NAME asks idle    NAME takes [TEXT]    NAME declines CODE [TEXT]    NAME ignores
 //! NAME tells TABLE FROM-TO/CURRENT [+PREFIX=PATH,PATH]… [-PREFIX]…
 //! balances -> NAME N, held N          position ASSET -> N   exposure NAME -> count, value, unsynced
 //! ```
@@ -29,11 +31,12 @@ use rialto_connector::{
     Action, Durable, Effect, EngineAsk, Event, Input, LinkFailure, LinkId, RequestId, Settings,
     TableId,
     command::{PaymentCreated, PaymentRequest, PingOutcome},
+    messages::{MessageAnswer, MessageId, MessageOutcome},
     settle::{Credited, EngineAnswer},
 };
 use rialto_ledger::{
-    AccountSettings, HttpLink, Limits, PaymentId, Rate, Relation, RouteExchange, SealedSecret,
-    SettlementId, SettlementTerms,
+    AccountId, AccountSettings, HttpLink, Limits, PaymentId, Rate, Relation, RouteExchange,
+    SealedSecret, SettlementId, SettlementTerms,
 };
 use rialto_packet::{
     Addr, ErrorCode, FulfillBuilder, PEER_CONDITION, Prepare, RejectBuilder, Reply,
@@ -67,7 +70,7 @@ pub(crate) fn play(text: &str) -> Node {
     let mut story = Story {
         node: Node::new(settings(first.unwrap_or("node g.hub"))),
         forwarded: Vec::new(),
-        route_messages: Vec::new(),
+        messages: Vec::new(),
         told_table: TableId::NONE,
         senders: BTreeMap::new(),
         lines: Vec::new(),
@@ -121,8 +124,8 @@ pub(crate) struct Story {
     pub(crate) node: Node,
     /// What was sent on: the number of the packet in the story, and its name on its link.
     forwarded: Vec<(u64, LinkId, RequestId)>,
-    /// Messages about routes that the node sent and nobody answered yet.
-    pub(crate) route_messages: Vec<(LinkId, RequestId)>,
+    /// Messages to neighbours that the node sent and nobody answered yet.
+    pub(crate) messages: Vec<(LinkId, RequestId)>,
     /// The table that the node names in its updates.
     pub(crate) told_table: TableId,
     /// Who sent which packet.
@@ -273,13 +276,14 @@ fn condition(word: Option<&str>, number: u64) -> [u8; 32] {
     match word {
         None => sha256(&fulfillment(number)),
         Some("peer") => PEER_CONDITION,
+        Some("empty") => sha256(b""),
         Some("ping") => sha256(b"pingpingpingpingpingpingpingping"),
         Some("zero") => [0; 32],
         Some(other) => panic!("'{other}' is no condition"),
     }
 }
 
-fn failure(word: &str) -> LinkFailure {
+pub(crate) fn failure(word: &str) -> LinkFailure {
     match word {
         "dns" => LinkFailure::Dns,
         "connect" => LinkFailure::Connect,
@@ -400,7 +404,7 @@ impl Story {
                 let id = SettlementId(number(id));
                 self.operate(|core, _, out| core.settle_cancel(id, out));
             }
-            ["engine", says, id] => {
+            ["engine", says @ ("accepts" | "refuses" | "silent"), id] => {
                 let (id, message) = (SettlementId(number(id)), String::new());
                 let answer = match says {
                     "accepts" => EngineAnswer::Accepted,
@@ -409,6 +413,18 @@ impl Story {
                     other => panic!("an engine does not {other}"),
                 };
                 let effects = self.node.handle(Input::Settled { id, answer });
+                self.tell(effects);
+            }
+            ["engine", says, id, ref words @ ..] => {
+                let (id, data) = (MessageId(number(id)), Bytes::from(words.join(" ")));
+                let answer = match says {
+                    "replies" => MessageAnswer::Answered(data),
+                    "replies-long" => MessageAnswer::Answered(vec![0; 32_768].into()),
+                    "objects" => MessageAnswer::Refused(data),
+                    "breaks" => MessageAnswer::Failed,
+                    other => panic!("an engine does not {other}"),
+                };
+                let effects = self.node.handle(Input::MessageAnswered { id, answer });
                 self.tell(effects);
             }
             ["settled", asset] => {
@@ -448,7 +464,20 @@ impl Story {
     /// What a neighbour, or somebody with a local account, does.
     fn act(&mut self, name: &str, words: &[&str]) {
         match *words {
-            ["asks" | "tells" | "takes" | "declines" | "ignores", ..] => self.route(name, words),
+            [
+                "asks" | "tells" | "takes" | "takes-wrong" | "declines" | "fails" | "ignores",
+                ..,
+            ] => {
+                self.route(name, words);
+            }
+            ["message", ref words @ ..] => {
+                let (id, data) = (self.node.id(name), words.join(" "));
+                self.message(id, data.as_bytes());
+            }
+            ["long-message", size] => {
+                let (id, data) = (self.node.id(name), vec![b'x'; number(size)]);
+                self.message(id, &data);
+            }
             ["up"] => {
                 let (_, effects) = self.node.link_up(self.node.id(name));
                 self.tell(effects);
@@ -552,6 +581,16 @@ impl Story {
             }
             _ => panic!("who does what? {name} {words:?}"),
         }
+    }
+
+    fn message(&mut self, account: AccountId, data: &[u8]) {
+        let (sent, effects) = self
+            .node
+            .step(|core, now, out| core.message_send(now, account, data, out));
+        if let Err(reason) = sent {
+            self.lines.push(format!("unsent {}", reason.row().word));
+        }
+        self.tell(effects);
     }
 
     fn prepare(&mut self, from: &str, number: u64, destination: &str, amount: &str, rest: &[&str]) {
@@ -740,6 +779,18 @@ impl Story {
                         EngineAsk::Settle { id, quantity, .. } => self
                             .lines
                             .push(format!("settle {} {name} {quantity} by {by}", id.0)),
+                        EngineAsk::Message {
+                            id,
+                            data,
+                            deadline_ns,
+                        } => {
+                            let left_ns = deadline_ns - self.node.now.mono_ns;
+                            let left = time(i64::try_from(left_ns / MS).unwrap());
+                            let data = data.escape_ascii();
+                            let id = id.0;
+                            self.lines
+                                .push(format!("relay {id} {name} {data} by {by} within {left}"));
+                        }
                     }
                 }
                 Action::Report(Event::AccountsChanged | Event::SettlementChanged { .. }) => {}
@@ -763,6 +814,20 @@ impl Story {
                     };
                     self.lines.push(line);
                 }
+                Action::Report(Event::MessageDone { id, outcome }) => {
+                    let line = match outcome {
+                        MessageOutcome::Answered { data } => {
+                            format!("answered {}", data.escape_ascii())
+                        }
+                        MessageOutcome::Rejected { code, data, .. } => {
+                            format!("rejected {code} {}", data.escape_ascii())
+                        }
+                        MessageOutcome::Failed { reason } => {
+                            format!("failed {}", reason.row().word)
+                        }
+                    };
+                    self.lines.push(format!("message {} {line}", id.0));
+                }
                 Action::Report(Event::QuoteDone { outcome, .. }) => {
                     let line = match (&outcome.path, &outcome.stopped) {
                         (Some(path), None) => {
@@ -784,7 +849,7 @@ impl Story {
     fn tell_forward(&mut self, link: LinkId, request: RequestId, packet: &[u8]) {
         let packet = Prepare::parse(packet).unwrap();
         let name = self.node.name(self.node.account_of(link));
-        if let Some(line) = self.tell_routes(link, request, &packet) {
+        if let Some(line) = self.tell_message(link, request, &packet) {
             self.lines.push(format!("{name} {line}"));
             return;
         }
@@ -839,10 +904,12 @@ impl Story {
                     format!("received {received} maximum {maximum}")
                 });
                 let message = reject.message().replace(':', "");
-                format!(
-                    "{name} reject #{number} {} {message} by {by} {amounts}",
-                    reject.code()
-                )
+                let (code, data) = (reject.code(), reject.data().escape_ascii());
+                let data = match amounts.is_empty() {
+                    true => format!("data {data}"),
+                    false => amounts,
+                };
+                format!("{name} reject #{number} {code} {message} by {by} {data}")
             }
         };
         self.lines.push(line);
