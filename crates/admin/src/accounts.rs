@@ -554,8 +554,9 @@ pub(crate) fn http_link(
     let Ok(uri) = link.url.parse::<Uri>() else {
         return invalid("is not a URL");
     };
-    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
-        return invalid("must begin with http:// or https:// and a host");
+    let is_known = matches!(uri.scheme_str(), Some("http" | "https" | "h2c"));
+    if !is_known || uri.host().is_none_or(str::is_empty) {
+        return invalid("must begin with https://, http:// or h2c:// and a host");
     }
     if uri
         .authority()

@@ -224,7 +224,7 @@ impl TryFrom<AccountRoutes> for RouteExchange {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpLink {
-    /// The peer's endpoint.
+    /// The peer's endpoint: `https://`, `http://`, or `h2c://` for HTTP/2 without TLS.
     #[schema(example = "https://hub.example/accounts/alice/ilp")]
     pub url: String,
     /// The bearer token to present, or the key that signs those of `jwt`. Never shown. A change that

@@ -177,7 +177,7 @@ impl std::fmt::Debug for SealedSecret {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpLink {
-    /// The peer's endpoint, `http://` or `https://`.
+    /// The peer's endpoint, `https://`, `http://`, or `h2c://` for HTTP/2 without TLS.
     pub url: String,
     /// The bearer token to present; where `jwt` is there, the key that signs them.
     pub token: SealedSecret,

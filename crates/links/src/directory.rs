@@ -27,6 +27,9 @@ use thiserror::Error;
 /// Media type of ILP packets.
 pub(crate) const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
+/// Scheme of URLs for HTTP/2 over plain TCP.
+pub(crate) const H2C: &str = "h2c";
+
 /// One account, as far as links need to know it.
 #[derive(Clone)]
 pub struct Account {
@@ -274,7 +277,7 @@ impl HttpPeer {
         let (scheme, prior_knowledge) = match parts.scheme.as_ref().map(Scheme::as_str) {
             Some("https") => (Scheme::HTTPS, false),
             Some("http") => (Scheme::HTTP, false),
-            Some("h2c") => (Scheme::HTTP, true),
+            Some(H2C) => (Scheme::HTTP, true),
             Some(_) | None => return Err(HttpPeerError::Scheme),
         };
         let (host, port) = host_port(authority, &scheme).ok_or(HttpPeerError::Url)?;

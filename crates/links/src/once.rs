@@ -1,18 +1,22 @@
-//! One HTTP/1.1 request on a connection of its own, such as nodes make that are not yet neighbours.
+//! One HTTP request on a connection of its own, such as nodes make that are not yet neighbours. It is
+//! HTTP/1.1, unless the URL begins with `h2c://`.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, header::HOST, uri::Scheme};
 use http_body_util::Full;
-use hyper::{body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::timeout;
 
 use crate::{
     body::{self, BodyError},
     connect::connect,
-    directory::host_port,
+    directory::{H2C, host_port},
     tls::ClientTls,
 };
 
@@ -60,11 +64,25 @@ pub(crate) async fn send(
     let tls = (*scheme == Scheme::HTTPS).then_some(&tls.http1);
     let name = HeaderValue::from_str(authority.as_str()).map_err(|_| "no valid host")?;
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    head.uri = path.parse::<Uri>().map_err(|_| "not a URL")?;
-    head.headers.insert(HOST, name);
+    let is_http2 = scheme.as_str() == H2C;
+    // HTTP/2 has the authority in the request, HTTP/1.1 in a header.
+    let uri = match is_http2 {
+        true => format!("http://{authority}{path}"),
+        false => path.to_owned(),
+    };
+    head.uri = uri.parse::<Uri>().map_err(|_| "not a URL")?;
     let stream = connect(&host, port, tls)
         .await
         .map_err(|error| error.message)?;
+    if is_http2 {
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
+        tokio::spawn(connection);
+        let request = Request::from_parts(head, Full::new(body));
+        let sent = sender.send_request(request).await;
+        return sent.map_err(|error| error.to_string());
+    }
+    head.headers.insert(HOST, name);
     let handshake = http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
     // Ends with the answer's body, or by itself when the server falls silent and nobody waits.

@@ -32,7 +32,7 @@ use crate::{
     btp::websocket_config,
     clock::wall,
     connect::{Stream, connect},
-    directory::{Account, HttpPeer, OCTET_STREAM, host_port},
+    directory::{Account, H2C, HttpPeer, OCTET_STREAM, host_port},
     once::send,
     server::is_packet_type,
     tls::ClientTls,
@@ -111,18 +111,24 @@ impl Probe {
 
 /// What is being looked at.
 struct Target {
-    /// `http` or `https`, also where BTP is spoken.
+    /// `http` or `https`, also where BTP or HTTP/2 without TLS is spoken.
     url: Uri,
     host: String,
     port: u16,
     is_tls: bool,
+    /// HTTP/2 without asking.
+    prior_knowledge: bool,
     token: HeaderValue,
 }
 
 impl Target {
     /// Another path of the same server.
     fn at(&self, path: &str) -> String {
-        let scheme = if self.is_tls { "https" } else { "http" };
+        let scheme = match (self.is_tls, self.prior_knowledge) {
+            (true, _) => "https",
+            (false, true) => H2C,
+            (false, false) => "http",
+        };
         let authority = self
             .url
             .authority()
@@ -184,6 +190,7 @@ fn target_of_http(peer: &HttpPeer) -> Target {
         host: peer.host.clone(),
         port: peer.port,
         is_tls: peer.tls(),
+        prior_knowledge: peer.prior_knowledge,
         token: peer.headers[AUTHORIZATION].clone(),
     }
 }
@@ -201,6 +208,7 @@ fn target_of_btp(uri: &BtpUri) -> Result<Target, &'static str> {
         host,
         port,
         is_tls: uri.tls,
+        prior_knowledge: false,
         token,
         url,
     })

@@ -14,6 +14,7 @@ mod disk;
 mod doctor;
 mod harness;
 mod hostile;
+mod http;
 mod interop;
 mod kill;
 mod long;
