@@ -454,6 +454,7 @@ impl Field<'_> {
             };
             let outgoing = json!({
                 "relation": "peer", "asset_code": asset, "btp": {"url": url, "token": node::TOKEN},
+                "routes": {"send": false, "receive": false},
             });
             node.account("receiver", &limits, &outgoing)?;
             let prefix = json!({"prefix": "test.bench", "account": "receiver"});

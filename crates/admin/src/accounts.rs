@@ -9,12 +9,12 @@ use axum::{
 };
 use rialto_btp::BtpUri;
 use rialto_connector::{
-    AccountStats, Connector, Reason,
+    AccountStats, Connector, ListenerState, PeerRoutes, Reason,
     jwt::{Signer, Verifier},
 };
 use rialto_ledger::{
     AccountSettings, BtpLink, HttpLink, IncomingJwt, IncomingToken, JwtClaims, OutgoingJwt,
-    Relation, TokenHash,
+    Relation, RouteExchange, TokenHash,
 };
 use rialto_packet::{Address, money::Asset};
 use serde_json::Value;
@@ -23,7 +23,7 @@ use crate::{
     Api, Problem,
     auth::{Allowed, ToRead, ToWrite, generate_token, hash},
     balances::{in_flight, in_words, signed},
-    extract, health,
+    ccp, extract, health,
     node::Handle,
     page::PageQuery,
     peering::{LinkSeen, PeerState, Peering},
@@ -150,7 +150,7 @@ pub(crate) async fn create(
             .map(|link| btp_link(link, None, &api.node))
             .transpose()?,
         paused: request.paused,
-        routes: request.routes.try_into()?,
+        routes: RouteExchange::try_from(request.routes)?.or_usual(request.relation.into()),
         settlement: request.settlement.into(),
     };
     let node = api.node.clone();
@@ -732,7 +732,15 @@ pub(crate) fn peer_state(
 ) -> Option<PeerState> {
     let answered = || {
         let stats = connector.stats().account(account.id);
+        let takes = |peer: PeerRoutes| match peer.listening {
+            ListenerState::Syncing | ListenerState::Synced => true,
+            ListenerState::Off
+            | ListenerState::Asking
+            | ListenerState::NotSpoken
+            | ListenerState::Refused => false,
+        };
         stats.is_some_and(|stats| stats.fulfills_in > 0)
+            || connector.peer_routes(account.id).is_some_and(takes)
     };
     let seen = match health::link(connector, account.id) {
         shapes::Link::Local => return None,
@@ -741,7 +749,8 @@ pub(crate) fn peer_state(
         shapes::Link::Http => LinkSeen::Unknown,
         shapes::Link::Down => LinkSeen::Down,
     };
-    Some(peering.state(account.id, seen, wall_ms()))
+    let routes = ccp::synced(connector, account);
+    Some(peering.state(account.id, seen, routes, wall_ms()))
 }
 
 fn stats(stats: &AccountStats) -> shapes::AccountStats {

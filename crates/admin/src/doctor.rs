@@ -19,7 +19,7 @@ use crate::{
     Api, Problem,
     accounts::find,
     auth::{Allowed, ToPay},
-    extract, health,
+    ccp, extract, health,
     node::Handle,
     payments::outcome,
     peering::Stage,
@@ -63,15 +63,15 @@ pub struct Check {
 }
 
 impl Check {
-    fn pass(check: &str, detail: impl Into<String>) -> Self {
+    pub(crate) fn pass(check: &str, detail: impl Into<String>) -> Self {
         Self::new(check, CheckVerdict::Pass, None, detail.into())
     }
 
-    fn skip(check: &str, detail: impl Into<String>) -> Self {
+    pub(crate) fn skip(check: &str, detail: impl Into<String>) -> Self {
         Self::new(check, CheckVerdict::Skip, None, detail.into())
     }
 
-    fn fail(check: &str, mistake: &str, detail: impl Into<String>) -> Self {
+    pub(crate) fn fail(check: &str, mistake: &str, detail: impl Into<String>) -> Self {
         let mistake = Some(mistake.to_owned());
         Self::new(check, CheckVerdict::Fail, mistake, detail.into())
     }
@@ -135,6 +135,11 @@ struct LinkCard {
     paused: bool,
     available: SignedAmount,
     packet_amount_max: Option<Amount>,
+    /// Whether it tells the neighbour its routes, and asks for the neighbour's. Earlier versions do not say.
+    #[serde(default)]
+    sends_routes: Option<bool>,
+    #[serde(default)]
+    receives_routes: Option<bool>,
     /// How it went when this node sent a packet to the neighbour's URL just now; missing where it
     /// has none.
     call: Option<Check>,
@@ -191,15 +196,26 @@ pub(crate) async fn diagnose(
             (Some(card), _) => examine_card(&ours, card, &mut checks),
             (None, config) => examine_hints(&ours, probed.date_ms, config.as_ref(), &mut checks),
         }
+        let theirs = card.as_ref().map(|card| ccp::Theirs {
+            sends: card.sends_routes,
+            receives: card.receives_routes,
+        });
+        checks.push(match checks.iter().all(is_fine) {
+            true => ccp::examine(&api, ours.id, theirs.unwrap_or_default()).await,
+            false => Check::skip("ccp", "is looked at once the rest is as it should be"),
+        });
         if checks.iter().all(is_fine) {
             round_trips(&api, &ours, card.is_some(), &mut checks).await;
         }
     }
     let healthy = checks.iter().all(is_fine);
-    api.node
-        .0
-        .peering()
-        .diagnosed(ours.id, stage(&checks), first_mistake(&checks), wall_ms());
+    let is_synced = api.node.read(|connector| {
+        let account = connector.ledger().account(ours.id);
+        account.is_some_and(|account| ccp::synced(connector, account).is_ok())
+    });
+    let (stage, mistake) = (stage(&checks, is_synced), first_mistake(&checks));
+    let peering = api.node.0.peering();
+    peering.diagnosed(ours.id, stage, mistake, wall_ms());
     Ok(Json(Diagnosis {
         account: name,
         healthy,
@@ -218,14 +234,14 @@ fn first_mistake(checks: &[Check]) -> Option<String> {
 }
 
 /// How far it goes.
-fn stage(checks: &[Check]) -> Stage {
+fn stage(checks: &[Check], is_synced: bool) -> Stage {
     let passed = |name: &str| {
         let mut of = checks.iter().filter(|check| check.check == name);
         of.any(|check| check.verdict == CheckVerdict::Pass)
     };
     if checks.iter().all(is_fine) {
         Stage::Established
-    } else if passed("asset") && passed("route") {
+    } else if passed("asset") && is_synced {
         Stage::RoutesSynced
     } else if passed("asset") {
         Stage::AssetVerified
@@ -364,7 +380,6 @@ fn examine_card(ours: &Ours, card: &LinkCard, checks: &mut Vec<Check>) {
         ),
         None => Check::pass("packet_max", "packets of any amount"),
     });
-    checks.push(Check::skip("ccp", "routes are set by hand"));
 }
 
 fn addresses(ours: &Ours, card: &LinkCard) -> Check {
@@ -435,7 +450,6 @@ fn examine_hints(
         Link::Down | Link::Http | Link::Local => Check::skip("token_in", silent),
     });
     checks.push(Check::skip("packet_max", silent));
-    checks.push(Check::skip("ccp", "routes are set by hand"));
 }
 
 fn clock(difference_ms: i64, max_ms: i64) -> Check {
@@ -571,6 +585,8 @@ pub(crate) async fn link_card(node: &Handle, request: &Request<Bytes>) -> Result
             paused: settings.paused,
             available: SignedAmount(account.available()),
             packet_amount_max: settings.limits.packet_amount_max.map(Amount),
+            sends_routes: Some(settings.sends_routes()),
+            receives_routes: Some(settings.receives_routes()),
             call: None,
         };
         Some((card, settings.http.is_some()))

@@ -24,8 +24,8 @@ use axum::{
     response::IntoResponse,
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use rialto_connector::{Acceptance, Connector, InviteError};
-use rialto_ledger::{AccountSettings, Invite, Relation, RouteExchange, TokenHash, check_name};
+use rialto_connector::{Acceptance, Connector, InviteError, routes_of_peer};
+use rialto_ledger::{AccountSettings, Invite, Relation, TokenHash, check_name};
 use rialto_packet::{Address, money::Asset};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
@@ -83,6 +83,9 @@ pub(crate) struct InviteCreate {
     /// What it may do.
     #[serde(default)]
     limits: Limits,
+    /// Routes are set by hand, and not exchanged as with any peer.
+    #[serde(default)]
+    without_routes: bool,
     /// How long it can be accepted: up to 30 days, a day where it is left out.
     #[serde(default)]
     expires_in_seconds: Option<u32>,
@@ -174,6 +177,9 @@ pub(crate) struct InviteAccept {
     /// How packets will be exchanged.
     #[serde(default)]
     link: InviteLink,
+    /// Routes are set by hand here, and not exchanged as with any peer.
+    #[serde(default)]
+    without_routes: bool,
 }
 
 /// What the acceptor's node sends to the maker's.
@@ -225,6 +231,7 @@ pub(crate) async fn create(
     let endpoint = own_endpoint(&api.node)?;
     let secret = api.node.0.random();
     let (name, limits) = (request.name, request.limits);
+    let without_routes = request.without_routes;
     let secret_hash = hash_secret(&secret);
     let node_name = node_name(&api.node);
     let put = api.node.execute(move |connector, now, out| {
@@ -235,6 +242,7 @@ pub(crate) async fn create(
             name,
             asset: asset.clone(),
             limits: limits.into(),
+            without_routes,
             created_at_ms,
             expires_at_ms,
             used: None,
@@ -378,7 +386,10 @@ pub(crate) async fn accept(
             let tokens = &account.settings.incoming_tokens;
             tokens.iter().any(|token| token.hash == hash(&theirs))
         });
-        made.map(|account| shape(connector, account, node))
+        made.map(|account| {
+            node.0.peering().agreed(account.id, wall_ms());
+            shape(connector, account, node)
+        })
     });
     if let Some(account) = before {
         return Ok((StatusCode::CREATED, Json(account)));
@@ -395,7 +406,7 @@ pub(crate) async fn accept(
         http: None,
         btp: None,
         paused: false,
-        routes: RouteExchange::default(),
+        routes: routes_of_peer(request.without_routes),
         settlement: rialto_ledger::SettlementTerms::default(),
     };
     let address = node.read(|connector| {
@@ -448,7 +459,8 @@ pub(crate) async fn accept(
     let node = api.node.clone();
     let created = api.node.execute(move |connector, _, out| {
         let name = settings.name.clone();
-        connector.account_create(settings, out)?;
+        let id = connector.account_create(settings, out)?;
+        node.0.peering().agreed(id, wall_ms());
         Ok::<_, Problem>(shape(connector, find(connector, &name)?, &node))
     });
     let account = created.await??;
@@ -580,10 +592,11 @@ async fn greeted(node: &Handle, request: &Request<Bytes>) -> Result<Answer1, Pro
         let id = connector.invite_accept(now, acceptance, out)?;
         let account = connector.ledger().account(id);
         let account = account.expect("it was just made, or found");
-        Ok::<_, InviteError>(account.settings.name.clone())
+        Ok::<_, InviteError>((id, account.settings.name.clone()))
     });
     match accepted.await? {
-        Ok(account) => {
+        Ok((id, account)) => {
+            node.0.peering().agreed(id, wall_ms());
             tracing::info!(account, "an invite was accepted");
             Ok(Answer1 { account })
         }

@@ -25,6 +25,7 @@ mod accounts;
 mod adjustments;
 mod auth;
 mod balances;
+mod ccp;
 mod doctor;
 mod extract;
 mod health;

@@ -65,7 +65,8 @@ pub enum Stage {
     Authenticated,
     /// Both count the same.
     AssetVerified,
-    /// Packets for its address go to it.
+    /// Its routes are known as far as it told them (CCP); or, where routes are set by hand, packets for
+    /// its address go to it.
     RoutesSynced,
     /// Nothing is wrong.
     Established,
@@ -176,12 +177,39 @@ impl Peering {
         }
     }
 
-    /// Where a neighbour stands, given what shows of its link.
-    pub(crate) fn state(&self, id: AccountId, seen: LinkSeen, now_ms: i64) -> PeerState {
+    /// Both nodes agreed on what the account counts, as they do when an invitation is accepted.
+    pub(crate) fn agreed(&self, id: AccountId, now_ms: i64) {
+        let mut states = self.states();
+        let state = states.entry(id).or_insert_with(|| PeerState::new(now_ms));
+        state.known = state.known.max(Stage::AssetVerified);
+    }
+
+    /// Where a neighbour stands, given what shows of its link and whether its routes are known.
+    pub(crate) fn state(
+        &self,
+        id: AccountId,
+        seen: LinkSeen,
+        routes: Result<(), String>,
+        now_ms: i64,
+    ) -> PeerState {
         let mut states = self.states();
         let state = states.entry(id).or_insert_with(|| PeerState::new(now_ms));
         match seen {
-            LinkSeen::Good => state.enter(state.known.max(Stage::Authenticated), now_ms),
+            LinkSeen::Good => {
+                let known = state.known.max(Stage::Authenticated);
+                let stage = match routes {
+                    Ok(()) if known == Stage::AssetVerified => Stage::RoutesSynced,
+                    Err(_) if known > Stage::AssetVerified => Stage::AssetVerified,
+                    Ok(()) | Err(_) => known,
+                };
+                if let Err(mistake) = routes
+                    && state.stage > Stage::AssetVerified
+                    && stage == Stage::AssetVerified
+                {
+                    state.last_error = Some((mistake, now_ms));
+                }
+                state.enter(stage, now_ms);
+            }
             LinkSeen::Down if state.stage > Stage::Reachable => {
                 state.last_error =
                     Some(("session.none: the BTP session is down".to_owned(), now_ms));

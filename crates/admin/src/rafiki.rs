@@ -109,7 +109,8 @@ pub(crate) async fn auto_peer(
         http: None,
         btp: None,
         paused: false,
-        routes: RouteExchange::default(),
+        // It answers that there is nobody at those addresses.
+        routes: RouteExchange::none(),
         settlement: SettlementTerms::default(),
     };
     let address = node.read(|connector| {

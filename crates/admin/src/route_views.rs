@@ -265,8 +265,13 @@ pub(crate) struct Exchange {
     our_epoch: u32,
     /// Updates that came from it.
     updates_in: u64,
+    /// When the last one came.
+    #[schema(format = DateTime)]
+    updated_at: Option<String>,
     /// Updates that were sent to it.
     updates_out: u64,
+    /// Routes in those.
+    routes_out: u64,
     /// What was wrong with what it told, and how often.
     troubles: BTreeMap<String, u64>,
 }
@@ -331,7 +336,9 @@ fn exchange(account: String, peer: PeerRoutes) -> Exchange {
         our_table: peer.our_table.0.to_string(),
         our_epoch: peer.our_table.1,
         updates_in: peer.updates_in,
+        updated_at: peer.updated_at.and_then(|at| rfc3339(at.unix_ms())),
         updates_out: peer.updates_out,
+        routes_out: peer.routes_out,
         troubles: troubles
             .map(|(trouble, count)| (trouble.word().to_owned(), count))
             .collect(),

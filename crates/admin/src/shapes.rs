@@ -177,7 +177,8 @@ impl From<Limits> for rialto_ledger::Limits {
     }
 }
 
-/// How routes are exchanged with an account by CCP. Null is no.
+/// How routes are exchanged with an account by CCP. For a new account, what is null is as usual with its
+/// relation: peers and the parent are told and asked, children are told. Afterwards null is no.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccountRoutes {

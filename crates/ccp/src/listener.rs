@@ -8,8 +8,12 @@ const HOLD_DOWN_MS_MAX: u32 = 24 * 3_600_000;
 /// Shortest time between two requests.
 const CONTROL_PAUSE_NS: u64 = 1_000 * MS;
 
-/// A request that was lost is sent again after this long.
+/// A request that was lost is sent again after this long, and after twice as long each further time.
 const CONTROL_RETRY_NS: u64 = 30_000 * MS;
+
+/// A peer that took the request and tells nothing is asked again after this long: it may have given up
+/// telling. Three tries of an update take less.
+const SILENCE_NS: u64 = 120_000 * MS;
 
 /// A peer that refused, or does not speak CCP, may have learnt better after this long.
 const REFUSED_RETRY_NS: u64 = 600_000 * MS;
@@ -78,6 +82,8 @@ pub struct Listener {
     in_flight: bool,
     /// The peer asked for ours while our request was on its way.
     is_there: bool,
+    /// Requests in a row that were lost.
+    lost_count: u32,
 }
 
 impl Listener {
@@ -101,6 +107,24 @@ impl Listener {
         self.state = ListenerState::Asking;
         self.in_flight = false;
         self.ask(now_ns);
+    }
+
+    /// An operator wants to know now: a request that was to be repeated later is due.
+    pub fn ask_again(&mut self, now_ns: u64) {
+        let is_waiting = match self.state {
+            ListenerState::Asking | ListenerState::NotSpoken | ListenerState::Refused => true,
+            ListenerState::Off | ListenerState::Syncing | ListenerState::Synced => false,
+        };
+        if is_waiting && !self.in_flight {
+            self.lost_count = 0;
+            self.ask(now_ns);
+        }
+    }
+
+    /// Whether a request is on its way, or about to be.
+    pub fn is_asking(&self, now_ns: u64) -> bool {
+        let soon_ns = now_ns.saturating_add(CONTROL_PAUSE_NS);
+        self.in_flight || self.control_at_ns.is_some_and(|at_ns| at_ns <= soon_ns)
     }
 
     /// The session is gone, or routes are no longer wanted. Whatever was known is forgotten.
@@ -141,6 +165,9 @@ impl Listener {
             ListenerState::Asking | ListenerState::NotSpoken | ListenerState::Refused => true,
             ListenerState::Syncing | ListenerState::Synced => anew,
         };
+        if is_due {
+            self.lost_count = 0;
+        }
         match is_due {
             true if self.in_flight => self.is_there = true,
             true => self.ask(now_ns),
@@ -156,14 +183,21 @@ impl Listener {
         let is_there = std::mem::take(&mut self.is_there);
         let (state, retry_ns) = match reply {
             Reply::Fulfilled => {
+                self.lost_count = 0;
                 if self.state != ListenerState::Synced {
                     self.state = ListenerState::Syncing;
+                    self.control_at_ns = Some(now_ns.saturating_add(SILENCE_NS));
                 }
                 return;
             }
             Reply::NotSpoken => (ListenerState::NotSpoken, REFUSED_RETRY_NS),
             Reply::Refused => (ListenerState::Refused, REFUSED_RETRY_NS),
-            Reply::Lost => (ListenerState::Asking, CONTROL_RETRY_NS),
+            Reply::Lost => {
+                let factor = 1_u64.checked_shl(self.lost_count).unwrap_or(u64::MAX);
+                self.lost_count += 1;
+                let retry_ns = CONTROL_RETRY_NS.saturating_mul(factor);
+                (ListenerState::Asking, retry_ns.min(REFUSED_RETRY_NS))
+            }
         };
         self.state = state;
         self.control_at_ns = Some(now_ns.saturating_add(retry_ns));
@@ -366,5 +400,52 @@ mod tests {
             assert_eq!(asked.poll_timeout(), Some(7 + 2 * CONTROL_PAUSE_NS));
             assert!(listener.poll_control(7 + wait_ns).is_some());
         }
+    }
+
+    #[test]
+    fn whoever_never_answers_is_asked_ever_less_until_it_shows_that_it_speaks() {
+        let mut listener = Listener::default();
+        listener.connect(0);
+        let mut now_ns = 0;
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            assert!(listener.poll_control(now_ns).is_some());
+            assert!(listener.is_asking(now_ns));
+            listener.control_answered(now_ns, Reply::Lost);
+            assert!(!listener.is_asking(now_ns));
+            let next_ns = listener.poll_timeout().unwrap();
+            waits.push((next_ns - now_ns) / (1_000 * MS));
+            now_ns = next_ns;
+        }
+        assert_eq!(waits, [30, 60, 120, 240, 480, 600, 600]);
+        // It asks us, or an operator wants to know: that is a new beginning.
+        for begin in [
+            |listener: &mut Listener, now_ns| listener.peer_asked(now_ns, false),
+            Listener::ask_again,
+        ] {
+            listener.poll_control(now_ns).unwrap();
+            listener.control_answered(now_ns, Reply::Lost);
+            now_ns += 5_000 * MS;
+            begin(&mut listener, now_ns);
+            assert!(listener.poll_control(now_ns).is_some());
+            listener.control_answered(now_ns, Reply::Lost);
+            assert_eq!(listener.poll_timeout(), Some(now_ns + CONTROL_RETRY_NS));
+            now_ns += CONTROL_RETRY_NS;
+        }
+    }
+
+    #[test]
+    fn whoever_takes_the_request_and_tells_nothing_is_asked_again() {
+        let mut listener = Listener::default();
+        listener.connect(0);
+        listener.poll_control(0).unwrap();
+        listener.control_answered(0, Reply::Fulfilled);
+        listener.ask_again(0);
+        assert_eq!(listener.poll_timeout(), Some(SILENCE_NS));
+        assert!(listener.poll_control(SILENCE_NS).is_some());
+        listener.control_answered(SILENCE_NS, Reply::Fulfilled);
+        listener.handle_update(SILENCE_NS, &head(TABLE, 0, 1));
+        assert_eq!(listener.state(), ListenerState::Synced);
+        assert_eq!(listener.poll_timeout(), listener.expires_at_ns());
     }
 }

@@ -334,6 +334,11 @@ impl UpdateBuilder {
         self.bytes_len() == 0
     }
 
+    /// Routes that are told.
+    pub fn route_count(&self) -> u64 {
+        self.route_count
+    }
+
     /// Tells a route. `first` comes before the rest of the path.
     pub fn route(&mut self, first: Option<&Address>, route: &Route<'_>) {
         let out = &mut self.routes;

@@ -254,7 +254,15 @@ fn offered(invite: &Invite, name: String) -> AccountSettings {
         http: None,
         btp: None,
         paused: false,
-        routes: RouteExchange::default(),
+        routes: routes_of_peer(invite.without_routes),
         settlement: SettlementTerms::default(),
+    }
+}
+
+/// How routes are exchanged with a peer that comes by invitation, at both ends.
+pub fn routes_of_peer(without: bool) -> RouteExchange {
+    match without {
+        true => RouteExchange::none(),
+        false => RouteExchange::default().or_usual(Relation::Peer),
     }
 }

@@ -56,7 +56,7 @@ use rialto_packet::{
 };
 use rustc_hash::FxHashMap;
 
-pub use invite::{Acceptance, InviteError};
+pub use invite::{Acceptance, InviteError, routes_of_peer};
 pub use io::{
     Action, Durable, Effect, Effects, EngineAsk, Event, Input, LinkId, Now, Paid, RequestId,
 };

@@ -26,6 +26,9 @@ pub struct Invite {
     /// What the account may do.
     #[serde(default)]
     pub limits: Limits,
+    /// Routes are to be set by hand, and not exchanged as with any peer.
+    #[serde(default, skip_serializing_if = "text::is_default")]
+    pub without_routes: bool,
     /// Milliseconds since 1970.
     pub created_at_ms: i64,
     /// From this instant on (milliseconds since 1970) nobody can accept it.

@@ -235,7 +235,7 @@ pub const ROUTES_MAX: u32 = 10_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RouteExchange {
-    /// Whether it is told ours when it asks; it is not unless this says so.
+    /// Whether it is told ours when it asks; it is not unless this says so. See [`Self::or_usual`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub send: Option<bool>,
     /// Whether we ask for its routes; we do not unless this says so.
@@ -250,6 +250,29 @@ pub struct RouteExchange {
 }
 
 impl RouteExchange {
+    /// No routes, in neither direction.
+    pub fn none() -> Self {
+        Self {
+            send: Some(false),
+            receive: Some(false),
+            ..Self::default()
+        }
+    }
+
+    /// What is left open becomes what is usual with a neighbour: peers and the parent are told and asked,
+    /// children are told alone, since they are reached by their addresses.
+    #[must_use]
+    pub fn or_usual(mut self, relation: Relation) -> Self {
+        let (send, receive) = match relation {
+            Relation::Peer | Relation::Parent => (true, true),
+            Relation::Child => (true, false),
+            Relation::Local => return self,
+        };
+        self.send.get_or_insert(send);
+        self.receive.get_or_insert(receive);
+        self
+    }
+
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

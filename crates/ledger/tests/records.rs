@@ -205,6 +205,7 @@ prop_compose! {
             name: has_name.then_some(settings.name),
             asset: settings.asset,
             limits: settings.limits,
+            without_routes: !has_name,
             created_at_ms: times[0],
             expires_at_ms: times[1],
             used,

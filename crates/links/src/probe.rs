@@ -290,6 +290,11 @@ async fn reach(probe: &mut Probe, target: &Target, tls: &ClientTls) -> bool {
             }
             true
         }
+        Err((word @ "alpn.mismatch", _)) => {
+            let detail = format!("port {port} speaks neither HTTP/1.1 nor HTTP/2 over TLS");
+            probe.fail("alpn", word, detail);
+            false
+        }
         Err((mut word, mut detail)) => {
             // Whoever speaks plain HTTP answers TLS with nonsense, or hangs up.
             if matches!(word, "tls.garbage" | "tls.closed" | "tls.timeout")
@@ -352,6 +357,8 @@ fn tls_word(error: &rustls::Error) -> &'static str {
         },
         rustls::Error::InvalidMessage(_) => "tls.garbage",
         rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => "tls.version",
+        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
+        | rustls::Error::NoApplicationProtocol => "alpn.mismatch",
         _ => "tls.failed",
     }
 }

@@ -93,10 +93,23 @@ async fn create(args: &AccountCreateArgs) -> Result<(), Failure> {
     let account: Value = connect(&args.node)?
         .post("/v1/accounts", &body.into())
         .await?;
-    args.node
-        .output
-        .done(&account, &format!("account {} created", args.name))?;
+    let mut note = format!("account {} created", args.name);
+    if account["relation"] != "local" {
+        note.push_str(&format!("; {}", routes_words(&account)));
+    }
+    args.node.output.done(&account, &note)?;
     print_token(&args.node, &account)
+}
+
+/// How routes are exchanged with an account, in words.
+pub(crate) fn routes_words(account: &Value) -> &'static str {
+    let is = |field: &str| account["routes"][field] == true;
+    match (is("send"), is("receive")) {
+        (true, true) => "it is told our routes and asked for its own",
+        (true, false) => "it is told our routes when it asks",
+        (false, true) => "it is asked for its routes",
+        (false, false) => "its routes are set by hand",
+    }
 }
 
 async fn update(args: &AccountUpdateArgs) -> Result<(), Failure> {
@@ -338,6 +351,17 @@ fn settings(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Val
         let prefixes = prefixes.split(',').filter(|prefix| *prefix != NONE);
         let prefixes: Vec<_> = prefixes.map(|prefix| json!(prefix)).collect();
         routes.insert("prefixes".to_owned(), Value::Array(prefixes));
+    }
+    if let Some(Profile::Rafiki) = args.profile {
+        // It knows no CCP.
+        for (field, value) in [
+            ("send", &args.send_routes),
+            ("receive", &args.receive_routes),
+        ] {
+            if value.is_none() {
+                routes.insert(field.to_owned(), json!(false));
+            }
+        }
     }
     if !routes.is_empty() {
         body.insert("routes".to_owned(), Value::Object(routes));

@@ -366,7 +366,7 @@ pub(crate) struct NamedArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Profile {
-    /// 150 packets a second at most
+    /// 150 packets a second at most, and no routes by CCP
     Rafiki,
 }
 
@@ -484,10 +484,10 @@ pub(crate) struct AccountSettingsArgs {
     /// Refuse its packets and send it none
     #[arg(long, value_name = "BOOL")]
     pub(crate) paused: Option<bool>,
-    /// Tell it our routes when it asks: true or false
+    /// Tell it our routes when it asks: true or false [default of a new account: true]
     #[arg(long, value_name = "BOOL", help_heading = "Routes")]
     pub(crate) send_routes: Option<String>,
-    /// Ask for its routes: true or false
+    /// Ask for its routes: true or false [default of a new account: true for a peer and the parent]
     #[arg(long, value_name = "BOOL", help_heading = "Routes")]
     pub(crate) receive_routes: Option<String>,
     /// Take only routes under these prefixes; none for all
@@ -697,6 +697,9 @@ pub(crate) struct PeerInviteArgs {
     /// Where the other node takes ILP over HTTP
     #[arg(long, value_name = "URL", requires = "software")]
     pub(crate) http_url: Option<String>,
+    /// Do not exchange routes by CCP: they are set by hand
+    #[arg(long)]
+    pub(crate) no_routes: bool,
     /// How long it can be accepted: 90s, 30m, 24h or 7d, at most 30 days
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = seconds)]
     pub(crate) expires: u32,
@@ -731,6 +734,9 @@ pub(crate) struct PeerAcceptArgs {
     /// How packets are exchanged
     #[arg(long, value_enum, default_value = "btp")]
     pub(crate) link: PeerLink,
+    /// Do not exchange routes by CCP: they are set by hand
+    #[arg(long)]
+    pub(crate) no_routes: bool,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }

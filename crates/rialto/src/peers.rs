@@ -7,7 +7,7 @@ use rialto_packet::money::Asset;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    accounts::{path, text, units},
+    accounts::{path, routes_words, text, units},
     args::{
         NodeArgs, PeerAcceptArgs, PeerAutoArgs, PeerCommand, PeerDoctorArgs, PeerInviteArgs,
         PeerLink, PeerRevokeArgs, PeerSoftware,
@@ -44,6 +44,7 @@ async fn invite(args: &PeerInviteArgs) -> Result<(), Failure> {
         "asset_scale": asset.scale(),
         "name": args.name,
         "limits": limits,
+        "without_routes": args.no_routes,
         "expires_in_seconds": args.expires,
     });
     let created: Value = connect(&args.node)?.post("/v1/invites", &body).await?;
@@ -80,6 +81,8 @@ async fn invite_rafiki(
         "asset_scale": asset.scale(),
         "ilp_address": args.ilp_address,
         "limits": limits,
+        // Rafiki knows no CCP.
+        "routes": {"send": false, "receive": false},
         "generate_token": true,
         "http": {"url": args.http_url, "token": outgoing.reveal()},
     });
@@ -141,7 +144,10 @@ async fn accept(args: &PeerAcceptArgs) -> Result<(), Failure> {
         PeerLink::Btp => "btp",
         PeerLink::Http => "http",
     };
-    let body = json!({"invite": invite, "name": args.name, "limits": limits, "link": link});
+    let body = json!({
+        "invite": invite, "name": args.name, "limits": limits, "link": link,
+        "without_routes": args.no_routes,
+    });
     let client = connect(&args.node)?;
     let account: Value = client.post("/v1/invites/accept", &body).await?;
     peered(&args.node, &account)
@@ -150,11 +156,12 @@ async fn accept(args: &PeerAcceptArgs) -> Result<(), Failure> {
 /// There is a new peer.
 fn peered(args: &NodeArgs, account: &Value) -> Result<(), Failure> {
     let note = format!(
-        "peer {} at {}, in {}/{}",
+        "peer {} at {}, in {}/{}; {}",
         text(&account["name"]),
         text(&account["ilp_address"]),
         text(&account["asset_code"]),
         text(&account["asset_scale"]),
+        routes_words(account),
     );
     args.output.done(account, &note)
 }

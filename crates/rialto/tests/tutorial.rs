@@ -61,7 +61,7 @@ fn squeezed(text: &str) -> Vec<String> {
 fn the_blocks_of_the_tutorial_end_as_it_says() {
     let folder = tempfile::tempdir().unwrap();
     let blocks_sh = blocks(TUTORIAL, "sh");
-    assert_eq!(blocks_sh.len(), 2);
+    assert_eq!(blocks_sh.len(), 3);
     // The nodes that the first block starts listen where their configuration says.
     let script = format!("set -eu\n{}", blocks_sh.join("\n")).replace(
         "rialto init alice --name alice",
@@ -93,15 +93,21 @@ fn the_blocks_of_the_tutorial_end_as_it_says() {
     let status = shell.0.wait().unwrap();
     let read = |name: &str| fs::read_to_string(file(name)).unwrap_or_default();
     let stderr = read("stderr");
-    let logs = ["alice", "bob", "carol", "dave"].map(|name| read(&format!("{name}.log")));
+    let logs = ["alice", "bob", "carol", "dave", "erin"].map(|name| read(&format!("{name}.log")));
     assert!(status.success(), "{stderr}\n{}", logs.join("\n"));
     let printed = squeezed(&read("stdout")).join("\n");
     let end = squeezed(blocks(TUTORIAL, "text")[0]).join("\n");
     assert!(printed.contains(&end), "{printed}\n{stderr}");
     assert!(printed.contains("test.bob answered in "), "{printed}");
+    // By way of bob, and nobody set a route.
+    assert!(
+        printed.contains("test.carol bob learnt test.bob taken"),
+        "{printed}"
+    );
+    assert!(printed.contains("0.50 USD arrived"), "{printed}");
     assert!(printed.contains("we owe dave 1.25 USD"), "{printed}");
     println!(
-        "reliability: tutorial | {} shell blocks of docs/peer-two-nodes.md run as they stand | 2 paid packets",
+        "reliability: tutorial | {} shell blocks of docs/peer-two-nodes.md run as they stand | 3 payments, one of them over a learnt route",
         blocks_sh.len()
     );
 }

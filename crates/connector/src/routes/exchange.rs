@@ -16,7 +16,7 @@ use rialto_ccp::{
 use rialto_ledger::{AccountId, ROUTES_MAX, Relation};
 use rialto_packet::{
     Addr, Address, ErrorCode, FulfillBuilder, PEER_CONDITION, PEER_FULFILLMENT, Prefix, Prepare,
-    PrepareBuilder, Reply, address::ADDRESS_BYTES_MAX,
+    PrepareBuilder, Reply, Timestamp, address::ADDRESS_BYTES_MAX,
 };
 use rialto_routing::{Candidate, Candidates, Damping, Kin, SHARDS, SmolStr, Source};
 
@@ -110,6 +110,8 @@ struct Trouble {
 struct Peer {
     kin: Kin,
     address: Option<Address>,
+    /// Where its packets go by HTTP: somebody else may be at another URL.
+    http_url: Option<String>,
     prefixes: Vec<Prefix>,
     learnt_max: u32,
     is_listening: bool,
@@ -128,6 +130,10 @@ struct Peer {
     wake_at_ns: Option<u64>,
     updates_in: u64,
     updates_out: u64,
+    /// Routes in those.
+    routes_out: u64,
+    /// When its last update was taken in.
+    updated_at: Option<Timestamp>,
     troubles: [Trouble; RouteTrouble::ALL.len()],
 }
 
@@ -154,6 +160,7 @@ impl Exchange {
         let left_ns = |at_ns: u64| at_ns.saturating_sub(now_ns) / 1_000_000;
         Some(PeerRoutes {
             listening: peer.listener.state(),
+            is_asking: peer.listener.is_asking(now_ns),
             their_table: peer.listener.known(),
             holds_ms: peer.listener.expires_at_ns().map(left_ns),
             learnt_count: peer.learnt_count,
@@ -161,7 +168,9 @@ impl Exchange {
             speaking: peer.speaker.mode(),
             our_table: peer.speaker.told(),
             updates_out: peer.updates_out,
+            routes_out: peer.routes_out,
             updates_in: peer.updates_in,
+            updated_at: peer.updated_at,
             troubles: troubles
                 .filter(|(_, trouble)| trouble.count > 0)
                 .map(|(word, trouble)| (*word, trouble.count))
@@ -214,6 +223,7 @@ impl Peer {
         Self {
             kin,
             address: None,
+            http_url: None,
             prefixes: Vec::new(),
             learnt_max: ROUTES_MAX,
             is_listening: false,
@@ -228,6 +238,8 @@ impl Peer {
             wake_at_ns: None,
             updates_in: 0,
             updates_out: 0,
+            routes_out: 0,
+            updated_at: None,
             troubles: [Trouble::default(); RouteTrouble::ALL.len()],
         }
     }
@@ -631,6 +643,7 @@ impl Connector {
             return;
         };
         let (kin, address) = (kin(settings.relation), self.address_of(id));
+        let http_url = settings.http.as_ref().map(|link| link.url.clone());
         let (prefixes, learnt_max) = (
             settings.routes.prefixes.clone(),
             settings.routes.count_max.unwrap_or(ROUTES_MAX),
@@ -646,8 +659,9 @@ impl Connector {
             .entry(id)
             .or_insert_with(|| Peer::new(kin, Speaker::new(fresh, start)));
         let is_other = (peer.kin, &peer.address, &peer.prefixes, peer.learnt_max)
-            != (kin, &address, &prefixes, learnt_max);
-        (peer.kin, peer.address) = (kin, address);
+            != (kin, &address, &prefixes, learnt_max)
+            || peer.http_url != http_url;
+        (peer.kin, peer.address, peer.http_url) = (kin, address, http_url);
         (peer.prefixes, peer.learnt_max) = (prefixes, learnt_max);
         if !sends || !is_up {
             peer.speaker.stop();
@@ -656,6 +670,9 @@ impl Connector {
         let is_listening = peer.is_listening;
         if was_listening && (!is_listening || is_other) {
             peer.listener.disconnect();
+            if let Some(flight) = peer.control.take() {
+                self.pending.close_own(flight.link, flight.request);
+            }
             self.routes.drop_learnt(id);
         }
         if !is_up {
@@ -668,6 +685,14 @@ impl Connector {
             peer.listener.connect(now_ns);
         }
         self.routes.count_speakers();
+        self.routes.reschedule(id);
+    }
+
+    /// An operator wants to know now whether the account's peer tells its routes: it is asked, where it
+    /// was to be asked later.
+    pub fn routes_ask(&mut self, id: AccountId) {
+        let now_ns = self.routes.now.mono_ns;
+        self.peer_mut(id, |peer| peer.listener.ask_again(now_ns));
         self.routes.reschedule(id);
     }
 
@@ -834,7 +859,7 @@ impl Connector {
 
     /// Judges the first update that waits; those that are not to be taken in are answered.
     fn begin_update(&mut self, id: AccountId, out: &mut Effects) {
-        let now_ns = self.routes.now.mono_ns;
+        let now = self.routes.now;
         while let Some(peer) = self.routes.exchange.peers.get_mut(&id)
             && let Some(telling) = peer.queue.front_mut()
         {
@@ -844,13 +869,16 @@ impl Connector {
                 self.refuse(from, not_for_you(), out);
                 continue;
             }
-            let verdict = peer.listener.handle_update(now_ns, telling.update.head());
+            let verdict = peer
+                .listener
+                .handle_update(now.mono_ns, telling.update.head());
             let (trouble, refusal) = match verdict {
                 Verdict::Apply {
                     new_table,
                     complete,
                 } => {
                     telling.is_complete = complete;
+                    peer.updated_at = Some(now.wall);
                     if new_table {
                         peer.table += 1;
                         peer.learnt_count = 0;
@@ -1019,7 +1047,7 @@ impl Connector {
         };
         let (builder, position) = self.routes.compose(id, &own, turn.position);
         let is_last = !is_behind(&self.routes, &position);
-        let is_empty = builder.is_empty();
+        let (is_empty, routes_out) = (builder.is_empty(), builder.route_count());
         if is_empty {
             self.peer_mut(id, |peer| peer.speaker.skip(position.clone()));
             if !is_last {
@@ -1041,6 +1069,7 @@ impl Connector {
         let flight = self.send_own(id, UPDATE_DESTINATION, &data, RouteRequest::Update(id), out);
         self.peer_mut(id, |peer| {
             peer.updates_out += 1;
+            peer.routes_out += routes_out;
             peer.update = flight;
             peer.speaker
                 .sent(now_ns, (!is_empty).then_some(position), is_last);

@@ -74,6 +74,8 @@ pub struct RouteQuote {
 pub struct PeerRoutes {
     /// Where asking for its routes stands.
     pub listening: ListenerState,
+    /// Whether a request for them is on its way, or about to be.
+    pub is_asking: bool,
     /// Its table as far as it is known.
     pub their_table: (TableId, u32),
     /// Milliseconds until its routes no longer hold, if any were told.
@@ -88,8 +90,12 @@ pub struct PeerRoutes {
     pub our_table: (TableId, u32),
     /// Updates that were sent to it.
     pub updates_out: u64,
+    /// Routes in those.
+    pub routes_out: u64,
     /// Updates that came from it.
     pub updates_in: u64,
+    /// When the last one was taken in.
+    pub updated_at: Option<Timestamp>,
     /// What was wrong with what it told, and how often.
     pub troubles: Vec<(RouteTrouble, u64)>,
 }

@@ -537,6 +537,31 @@ fn a_peer_over_http_is_told_again_after_our_start() {
 }
 
 #[test]
+fn a_peer_that_never_answers_about_routes_is_as_well_as_any() {
+    check(
+        "
+        account alice USD/9 credit 100
+        account bob   USD/9 ccp                 -> bob asked 0 0
+        account carol USD/9
+        route   g.bob -> bob=1+carol=0
+        bob ignores
+        alice prepare 1 g.bob.x 1               -> bob prepare
+        bob fulfill 1                           -> alice fulfill
+        wait 61s                                -> bob asked 0 0
+        bob ignores
+        wait 88s
+        alice prepare 2 g.bob.x 1               -> bob prepare
+        bob fulfill 2                           -> alice fulfill
+        wait 2s                                 -> bob asked 0 0
+        bob declines T01
+        alice prepare 3 g.bob.x 1               -> bob prepare
+        bob fulfill 3                           -> alice fulfill
+        bob asks 0 0                            -> bob fulfill, bob asked 0 0, bob told 0-1 +g.hub=g.hub
+    ",
+    );
+}
+
+#[test]
 fn an_update_that_is_not_taken_is_told_again() {
     check(
         "

@@ -7,6 +7,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd};
@@ -168,14 +169,20 @@ fn certificate(host: &str, from: i32, until: i32) -> CertifiedKey<KeyPair> {
 
 /// A server that does a TLS handshake on each connection, and no more.
 fn tls_server(identity: &CertifiedKey<KeyPair>) -> SocketAddr {
+    tls_server_of(identity, &[])
+}
+
+/// One that speaks these protocols alone, if there are any.
+fn tls_server_of(identity: &CertifiedKey<KeyPair>, protocols: &[&[u8]]) -> SocketAddr {
     let chain = vec![identity.cert.der().clone()];
     let key = identity.signing_key.serialize_der().try_into().unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .unwrap();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     let config = Arc::new(config);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -190,6 +197,25 @@ fn tls_server(identity: &CertifiedKey<KeyPair>) -> SocketAddr {
         }
     });
     address
+}
+
+/// A port that takes no more connections and does not say so, for as long as what is returned lives.
+fn full_port() -> (SocketAddr, impl Sized) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let listener = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        socket.listen(1).unwrap()
+    });
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        waiting.push(stream);
+    }
+    (address, (runtime, listener, waiting))
 }
 
 fn free_port() -> SocketAddr {
@@ -231,6 +257,7 @@ fn each_seeded_mistake_is_named() {
         "token_in",
         "credit",
         "packet_max",
+        "ccp",
         "zero_packet",
         "one_unit",
     ];
@@ -252,6 +279,12 @@ fn each_seeded_mistake_is_named() {
         "tcp.refused",
         "refuses connections",
     );
+    let (full, _held) = full_port();
+    pair.url(
+        &format!("http://{full}/ilp"),
+        "tcp.timeout",
+        "does not answer",
+    );
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_url = format!("http://{}/ilp", silent.local_addr().unwrap());
     pair.url(&silent_url, "path.silent", "answers nothing");
@@ -267,6 +300,12 @@ fn each_seeded_mistake_is_named() {
             "certificate",
         );
     }
+    let other = tls_server_of(&good, &[b"smtp"]);
+    pair.url(
+        &format!("https://{other}/ilp"),
+        "alpn.mismatch",
+        "neither HTTP/1.1 nor HTTP/2",
+    );
     let plain = pair.bob.ilp_url("alice").replace("http:", "https:");
     pair.url(&plain, "tls.plain_http", "speaks plain HTTP");
     pair.url(
@@ -407,6 +446,31 @@ fn each_seeded_mistake_is_named() {
     pair.named("bob", "route.elsewhere", "go elsewhere");
     pair.alice.ok("DELETE", "/v1/routes?prefix=test.bob", None);
 
+    // Routes.
+    let routes = |way: &str, is_on: bool| json!({"routes": {way: is_on}});
+    pair.seeded(
+        true,
+        routes("send", false),
+        routes("send", true),
+        "ccp.refused",
+        "does not tell us its routes",
+    );
+    let knows_nothing = answer("200 OK", &octets, &reject());
+    pair.url(&knows_nothing, "ccp.not_spoken", "does not speak CCP");
+    pair.seeded(
+        false,
+        json!({
+            "http": {"url": knows_nothing, "token": TO_BOB},
+            "routes": {"send": false, "receive": false},
+        }),
+        json!({
+            "http": {"url": pair.bob.ilp_url("alice"), "token": TO_BOB},
+            "routes": {"send": true, "receive": true},
+        }),
+        "route.none",
+        "F02",
+    );
+
     // BTP.
     let btp = |url: String, token: &str| json!({"http": null, "btp": {"url": url, "token": token}});
     let mut back = back;
@@ -480,11 +544,27 @@ fn the_doctor_speaks_over_btp_and_the_state_follows_the_session() {
     let state = |node: &Node, account: &str| {
         node.ok("GET", &format!("/v1/accounts/{account}"), None)["state"].clone()
     };
-    assert_eq!(state(&alice, "bob"), "authenticated");
+    let is_synced = |node: &Node, account: &str| {
+        wait_for("routes from the peer", || {
+            (state(node, account) == "routes_synced").then_some(())
+        });
+    };
+    is_synced(&alice, "bob");
     assert_eq!(diagnose(&alice, "bob")["healthy"], true);
     assert_eq!(state(&alice, "bob"), "established");
     // bob did not dial; he sees that alice is there.
-    assert_eq!(state(&bob, "alice"), "authenticated");
+    is_synced(&bob, "alice");
+    let found = diagnose(&alice, "bob");
+    let checks = found["checks"].as_array().unwrap();
+    let ccp = checks.iter().find(|check| check["check"] == "ccp").unwrap();
+    let detail = ccp["detail"].as_str().unwrap();
+    for part in [
+        "in: synced, 1 of at most 10000 routes, table ",
+        " at epoch 1, last update 2",
+        "; out: sync, 1 routes told in ",
+    ] {
+        assert!(detail.contains(part), "{detail}");
+    }
 
     bob.kill();
     wait_for("alice to notice", || {
@@ -500,7 +580,31 @@ fn the_doctor_speaks_over_btp_and_the_state_follows_the_session() {
     let (_, page) = alice.call("GET", "/metrics", None);
     let line = "rialto_peer_state{account=\"bob\",state=\"established\"} 1";
     assert!(page.as_str().unwrap().contains(line), "{page}");
-    assert_eq!(bob.balance("alice"), -2);
+    assert_eq!(bob.balance("alice"), -3);
+
+    // Without what bob tells, she is not where she was; and comes back to it.
+    let routes = |is_on: bool| Some(json!({"routes": {"receive": is_on}}));
+    alice.ok("PATCH", "/v1/accounts/bob", routes(false));
+    bob.ok(
+        "PATCH",
+        "/v1/accounts/alice",
+        Some(json!({"routes": {"send": false}})),
+    );
+    alice.ok("PATCH", "/v1/accounts/bob", routes(true));
+    wait_for("the refusal", || {
+        let account = alice.ok("GET", "/v1/accounts/bob", None);
+        let error = account["last_error"]["message"]
+            .as_str()
+            .unwrap_or_default();
+        (account["state"] == "asset_verified" && error.starts_with("ccp.")).then_some(())
+    });
+    bob.ok(
+        "PATCH",
+        "/v1/accounts/alice",
+        Some(json!({"routes": {"send": true}})),
+    );
+    assert_eq!(diagnose(&alice, "bob")["healthy"], true);
+    assert_eq!(state(&alice, "bob"), "established");
 }
 
 #[test]
