@@ -40,6 +40,7 @@ pub mod engine_client;
 pub mod http1;
 mod http1_client;
 mod http1_server;
+mod http2_frames;
 mod http_client;
 mod inbox;
 mod newcomers;

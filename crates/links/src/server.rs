@@ -51,6 +51,7 @@ use crate::{
     directory::{OCTET_STREAM, bearer},
     http1::HEAD_BYTES_MAX,
     http1_server::{self, HandOver},
+    http2_frames::Counted,
     newcomers::Newcomer,
     once::EXCHANGE_BYTES_MAX,
     pace::Pace,
@@ -208,6 +209,7 @@ where
         worker,
         heads: Cell::new(0),
         busy: Cell::new(0),
+        other_frames: Rc::default(),
         permit,
     });
     let served = Rc::clone(&client);
@@ -215,21 +217,21 @@ where
         let client = Rc::clone(&served);
         async move { Ok::<_, Infallible>(client.answer(request).await) }
     });
-    let stream = TokioIo::new(stream);
     if http2 {
+        let stream = Counted::new(stream, Rc::clone(&client.other_frames));
         let connection = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
             .auto_date_header(false)
             .max_concurrent_streams(HTTP2_STREAMS_MAX)
             .max_header_list_size(HTTP2_HEAD_BYTES_MAX)
-            .serve_connection(stream, service);
+            .serve_connection(TokioIo::new(stream), service);
         client.watch(pin!(connection)).await;
     } else {
         let connection = http1::Builder::new()
             .auto_date_header(false)
             .writev(false) // head and body are small: one buffer, one write
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(stream, service)
+            .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         client.watch(pin!(connection)).await;
     }
@@ -242,6 +244,8 @@ struct Client {
     heads: Cell<u32>,
     /// Requests that are being answered.
     busy: Cell<u32>,
+    /// HTTP/2 frames since the last request that belong to none.
+    other_frames: Rc<Cell<u32>>,
     permit: Rc<Permit>,
 }
 
@@ -321,6 +325,7 @@ impl Client {
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         self.heads.set(self.heads.get().wrapping_add(1));
+        self.other_frames.set(0);
         let _busy = Busy::new(&self.busy);
         let (mut head, body) = request.into_parts();
         let upgrade = head.extensions.remove::<OnUpgrade>();

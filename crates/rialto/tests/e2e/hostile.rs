@@ -163,6 +163,12 @@ impl World {
                 .contains("\nrialto_in_flight_packets 0\n")
                 .then_some(())
         });
+        for account in self.hub.ok("GET", "/v1/accounts", None)["accounts"]
+            .as_array()
+            .unwrap()
+        {
+            assert_eq!(account["in_flight"]["count"], 0, "{what}: {account}");
+        }
         assert_eq!(-self.hub.balance("carol"), i128::from(packets));
         let fulfilled = self.fulfilled.load(Ordering::Relaxed);
         assert_eq!(self.hub.balance("dave"), i128::from(fulfilled));
@@ -794,15 +800,42 @@ fn h2_head() -> Vec<u8> {
     head
 }
 
+/// The error code with which the node says that the connection ends, if it does (RFC 9113, section
+/// 6.8).
+fn goodbye(stream: TcpStream) -> Option<u32> {
+    const GOAWAY: u8 = 7;
+    let mut stream = BufReader::new(stream);
+    let mut last = None;
+    loop {
+        let mut head = [0; 9];
+        if stream.read_exact(&mut head).is_err() {
+            return last;
+        }
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        if stream.read_exact(&mut payload).is_err() {
+            return last;
+        }
+        if head[3] == GOAWAY {
+            last = Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
+        }
+    }
+}
+
 #[test]
 fn http2_floods_end_the_connection_that_floods() {
     const FRAMES: u32 = 1_000_000;
+    /// Far fewer than those are taken, the ones that wait in sockets among them.
+    const TAKEN_MAX: u32 = 500_000;
+    const ENHANCE_YOUR_CALM: u32 = 11;
     let world = World::start();
     const HEADERS: u8 = 1;
+    const PRIORITY: u8 = 2;
     const RST_STREAM: u8 = 3;
     const SETTINGS: u8 = 4;
     const PING: u8 = 6;
+    const WINDOW_UPDATE: u8 = 8;
     const CONTINUATION: u8 = 9;
+    const UNKNOWN: u8 = 99;
     let rapid_reset = |number: u32| {
         let stream = 2 * number + 1;
         let mut frames = h2(HEADERS, 0x4, stream, &h2_head());
@@ -818,52 +851,79 @@ fn http2_floods_end_the_connection_that_floods() {
             &[&[0x00, 1, b'x', 100][..], &[b'y'; 100]].concat(),
         ),
     };
+    let empty_continuation = |number: u32| match number {
+        0 => h2(HEADERS, 0, 1, &h2_head()),
+        _ => h2(CONTINUATION, 0, 1, &[]),
+    };
     let settings = |_| h2(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]);
+    let acknowledged = |_| h2(SETTINGS, 1, 0, &[]);
     let ping = |_| h2(PING, 0, 0, &[7; 8]);
+    let pong = |_| h2(PING, 1, 0, &[7; 8]);
+    let priority = |_| h2(PRIORITY, 0, 1, &[0, 0, 0, 0, 16]);
+    let window = |_| h2(WINDOW_UPDATE, 0, 0, &1u32.to_be_bytes());
+    let unknown = |_| h2(UNKNOWN, 0, 0, &[7; 8]);
     let empty = |number: u32| match number {
         0 => h2(HEADERS, 0x4, 1, &h2_head()),
         _ => h2(0, 0, 1, &[]),
     };
     type Flood<'a> = (&'a str, &'a dyn Fn(u32) -> Vec<u8>);
-    let floods: [Flood; 5] = [
+    let floods: [Flood; 11] = [
         ("rapid reset", &rapid_reset),
         ("continuation", &continuation),
+        ("empty continuation", &empty_continuation),
         ("settings", &settings),
+        ("acknowledged settings", &acknowledged),
         ("ping", &ping),
+        ("answered ping", &pong),
+        ("priority", &priority),
+        ("window update", &window),
+        ("unknown frames", &unknown),
         ("empty data", &empty),
     ];
     for (name, frames) in &floods {
-        let mut stream = TcpStream::connect(world.hub.node).unwrap();
-        // It never reads: what the node would have to say stays with the node.
-        stream
-            .set_write_timeout(Some(Duration::from_secs(1)))
-            .unwrap();
-        stream
-            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-            .unwrap();
-        stream.write_all(&h2(SETTINGS, 0, 0, &[])).unwrap();
-        let mut taken = 0;
-        let mut end = "took all";
-        'flood: for first in (0..FRAMES).step_by(100) {
-            let batch: Vec<u8> = (first..first + 100).flat_map(frames).collect();
-            if let Err(error) = stream.write_all(&batch) {
-                let is_full = error.kind() == ErrorKind::WouldBlock;
-                end = if is_full { "stopped reading" } else { "closed" };
-                break 'flood;
-            }
-            taken += 100;
-        }
-        println!(
-            "reliability: hostile peers | HTTP/2 flood of {FRAMES} frames: {name} | the node {end} \
-             after at most {taken}"
-        );
-        if ["rapid reset", "continuation"].contains(name) {
-            assert_eq!(end, "closed", "{name}");
+        for reads in [false, true] {
+            let mut stream = TcpStream::connect(world.hub.node).unwrap();
+            stream
+                .set_write_timeout(Some(Duration::from_secs(20)))
+                .unwrap();
+            // One that never reads leaves to the node what the node would have to say.
+            let reading = reads.then(|| {
+                let stream = stream.try_clone().unwrap();
+                thread::spawn(move || goodbye(stream))
+            });
+            stream
+                .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+                .unwrap();
+            stream.write_all(&h2(SETTINGS, 0, 0, &[])).unwrap();
+            let mut taken = 0;
+            let ended = loop {
+                let batch: Vec<u8> = (taken..taken + 100).flat_map(frames).collect();
+                if let Err(error) = stream.write_all(&batch) {
+                    break error;
+                }
+                taken += 100;
+                assert!(taken < TAKEN_MAX, "{name}: {taken} frames are taken");
+            };
+            assert_ne!(ended.kind(), ErrorKind::WouldBlock, "{name}: it stays open");
+            let said = reading.map(|reading| reading.join().unwrap());
+            let how = match said {
+                // Whoever breaks the protocol is told that, which is as good.
+                Some(code) => {
+                    let code = code.unwrap_or_else(|| panic!("{name}: no GOAWAY"));
+                    assert!([1, ENHANCE_YOUR_CALM].contains(&code), "{name}: {code}");
+                    "that reads: closed with GOAWAY"
+                }
+                None => "that never reads: closed",
+            };
+            println!(
+                "reliability: hostile peers | HTTP/2 flood of {FRAMES} frames, {name}, by a client \
+                 {how} | after at most {taken} frames"
+            );
         }
     }
     assert_eq!(world.alice_count(), 0);
     world.end(&format!(
-        "{} HTTP/2 floods of at most {FRAMES} frames",
+        "{} HTTP/2 floods of at most {FRAMES} frames, each by a client that reads and one that does not",
         floods.len()
     ));
 }
