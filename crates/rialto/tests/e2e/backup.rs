@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     disk::faults_library,
-    harness::{CREDIT, Node, wait_for},
+    harness::{CREDIT, Node, StopOnDrop, wait_for},
     raw::{self, Client, Fulfilled},
 };
 
@@ -104,6 +104,7 @@ fn a_backup_under_load_holds_what_was_paid_before_it_and_starts_a_node() {
                 }
             });
         }
+        let _stop = StopOnDrop(&stop);
         for round in 1..=5 {
             wait_for("load", || {
                 (proved.load(Ordering::Acquire) >= last + 20).then_some(())
@@ -121,7 +122,6 @@ fn a_backup_under_load_holds_what_was_paid_before_it_and_starts_a_node() {
             let checked = rialto(&hub, &["check", "--journal", text(&data), "--json"]);
             assert!(paid(&json_of(&checked)) >= last);
         }
-        stop.store(true, Ordering::Relaxed);
     });
 
     // The node's own folder is in use, and its books have gone on.
@@ -308,6 +308,7 @@ fn a_restored_backup_is_brought_up_to_date_by_corrections() {
     };
     for _ in 0..2 {
         adjust(&hub, "alice", "-0.000000004", "alice-4");
+        hub.assert_books_add_up();
         adjust(&hub, "bob", "0.000000004", "bob-4");
     }
     hub.kill();

@@ -19,7 +19,7 @@ use rialto_packet::Prepare;
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{ADMIN_TOKEN, CREDIT, Node, wait_for},
+    harness::{ADMIN_TOKEN, CREDIT, Node, StopOnDrop, wait_for},
     raw::{self, BINARY_WHOLE, Btp, Client, OCTETS, Received, Server, outcome, write_websocket},
 };
 
@@ -693,28 +693,38 @@ fn slow_heads_bodies_and_sessions_hold_up_nobody() {
         "POST /accounts/alice/ilp HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ALICE}\r\n\
          Content-Type: application/octet-stream\r\nContent-Length: 1000\r\n\r\n"
     );
-    let mut bodies: Vec<_> = (0..EACH).map(|_| open(&body)).collect();
-    // A byte now and then does not help; neither does a session that never says who it is.
+    let bodies: Vec<_> = (0..EACH).map(|_| open(&body)).collect();
+    // Sessions that never say who they are.
     let unknown: Vec<_> = (0..EACH)
         .map(|_| Btp::open(world.hub.node, "alice").unwrap())
         .collect();
-    for _ in 0..5 {
-        for stream in heads.iter().chain(&bodies) {
-            let mut stream = stream;
-            let _ = stream.write_all(b"a");
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // A byte now and then does not help, however long.
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                for mut stream in heads.iter().chain(&bodies) {
+                    let _ = stream.write_all(b"a");
+                }
+                thread::park_timeout(Duration::from_millis(300));
+            }
+        });
+        let _stop = StopOnDrop(&done);
+        for mut stream in &bodies {
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 408");
         }
-        thread::park_timeout(Duration::from_millis(300));
-    }
-    for stream in &mut bodies {
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"HTTP/1.1 408");
-    }
+        for mut stream in &heads {
+            let read = stream.read(&mut [0; 12]);
+            let is_open = read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+            assert!(!is_open, "a head that never ends keeps its connection");
+        }
+    });
     for mut session in unknown {
         while !matches!(session.read(), None | Some(Received::Close(_))) {}
     }
     assert_eq!(world.alice_count(), 0);
-    drop(heads);
     world.end(&format!(
         "{EACH} slow heads, {EACH} slow bodies, {EACH} sessions without a name"
     ));
