@@ -48,6 +48,34 @@ fn a_failed_sync_stops_the_journal_for_good() {
 }
 
 #[test]
+fn a_mark_that_fails_is_told_by_the_next_call() {
+    let disk = SimDisk::new();
+    let (journal, ..) = open(&disk).unwrap();
+    append_synced(&journal, 1..=2);
+    append(&journal, 3..=3);
+    journal.write().unwrap();
+    let (operations, before) = (disk.operations(), contents(&disk));
+    // The sync, and half of the mark that follows it.
+    disk.set_faults(Faults {
+        operations_left: Some(1),
+        ..Faults::default()
+    });
+    assert_eq!(journal.sync().unwrap(), Lsn(3), "the records are safe");
+    // The third would have taken that half back.
+    assert_eq!(disk.operations(), operations + 3);
+    let after = contents(&disk);
+    assert_eq!(after.len(), before.len());
+    let written = &after[0].1[before[0].1.len()..];
+    assert!(written.len() == 12 && written.starts_with(b"MARK"));
+    assert_stopped(&journal);
+
+    disk.crash(512, || Fate::Lost);
+    disk.set_faults(Faults::default());
+    let (_, recovered, _) = open(&disk).unwrap();
+    assert_eq!(recovered.last, Lsn(3));
+}
+
+#[test]
 fn what_a_failed_sync_left_in_memory_is_written_again_by_the_next_open() {
     let disk = SimDisk::new();
     let (journal, ..) = open(&disk).unwrap();
