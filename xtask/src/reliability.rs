@@ -54,9 +54,16 @@ pub(crate) fn run(is_full: bool) -> Result<()> {
     if is_full {
         let mut torture = cargo(NEXTEST);
         torture
-            .args(["--cargo-profile", "sim", "--package", "rialto-journal", "torture"])
+            .args([
+                "--cargo-profile",
+                "sim",
+                "--package",
+                "rialto-journal",
+                "torture",
+            ])
             .env("RIALTO_TORTURE", "full");
-        let name = "RIALTO_TORTURE=full cargo nextest run --cargo-profile sim -p rialto-journal torture";
+        let name =
+            "RIALTO_TORTURE=full cargo nextest run --cargo-profile sim -p rialto-journal torture";
         collect(&mut rows, "journal", name, torture);
         for (name, options) in [
             ("cargo xtask sim --seeds 20000", &["--seeds", "20000"][..]),
