@@ -2,15 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::SocketAddr,
     sync::{Arc, Mutex},
     thread,
 };
 
 use serde_json::{Value, json};
 
-use crate::harness::{Node, wait_for};
+use crate::{
+    engine::{self, Answer, Call, listener},
+    harness::{Node, wait_for},
+};
 
 /// How the engine answers settlements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,20 +47,16 @@ struct Engine {
 
 impl Engine {
     fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let engine = Self {
-            address: listener.local_addr().unwrap(),
-            mood: Arc::new(Mutex::new(Mood::Well)),
-            ledger: Arc::default(),
+        let (mood, ledger) = (Arc::new(Mutex::new(Mood::Well)), Arc::default());
+        let desk = Desk {
+            mood: Arc::clone(&mood),
+            ledger: Arc::clone(&ledger),
         };
-        let (mood, ledger) = (Arc::clone(&engine.mood), Arc::clone(&engine.ledger));
-        thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let (mood, ledger) = (*mood.lock().unwrap(), Arc::clone(&ledger));
-                thread::spawn(move || serve(stream, mood, &ledger));
-            }
-        });
-        engine
+        Self {
+            address: engine::serve(Arc::new(desk)),
+            mood,
+            ledger,
+        }
     }
 
     fn url(&self) -> String {
@@ -78,71 +76,54 @@ impl Engine {
     }
 }
 
-fn serve(stream: TcpStream, mood: Mood, ledger: &Mutex<Ledger>) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let (mut line, mut headers) = (String::new(), BTreeMap::new());
-    if reader.read_line(&mut line).unwrap_or(0) == 0 {
-        return;
-    }
-    loop {
-        let mut header = String::new();
-        reader.read_line(&mut header).unwrap();
-        let Some((name, value)) = header.trim_end().split_once(": ") else {
-            break;
-        };
-        headers.insert(name.to_ascii_lowercase(), value.to_owned());
-    }
-    let length = headers
-        .get("content-length")
-        .map_or(0, |n| n.parse().unwrap());
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
-    let mut words = line.split_whitespace();
-    let (method, path) = (words.next().unwrap(), words.next().unwrap());
-    let mut ledger = ledger.lock().unwrap();
-    let parts: Vec<_> = path.trim_matches('/').split('/').collect();
-    let status = match (method, &parts[..]) {
-        ("POST", ["accounts"]) => {
-            let body: Value = serde_json::from_slice(&body).unwrap();
-            ledger
-                .accounts
-                .push(body["id"].as_str().unwrap().to_owned());
-            201
-        }
-        ("DELETE", ["accounts", id]) => {
-            ledger.accounts.retain(|known| known != id);
-            204
-        }
-        ("POST", ["accounts", id, "settlements"]) => {
-            ledger.calls += 1;
-            if mood == Mood::Busy {
-                500
-            } else if mood == Mood::Refuses {
-                400
-            } else if !ledger.accounts.iter().any(|known| known == id) {
-                404
-            } else {
-                let body: Value = serde_json::from_slice(&body).unwrap();
+/// What a node calls.
+struct Desk {
+    mood: Arc<Mutex<Mood>>,
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+impl engine::Engine for Desk {
+    fn called(&self, call: &Call) -> Answer {
+        let mood = *self.mood.lock().unwrap();
+        let mut ledger = self.ledger.lock().unwrap();
+        let path: Vec<_> = call.path.iter().map(String::as_str).collect();
+        let says = |status| Answer::Says(status, b"{}".to_vec());
+        match (call.method.as_str(), &path[..]) {
+            ("POST", ["accounts"]) => {
+                let body: Value = serde_json::from_slice(&call.body).unwrap();
+                let id = body["id"].as_str().unwrap().to_owned();
+                ledger.accounts.push(id);
+                says(201)
+            }
+            ("DELETE", ["accounts", id]) => {
+                ledger.accounts.retain(|known| known != id);
+                says(204)
+            }
+            ("POST", ["accounts", id, "settlements"]) => {
+                ledger.calls += 1;
+                match mood {
+                    Mood::Busy => return says(500),
+                    Mood::Refuses => return says(400),
+                    Mood::Well | Mood::Hangs | Mood::Fails => {}
+                }
+                if !ledger.accounts.iter().any(|known| known == id) {
+                    return says(404);
+                }
+                let body: Value = serde_json::from_slice(&call.body).unwrap();
                 assert_eq!(body["scale"], 9);
                 let amount = body["amount"].as_str().unwrap().parse().unwrap();
-                let key = headers["idempotency-key"].clone();
+                let key = call.headers["idempotency-key"].clone();
                 let known = *ledger.paid.entry(key).or_insert(amount);
                 assert_eq!(known, amount, "one key, one amount");
-                if mood == Mood::Fails { 500 } else { 201 }
+                match mood {
+                    Mood::Hangs => Answer::Hangs,
+                    Mood::Fails => says(500),
+                    Mood::Well | Mood::Busy | Mood::Refuses => says(201),
+                }
             }
+            _ => says(404),
         }
-        _ => 404,
-    };
-    drop(ledger);
-    if mood == Mood::Hangs && status == 201 && path.ends_with("/settlements") {
-        let _ = reader.read(&mut [0]); // until the node gives up
-        return;
     }
-    let mut stream = stream;
-    let _ = write!(
-        stream,
-        "HTTP/1.1 {status} X\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
-    );
 }
 
 /// A node with one peer, whom we may pay ahead.
@@ -162,21 +143,7 @@ fn node(engine: &Engine) -> Node {
 
 /// What an engine does when money came in.
 fn report(node: &Node, account: &str, key: Option<&str>, body: &str) -> u16 {
-    let endpoints = std::fs::read(node.folder().join("data/endpoints.json")).unwrap();
-    let endpoints: Value = serde_json::from_slice(&endpoints).unwrap();
-    let address = endpoints["settlement"].as_str().unwrap();
-    let mut stream = TcpStream::connect(address).unwrap();
-    let key = key.map_or(String::new(), |key| format!("Idempotency-Key: {key}\r\n"));
-    write!(
-        stream,
-        "POST /accounts/{account}/settlements HTTP/1.1\r\nHost: node\r\nConnection: close\r\n{key}\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer.split(' ').nth(1).unwrap().parse().unwrap()
+    engine::report(listener(node), account, key, body)
 }
 
 fn settle(node: &Node, key: &str, amount: Option<&str>) -> (u16, Value) {
