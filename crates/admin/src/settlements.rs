@@ -14,7 +14,7 @@ use rialto_ledger::{
     AccountId, CREDIT_KEY_BYTES_MAX, Settlement, SettlementId, SettlementState, TokenHash, text,
 };
 use rialto_packet::quantity::Quantity;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
 use crate::{
@@ -232,7 +232,7 @@ fn shape(connector: &Connector, settlement: &Settlement) -> shapes::Settlement {
 }
 
 /// What an engine says that came in.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 struct EngineQuantity {
     /// Digits of an amount of any size, as a text (RFC 38, Units and Quantities).
     amount: String,
@@ -263,7 +263,7 @@ async fn received(
     extract::Path(account): extract::Path,
     headers: HeaderMap,
     body: Result<extract::Json<EngineQuantity>, Problem>,
-) -> Result<(StatusCode, &'static str), Problem> {
+) -> Result<(StatusCode, Json<EngineQuantity>), Problem> {
     check_engine(&engines, &headers)?;
     let id = read_account(&account)?;
     let key = headers
@@ -287,7 +287,8 @@ async fn received(
         })
     });
     let (Credited::New { .. } | Credited::Before { .. }, _) = credited.await??;
-    Ok((StatusCode::CREATED, "RECEIVED"))
+    // Engines carry over what they are not told is taken; what is left of it is ours to carry.
+    Ok((StatusCode::CREATED, Json(said)))
 }
 
 /// The account, as it was opened at the engine.

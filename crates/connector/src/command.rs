@@ -13,7 +13,7 @@ use rialto_stream::sender::{Path, SenderConfig, Stop};
 
 use crate::{
     Connector,
-    io::{Action, Effects, EngineAsk, Event, LinkId, Now},
+    io::{Action, Effects, Event, LinkId, Now},
     market::Moved,
     quotes::Quotes,
     refusal::Row,
@@ -181,6 +181,7 @@ impl Connector {
             return Err(CommandError::conflict("settlement.engine_url", message));
         }
         let engine_changed = old.engine_url != new.engine_url;
+        let old_engine = old.engine_url.clone();
         let kept = |old: &IncomingToken| {
             settings
                 .incoming_tokens
@@ -192,7 +193,9 @@ impl Connector {
         self.check_account(id, &settings)?;
         self.put_account(id, settings, out);
         if engine_changed {
-            self.settle.forget(id);
+            if let Some(engine_url) = old_engine {
+                self.settle_close(id, engine_url, out);
+            }
             if self.link_of(id).is_some() {
                 self.settle_introduce(id, out);
             }
@@ -231,12 +234,7 @@ impl Connector {
             return Err(CommandError::conflict("settlement", message));
         }
         if let Some(engine_url) = account.settings.settlement.engine_url.clone() {
-            self.settle.forget(id);
-            out.now(Action::Engine {
-                account: id,
-                engine_url,
-                ask: EngineAsk::Forget,
-            });
+            self.settle_close(id, engine_url, out);
         }
         for link in self.sessions.remove(&id).unwrap_or_default() {
             out.now(Action::Disconnect { link });

@@ -104,6 +104,15 @@ pub enum Input {
         /// What it said.
         answer: EngineAnswer,
     },
+    /// What the engine said to [`EngineAsk::Close`], or that it said nothing.
+    Closed {
+        /// The account.
+        account: AccountId,
+        /// Base URL of the engine.
+        engine_url: String,
+        /// What it said.
+        answer: EngineAnswer,
+    },
     /// What the engine said to [`EngineAsk::Settle`], or that it said nothing.
     Settled {
         /// Which settlement.
@@ -170,8 +179,8 @@ pub enum Action {
 pub enum EngineAsk {
     /// Open the account. Comes back in [`Input::Introduced`].
     Introduce,
-    /// Close the account: it is deleted here.
-    Forget,
+    /// Close the account: it is deleted here, or has another engine. Comes back in [`Input::Closed`].
+    Close,
     /// Pay. Comes back in [`Input::Settled`].
     Settle {
         /// Which settlement.

@@ -245,6 +245,11 @@ impl Connector {
             Input::Undelivered(paid) => self.count_undelivered(paid),
             Input::LinkDown { link } => self.handle_link_down(link, out),
             Input::Introduced { account, answer } => self.settle_introduced(now, account, answer),
+            Input::Closed {
+                account,
+                engine_url,
+                answer,
+            } => self.settle_closed(now, account, engine_url, answer),
             Input::Settled { id, answer } => self.settle_answered(now, id, answer, out),
             Input::MessageAnswered { id, answer } => self.message_engine_answered(id, answer, out),
             Input::Timeout => {

@@ -35,6 +35,9 @@ const RETRY_NS_MIN: u64 = 100_000_000;
 /// Longest such pause (RFC 38, Idempotence).
 const RETRY_NS_MAX: u64 = 3_600_000_000_000;
 
+/// Accounts that engines did not close yet; of one more the engine is asked only once.
+const CLOSINGS_MAX: usize = 1_024;
+
 /// What an engine said to a settlement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineAnswer {
@@ -106,6 +109,10 @@ pub(crate) struct Settle {
     introductions: BTreeMap<AccountId, Asking>,
     /// When engines are told of accounts again.
     introduction_retries: BTreeSet<(u64, AccountId)>,
+    /// Accounts that engines are to close, with the URL of each engine.
+    closings: BTreeMap<(AccountId, String), Asking>,
+    /// When engines are asked again to close accounts.
+    closing_retries: BTreeSet<(u64, (AccountId, String))>,
     /// When scheduled settlements are due.
     due: BTreeSet<(u64, AccountId)>,
     scheduled: BTreeSet<AccountId>,
@@ -116,7 +123,17 @@ impl Settle {
         let retry = self.retries.first().map(|(at_ns, _)| *at_ns);
         let due = self.due.first().map(|(at_ns, _)| *at_ns);
         let introduction = self.introduction_retries.first().map(|(at_ns, _)| *at_ns);
-        retry.into_iter().chain(due).chain(introduction).min()
+        let closing = self.closing_retries.first().map(|(at_ns, _)| *at_ns);
+        let others = due.into_iter().chain(introduction).chain(closing);
+        retry.into_iter().chain(others).min()
+    }
+
+    /// The engine need not close the account any more: it did, or the account is with it again.
+    fn stop_closing(&mut self, closing: &(AccountId, String)) {
+        let asking = self.closings.remove(closing);
+        if let Some(at_ns) = asking.and_then(|asking| asking.retry_at_ns) {
+            self.closing_retries.remove(&(at_ns, closing.clone()));
+        }
     }
 
     /// The account is gone, or its engine changed.
@@ -139,6 +156,7 @@ impl Connector {
         if let Entry::Vacant(entry) = self.settle.introductions.entry(account) {
             let (engine_url, ask) = (url.clone(), EngineAsk::Introduce);
             entry.insert(Asking::default());
+            self.settle.stop_closing(&(account, engine_url.clone()));
             out.now(Action::Engine {
                 account,
                 engine_url,
@@ -157,6 +175,49 @@ impl Connector {
             EngineAnswer::Refused { message } | EngineAnswer::Unknown { message } => {
                 let at_ns = asking.failed(now, jitter, message);
                 self.settle.introduction_retries.insert((at_ns, id));
+            }
+        }
+    }
+
+    /// An engine is to close the account: it is deleted here, or has another engine. Nothing of it is
+    /// open, or it could not be. Forgotten when the node stops.
+    pub(crate) fn settle_close(
+        &mut self,
+        account: AccountId,
+        engine_url: String,
+        out: &mut Effects,
+    ) {
+        self.settle.forget(account);
+        if self.settle.closings.len() < CLOSINGS_MAX {
+            let closing = (account, engine_url.clone());
+            self.settle.closings.insert(closing, Asking::default());
+        }
+        out.now(Action::Engine {
+            account,
+            engine_url,
+            ask: EngineAsk::Close,
+        });
+    }
+
+    /// What the engine said to [`EngineAsk::Close`]. One that refuses is not asked again.
+    pub(crate) fn settle_closed(
+        &mut self,
+        now: Now,
+        account: AccountId,
+        engine_url: String,
+        answer: EngineAnswer,
+    ) {
+        let closing = (account, engine_url);
+        match answer {
+            EngineAnswer::Accepted | EngineAnswer::Refused { .. } => {
+                self.settle.stop_closing(&closing);
+            }
+            EngineAnswer::Unknown { message } => {
+                let jitter = self.rng.next_u64();
+                if let Some(asking) = self.settle.closings.get_mut(&closing) {
+                    let at_ns = asking.failed(now, jitter, message);
+                    self.settle.closing_retries.insert((at_ns, closing));
+                }
             }
         }
     }
@@ -411,6 +472,23 @@ impl Connector {
                     ask: EngineAsk::Introduce,
                 });
             }
+        }
+        while self
+            .settle
+            .closing_retries
+            .first()
+            .is_some_and(|(at_ns, _)| *at_ns <= now.mono_ns)
+            && let Some((_, closing)) = self.settle.closing_retries.pop_first()
+        {
+            if let Some(asking) = self.settle.closings.get_mut(&closing) {
+                asking.retry_at_ns = None;
+            }
+            let (account, engine_url) = closing;
+            out.now(Action::Engine {
+                account,
+                engine_url,
+                ask: EngineAsk::Close,
+            });
         }
         while let Some((due_ns, id)) = self.settle.due.first().copied()
             && due_ns <= now.mono_ns

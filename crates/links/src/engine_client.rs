@@ -21,7 +21,7 @@ pub async fn introduce(engine_url: &str, account: AccountId, tls: &ClientTls) ->
 }
 
 /// Closes the account.
-pub async fn forget(engine_url: &str, account: AccountId, tls: &ClientTls) -> EngineAnswer {
+pub async fn close(engine_url: &str, account: AccountId, tls: &ClientTls) -> EngineAnswer {
     let url = format!("{}/{}", accounts(engine_url), account.0);
     let answer = call(Method::DELETE, &url, None, Bytes::new(), tls).await;
     judge(answer, &[StatusCode::NOT_FOUND])
@@ -41,8 +41,13 @@ pub async fn settle(
     let url = format!("{}/{}/settlements", accounts(engine_url), account.0);
     let pay = async || call(Method::POST, &url, Some(key), body(quantity), tls).await;
     let mut answer = pay().await;
-    if is_unknown(&answer) && introduce(engine_url, account, tls).await == EngineAnswer::Accepted {
-        answer = pay().await;
+    if is_unknown(&answer) {
+        match introduce(engine_url, account, tls).await {
+            EngineAnswer::Accepted => answer = pay().await,
+            // What it said is not its last word: it may yet learn of the account.
+            unknown @ EngineAnswer::Unknown { .. } => return unknown,
+            EngineAnswer::Refused { .. } => {}
+        }
     }
     judge(answer, &[])
 }
@@ -61,8 +66,12 @@ pub async fn message(
         exchange_up_to(request, DATA_BYTES_MAX, tls).await
     };
     let mut answer = hand_over().await;
-    if is_unknown(&answer) && introduce(engine_url, account, tls).await == EngineAnswer::Accepted {
-        answer = hand_over().await;
+    if is_unknown(&answer) {
+        match introduce(engine_url, account, tls).await {
+            EngineAnswer::Accepted => answer = hand_over().await,
+            EngineAnswer::Unknown { .. } => return MessageAnswer::Failed,
+            EngineAnswer::Refused { .. } => {}
+        }
     }
     match answer {
         Ok(answer) if answer.status().is_success() => MessageAnswer::Answered(answer.into_body()),

@@ -37,7 +37,7 @@ pub(crate) async fn run(handle: Arc<Handle>, mut asks: mpsc::UnboundedReceiver<A
         };
         let permit = match ask {
             EngineAsk::Message { .. } => None,
-            EngineAsk::Introduce | EngineAsk::Forget | EngineAsk::Settle { .. } => {
+            EngineAsk::Introduce | EngineAsk::Close | EngineAsk::Settle { .. } => {
                 let permit = Arc::clone(&free).acquire_owned().await;
                 Some(permit.expect("the semaphore is never closed"))
             }
@@ -46,7 +46,6 @@ pub(crate) async fn run(handle: Arc<Handle>, mut asks: mpsc::UnboundedReceiver<A
         tokio::spawn(async move {
             let input = perform(&handle, account, &engine_url, ask).await;
             drop(permit);
-            let Some(input) = input else { return };
             let mut out = Effects::default();
             handle.shell.step(&mut out, Some, |core, now, out| {
                 core.handle(now, input, out)
@@ -56,22 +55,17 @@ pub(crate) async fn run(handle: Arc<Handle>, mut asks: mpsc::UnboundedReceiver<A
 }
 
 /// Asks, and says what the core is to know of the answer.
-async fn perform(
-    handle: &Handle,
-    account: AccountId,
-    engine_url: &str,
-    ask: EngineAsk,
-) -> Option<Input> {
+async fn perform(handle: &Handle, account: AccountId, engine_url: &str, ask: EngineAsk) -> Input {
     let tls = &handle.tls;
     match ask {
         EngineAsk::Introduce => {
             let answer = engine_client::introduce(engine_url, account, tls).await;
             report(engine_url, account.0, &answer);
-            Some(Input::Introduced { account, answer })
+            Input::Introduced { account, answer }
         }
         EngineAsk::Settle { id, key, quantity } => {
             let answer = engine_client::settle(engine_url, account, &key, &quantity, tls).await;
-            Some(Input::Settled { id, answer })
+            Input::Settled { id, answer }
         }
         EngineAsk::Message {
             id,
@@ -82,12 +76,16 @@ async fn perform(
             let answer = engine_client::message(engine_url, account, &data, tls);
             let answer = timeout_at(deadline, answer).await;
             let answer = answer.unwrap_or(MessageAnswer::Failed);
-            Some(Input::MessageAnswered { id, answer })
+            Input::MessageAnswered { id, answer }
         }
-        EngineAsk::Forget => {
-            let answer = engine_client::forget(engine_url, account, tls).await;
+        EngineAsk::Close => {
+            let answer = engine_client::close(engine_url, account, tls).await;
             report(engine_url, account.0, &answer);
-            None
+            Input::Closed {
+                account,
+                engine_url: engine_url.to_owned(),
+                answer,
+            }
         }
     }
 }
@@ -99,7 +97,7 @@ fn report(engine: &str, account: u32, answer: &EngineAnswer) {
         EngineAnswer::Refused { message } | EngineAnswer::Unknown { message } => {
             warn!(
                 engine,
-                account, message, "the settlement engine does not take the account"
+                account, message, "the settlement engine does not open or close the account"
             );
         }
     }

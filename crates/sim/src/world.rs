@@ -1420,6 +1420,7 @@ fn seen(work: &Work, links: &Links) -> Seen {
         | Input::LinkDown { .. }
         | Input::Undelivered(_)
         | Input::Introduced { .. }
+        | Input::Closed { .. }
         | Input::Settled { .. }
         | Input::MessageAnswered { .. }
         | Input::Synced(_) => None,

@@ -100,7 +100,7 @@ fn a_message_of_the_peer_is_for_the_engine_of_its_account() {
         alice prepare 5 peer.settle 0 condition peer                -> relay 5 alice by 1
         engine replies-long 5          -> alice reject #5 T00 engine.failed by peer.settle
         alice prepare 6 peer.settle 0 condition peer expires 60s    -> relay 6 alice by 1 within 30s
-        update alice engine none                                    -> ignored
+        update alice engine none                                    -> close alice by 1
         engine replies 6 all the same                               -> alice fulfill #6 all the same
         balances                                                    -> alice 0, held 0
     ",

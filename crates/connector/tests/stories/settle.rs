@@ -130,7 +130,7 @@ fn what_the_engine_refused_is_for_an_operator_to_decide() {
         settle bob 50                    -> settle 4 bob 50/9
         engine accepts 4
         balances                         -> alice -100, bob -50, held 0
-        update bob engine 2
+        update bob engine 2              -> close bob by 1
     ",
     );
 }
@@ -291,10 +291,10 @@ fn an_engine_hears_of_an_account_once_its_holder_is_there() {
         alice introduced yes
         wait 2h
         alice up
-        update alice engine 2            -> introduce alice to 2
+        update alice engine 2            -> close alice by 1, introduce alice to 2
         alice introduced no
         sync
-        delete alice                     -> forget #1 by 2, disconnect 2
+        delete alice                     -> close #1 by 2, disconnect 2
         wait 1h
     ",
     );
@@ -311,6 +311,35 @@ fn settlement_terms_that_contradict_themselves() {
         account a USD/9
         settle a                                              -> invalid settlement.engine_url
         settle b                                              -> notfound
+    ",
+    );
+}
+
+#[test]
+fn an_engine_closes_the_account_when_it_has_another_or_is_gone() {
+    check(
+        "
+        account alice USD/9 engine 1           -> introduce alice to 1
+        update alice engine 2                  -> close alice by 1, introduce alice to 2
+        alice closed 1 no
+        wait 49ms
+        wait 51ms                              -> close alice by 1
+        alice closed 1 no
+        wait 99ms
+        wait 101ms                             -> close alice by 1
+        alice closed 1 yes
+        alice closed 1 no
+        wait 2h
+        update alice engine none               -> close alice by 2
+        alice closed 2 refused
+        wait 2h
+        update alice engine 1                  -> introduce alice to 1
+        update alice engine none               -> close alice by 1
+        alice closed 1 no
+        update alice engine 1                  -> introduce alice to 1
+        wait 2h
+        sync
+        delete alice                           -> close #1 by 1, disconnect 1
     ",
     );
 }

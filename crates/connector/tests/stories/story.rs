@@ -13,7 +13,7 @@
 //! settle NAME [AMOUNT [key K]]     retry SETTLEMENT     cancel SETTLEMENT      engine accepts|refuses|silent SETTLEMENT
 //! NAME message TEXT (to its peer)   NAME long-message BYTES   NAME takes-wrong   NAME fails FAILURE
 //! engine replies|objects MESSAGE TEXT   engine breaks|replies-long MESSAGE
-//! NAME introduced yes|no      NAME credited KEY AMOUNT/SCALE          settled ASSET -> N      leftover NAME -> AMOUNT/SCALE
+//! NAME introduced yes|no   NAME closed ENGINE yes|refused|no      NAME credited KEY AMOUNT/SCALE          settled ASSET -> N      leftover NAME -> AMOUNT/SCALE
 //! NAME quotes NAME          NAME pings ADDRESS AMOUNT       reload ADDRESS NODE-SETTING…
 //! wait TIME    doze TIME (the timer oversleeps)    clock +TIME | -TIME    sync    drain    journal fails    restart [checkpoint]
 //! account words for routes: ccp (told, and asked unless a child), no-ccp, asked (we ask), routes-max N, under PREFIX
@@ -544,6 +544,21 @@ impl Story {
                 });
                 self.tell(effects);
             }
+            ["closed", by, answer] => {
+                let message = String::new();
+                let answer = match answer {
+                    "yes" => EngineAnswer::Accepted,
+                    "refused" => EngineAnswer::Refused { message },
+                    _ => EngineAnswer::Unknown { message },
+                };
+                let (account, engine_url) = (self.node.id(name), format!("http://engine:{by}"));
+                let effects = self.node.handle(Input::Closed {
+                    account,
+                    engine_url,
+                    answer,
+                });
+                self.tell(effects);
+            }
             ["introduced", answer] => {
                 let message = String::new();
                 let answer = match answer {
@@ -775,7 +790,7 @@ impl Story {
                         EngineAsk::Introduce => {
                             self.lines.push(format!("introduce {name} to {by}"))
                         }
-                        EngineAsk::Forget => self.lines.push(format!("forget {name} by {by}")),
+                        EngineAsk::Close => self.lines.push(format!("close {name} by {by}")),
                         EngineAsk::Settle { id, quantity, .. } => self
                             .lines
                             .push(format!("settle {} {name} {quantity} by {by}", id.0)),
