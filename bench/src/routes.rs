@@ -10,7 +10,9 @@ use rialto_ccp::{
     HOLD_DOWN_MS, Route, TableId, UPDATE_DESTINATION, UpdateBuilder, UpdateHead, message::List,
 };
 use rialto_connector::{Connector, Effects, Input, LinkId, Now, RequestId, Settings};
-use rialto_ledger::{AccountId, AccountSettings, Limits, Relation, RouteExchange, SettlementTerms};
+use rialto_ledger::{
+    AccountId, AccountSettings, AccountTerms, Limits, Relation, RouteExchange, SettlementTerms,
+};
 use rialto_packet::{Addr, PEER_CONDITION, PrepareBuilder, Timestamp, oer};
 use rialto_routing::{Candidate, Candidates, Kin, Source, Table};
 use rustix::time::{ClockId, clock_gettime};
@@ -165,21 +167,24 @@ impl Node {
         let mut out = Effects::default();
         let account = AccountSettings {
             name: "peer".to_owned(),
-            relation: Relation::Peer,
-            asset: "USD/9".parse().expect("an asset"),
-            ilp_address: None,
-            limits: Limits::default(),
-            spread: None,
             incoming_tokens: Vec::new(),
-            http: None,
-            btp: None,
-            paused: false,
-            routes: RouteExchange {
-                receive: Some(true),
-                count_max: Some(routes_max),
-                ..RouteExchange::default()
-            },
-            settlement: SettlementTerms::default(),
+            terms: AccountTerms {
+                relation: Relation::Peer,
+                asset: "USD/9".parse().expect("an asset"),
+                ilp_address: None,
+                limits: Limits::default(),
+                spread: None,
+                http: None,
+                btp: None,
+                paused: false,
+                routes: RouteExchange {
+                    receive: Some(true),
+                    count_max: Some(routes_max),
+                    ..RouteExchange::default()
+                },
+                settlement: SettlementTerms::default(),
+            }
+            .into(),
         };
         let peer = core
             .account_create(account, &mut out)

@@ -1,7 +1,7 @@
 //! What size costs: accounts, routes, connections, packets in flight.
 //!
-//! Books of a million accounts are not made by a million requests but written as a journal, which the
-//! node then recovers from, as it would after a restart.
+//! Books of a million accounts are not made by a million requests but written as the checkpoint of a
+//! node that was stopped, from which the node then recovers.
 
 use std::{
     path::Path,
@@ -10,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rialto_journal::{FileDisk, Journal, Options, Replay};
-use rialto_ledger::{AccountId, Record};
+use rialto_journal::{FileDisk, Journal, Lsn, Options, Replay};
+use rialto_ledger::{AccountId, Ledger, Record};
 use serde_json::json;
 
 use super::{
@@ -57,7 +57,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes the journal of a node that has these books.
+/// Writes the journal of a node that has these books: its checkpoint.
 fn seed(folder: &Path, books: Books) -> Result<()> {
     let journal = folder.join("data/journal");
     std::fs::create_dir_all(&journal)?;
@@ -67,13 +67,12 @@ fn seed(folder: &Path, books: Books) -> Result<()> {
         ..Options::default()
     };
     let (journal, _) = Journal::open(disk, options, |_: Replay<'_>| Ok::<_, crate::Error>(()))?;
-    let mut bytes = Vec::new();
-    let mut append = |record: &Record| -> Result<()> {
-        bytes.clear();
+    let encoded = |record: &Record| {
+        let mut bytes = Vec::new();
         record.encode(&mut bytes);
-        journal.append(&bytes)?;
-        Ok(())
+        bytes
     };
+    let mut ledger = Ledger::default();
     for number in 0..books.accounts {
         let token = name("t", number);
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.as_bytes());
@@ -82,17 +81,26 @@ fn seed(folder: &Path, books: Books) -> Result<()> {
             "limits": node::strict_limits(),
             "incoming_tokens": [{"hash": hex(hash.as_ref())}],
         });
-        append(&Record::AccountPut {
+        let account = Record::AccountPut {
             id: AccountId(number + 1),
             settings: serde_json::from_value(settings)?,
-        })?;
+        };
+        ledger.apply(&account)?;
+        if number == 0 {
+            journal.append(&encoded(&account))?;
+        }
     }
     for number in 0..books.routes {
-        append(&Record::RoutePut {
+        ledger.apply(&Record::RoutePut {
             prefix: name("test.elsewhere.n", number).parse()?,
             account: AccountId(1),
             shares: Vec::new(),
         })?;
+    }
+    // As a node leaves it behind that was stopped.
+    if books.accounts > 0 {
+        let state = ledger.snapshot().map(|record| encoded(&record));
+        journal.checkpoint(Lsn(1), state)?;
     }
     journal.close()?;
     Ok(())

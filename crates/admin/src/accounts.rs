@@ -13,8 +13,8 @@ use rialto_connector::{
     jwt::{Signer, Verifier},
 };
 use rialto_ledger::{
-    AccountSettings, BtpLink, HttpLink, IncomingJwt, IncomingToken, JwtClaims, OutgoingJwt,
-    Relation, RouteExchange, TokenHash,
+    AccountSettings, AccountTerms, BtpLink, HttpLink, IncomingJwt, IncomingToken, JwtClaims,
+    OutgoingJwt, Relation, RouteExchange, TokenHash,
 };
 use rialto_packet::{Address, money::Asset};
 use serde_json::Value;
@@ -137,21 +137,24 @@ pub(crate) async fn create(
     let (http, btp) = (request.http, request.btp);
     let settings = AccountSettings {
         name: request.name,
-        relation: request.relation.into(),
-        asset,
-        ilp_address: read_address(request.ilp_address.as_deref())?,
-        limits: request.limits.into(),
-        spread: request.spread,
         incoming_tokens: token.map(unlimited).into_iter().collect(),
-        http: http
-            .map(|link| http_link(link, None, &api.node))
-            .transpose()?,
-        btp: btp
-            .map(|link| btp_link(link, None, &api.node))
-            .transpose()?,
-        paused: request.paused,
-        routes: RouteExchange::try_from(request.routes)?.or_usual(request.relation.into()),
-        settlement: request.settlement.into(),
+        terms: AccountTerms {
+            relation: request.relation.into(),
+            asset,
+            ilp_address: read_address(request.ilp_address.as_deref())?,
+            limits: request.limits.into(),
+            spread: request.spread,
+            http: http
+                .map(|link| http_link(link, None, &api.node))
+                .transpose()?,
+            btp: btp
+                .map(|link| btp_link(link, None, &api.node))
+                .transpose()?,
+            paused: request.paused,
+            routes: RouteExchange::try_from(request.routes)?.or_usual(request.relation.into()),
+            settlement: request.settlement.into(),
+        }
+        .into(),
     };
     let node = api.node.clone();
     let created = api.node.execute(move |connector, _, out| {
@@ -270,7 +273,7 @@ pub(crate) async fn create_token(
     let hash = new.hash;
     let grace_ms = (!request.keep_others).then_some(1_000 * i64::from(request.grace_seconds));
     let rotated = api.node.execute(move |connector, now, out| {
-        let mut settings = find(connector, &name)?.settings.clone();
+        let mut settings = AccountSettings::clone(&find(connector, &name)?.settings);
         if settings.relation == Relation::Local {
             return Err(no_tokens("token"));
         }
@@ -308,7 +311,7 @@ pub(crate) async fn delete_token(
     extract::Paths((name, id)): extract::Paths<(String, String)>,
 ) -> Result<StatusCode, Problem> {
     let deleted = api.node.execute(move |connector, _, out| {
-        let mut settings = find(connector, &name)?.settings.clone();
+        let mut settings = AccountSettings::clone(&find(connector, &name)?.settings);
         let before = settings.incoming_tokens.len();
         settings
             .incoming_tokens
@@ -500,17 +503,20 @@ fn patched(
         .map(|link| btp_link(link, settings.btp.as_ref(), node));
     Ok(AccountSettings {
         name: settings.name.clone(),
-        relation: change.relation.into(),
-        asset: settings.asset.clone(),
-        ilp_address: read_address(change.ilp_address.as_deref())?,
-        limits: change.limits.into(),
-        spread: change.spread,
         incoming_tokens: settings.incoming_tokens.clone(),
-        http: http.transpose()?,
-        btp: btp.transpose()?,
-        paused: change.paused,
-        routes: change.routes.try_into()?,
-        settlement: change.settlement.into(),
+        terms: AccountTerms {
+            relation: change.relation.into(),
+            asset: settings.asset.clone(),
+            ilp_address: read_address(change.ilp_address.as_deref())?,
+            limits: change.limits.into(),
+            spread: change.spread,
+            http: http.transpose()?,
+            btp: btp.transpose()?,
+            paused: change.paused,
+            routes: change.routes.try_into()?,
+            settlement: change.settlement.into(),
+        }
+        .into(),
     })
 }
 

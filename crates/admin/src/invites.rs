@@ -25,7 +25,7 @@ use axum::{
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use rialto_connector::{Acceptance, Connector, InviteError, routes_of_peer};
-use rialto_ledger::{AccountSettings, Invite, Relation, TokenHash, check_name};
+use rialto_ledger::{AccountSettings, AccountTerms, Invite, Relation, TokenHash, check_name};
 use rialto_packet::{Address, money::Asset};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
@@ -397,17 +397,20 @@ pub(crate) async fn accept(
 
     let mut settings = AccountSettings {
         name: request.name.unwrap_or_default(),
-        relation: Relation::Peer,
-        asset: text.asset.clone(),
-        ilp_address: Some(text.ilp_address.clone()),
-        limits: request.limits.into(),
-        spread: None,
         incoming_tokens: vec![unlimited(hash(&theirs))],
-        http: None,
-        btp: None,
-        paused: false,
-        routes: routes_of_peer(request.without_routes),
-        settlement: rialto_ledger::SettlementTerms::default(),
+        terms: AccountTerms {
+            relation: Relation::Peer,
+            asset: text.asset.clone(),
+            ilp_address: Some(text.ilp_address.clone()),
+            limits: request.limits.into(),
+            spread: None,
+            http: None,
+            btp: None,
+            paused: false,
+            routes: routes_of_peer(request.without_routes),
+            settlement: rialto_ledger::SettlementTerms::default(),
+        }
+        .into(),
     };
     let address = node.read(|connector| {
         if settings.name.is_empty() {

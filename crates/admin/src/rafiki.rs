@@ -6,7 +6,7 @@ use axum::{
     extract::State,
     http::{Request, StatusCode, header::CONTENT_TYPE},
 };
-use rialto_ledger::{AccountSettings, Relation, RouteExchange, SettlementTerms};
+use rialto_ledger::{AccountSettings, AccountTerms, Relation, RouteExchange, SettlementTerms};
 use rialto_packet::money::Asset;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -100,18 +100,21 @@ pub(crate) async fn auto_peer(
     let endpoint = own_endpoint(node)?;
     let mut settings = AccountSettings {
         name: request.name.unwrap_or_default(),
-        relation: Relation::Peer,
-        asset: asset.clone(),
-        ilp_address: None,
-        limits: request.limits.into(),
-        spread: None,
         incoming_tokens: Vec::new(),
-        http: None,
-        btp: None,
-        paused: false,
-        // It answers that there is nobody at those addresses.
-        routes: RouteExchange::none(),
-        settlement: SettlementTerms::default(),
+        terms: AccountTerms {
+            relation: Relation::Peer,
+            asset: asset.clone(),
+            ilp_address: None,
+            limits: request.limits.into(),
+            spread: None,
+            http: None,
+            btp: None,
+            paused: false,
+            // It answers that there is nobody at those addresses.
+            routes: RouteExchange::none(),
+            settlement: SettlementTerms::default(),
+        }
+        .into(),
     };
     let address = node.read(|connector| {
         let mut candidate = settings.clone();

@@ -528,7 +528,7 @@ impl Connector {
     pub(crate) fn account_changed(&mut self, id: AccountId, out: &mut Effects) {
         self.derive_account(id);
         self.rates.clear();
-        out.now(Action::Report(Event::AccountsChanged));
+        out.now(Action::Report(Event::AccountChanged { account: id }));
     }
 
     fn local_account(&self, name: &str) -> Result<AccountId, CommandError> {

@@ -1,8 +1,9 @@
 //! Neighbours that come by invitation: an operator offers one account, a stranger takes it.
 
 use rialto_ledger::{
-    AccountId, AccountSettings, HttpLink, INVITES_MAX, IncomingToken, Invite, InviteUse,
-    NAME_BYTES_MAX, Record, Relation, RouteExchange, SettlementTerms, TokenHash, check_name,
+    AccountId, AccountSettings, AccountTerms, HttpLink, INVITES_MAX, IncomingToken, Invite,
+    InviteUse, NAME_BYTES_MAX, Record, Relation, RouteExchange, SettlementTerms, TokenHash,
+    check_name,
 };
 use rialto_packet::{Address, money::Asset};
 use thiserror::Error;
@@ -148,16 +149,14 @@ impl Connector {
             Some(name) => name.clone(),
             None => self.free_name(&acceptance.name),
         };
-        let settings = AccountSettings {
-            ilp_address: Some(acceptance.address),
-            incoming_tokens: vec![IncomingToken {
-                jwt: None,
-                hash: acceptance.token,
-                expires_at_ms: None,
-            }],
-            http: acceptance.http,
-            ..offered(invite, name)
-        };
+        let mut settings = offered(invite, name);
+        settings.ilp_address = Some(acceptance.address);
+        settings.incoming_tokens = vec![IncomingToken {
+            jwt: None,
+            hash: acceptance.token,
+            expires_at_ms: None,
+        }];
+        settings.http = acceptance.http;
         let account = self.ledger.next_account();
         self.check_newcomer(&settings)
             .map_err(InviteError::Account)?;
@@ -245,17 +244,20 @@ impl Connector {
 fn offered(invite: &Invite, name: String) -> AccountSettings {
     AccountSettings {
         name,
-        relation: Relation::Peer,
-        asset: invite.asset.clone(),
-        ilp_address: None,
-        limits: invite.limits.clone(),
-        spread: None,
         incoming_tokens: Vec::new(),
-        http: None,
-        btp: None,
-        paused: false,
-        routes: routes_of_peer(invite.without_routes),
-        settlement: SettlementTerms::default(),
+        terms: AccountTerms {
+            relation: Relation::Peer,
+            asset: invite.asset.clone(),
+            ilp_address: None,
+            limits: invite.limits.clone(),
+            spread: None,
+            http: None,
+            btp: None,
+            paused: false,
+            routes: routes_of_peer(invite.without_routes),
+            settlement: SettlementTerms::default(),
+        }
+        .into(),
     }
 }
 

@@ -255,8 +255,11 @@ pub enum Event {
         /// The prefix, where there is one to blame.
         prefix: String,
     },
-    /// Accounts or tokens changed: whoever keeps a copy has to look again.
-    AccountsChanged,
+    /// An account was made, changed or deleted: whoever keeps a copy has to look again.
+    AccountChanged {
+        /// Which.
+        account: AccountId,
+    },
     /// Our parent gave us an address, or another one than before.
     AddressTaken {
         /// Ours from now on.

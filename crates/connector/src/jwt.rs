@@ -242,6 +242,12 @@ impl<'a> Jwt<'a> {
         })
     }
 
+    /// From when on it is good no longer, by its own word. Milliseconds since 1970.
+    pub fn expired_at_ms(&self) -> Option<i64> {
+        let exp = self.claims.exp?;
+        Some(exp.saturating_add(LEEWAY_S).saturating_mul(1_000))
+    }
+
     /// Whose it says it is.
     pub fn subject(&self) -> Option<&str> {
         self.claims.sub.as_deref()

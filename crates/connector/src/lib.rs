@@ -193,6 +193,7 @@ impl Connector {
     /// After the last record: routes are built, and payments that were cut off are ended where they
     /// stand, so that their keys say for ever how far they came.
     pub fn recovered(&mut self, out: &mut Effects) {
+        self.ledger.recovered();
         self.rebuild_routes();
         let running = self
             .ledger

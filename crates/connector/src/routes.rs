@@ -89,7 +89,8 @@ impl Changes {
 pub(crate) struct Routes {
     table: Table<Candidates<AccountId>>,
     /// What the settings of accounts give, and the node's own address under [`AccountId::NODE`].
-    derived: BTreeMap<AccountId, Vec<(Prefix, Source)>>,
+    /// An account gives at most one of each kind.
+    derived: BTreeMap<(AccountId, Source), SmolStr>,
     /// For each peer that routes were learnt from: the oldest state of its table that it vouches for.
     vouched: FxHashMap<AccountId, u32>,
     health: FxHashMap<AccountId, Health>,
@@ -222,17 +223,16 @@ impl Routes {
     }
 
     /// What an account's settings give; what they gave before and no longer do is taken out.
-    fn derive(&mut self, id: AccountId, kin: Kin, new: Vec<(Prefix, Source)>) {
-        let old = self.derived.remove(&id).unwrap_or_default();
-        for (prefix, source) in old.iter().filter(|old| !new.contains(old)) {
-            self.withdraw(&prefix.as_str().into(), id, *source);
+    fn derive(&mut self, id: AccountId, kin: Kin, source: Source, new: Option<SmolStr>) {
+        let old = match &new {
+            Some(new) => self.derived.insert((id, source), new.clone()),
+            None => self.derived.remove(&(id, source)),
+        };
+        if let Some(old) = old.filter(|old| Some(old) != new.as_ref()) {
+            self.withdraw(&old, id, source);
         }
-        for (prefix, source) in &new {
-            let one = candidate(id, *source, kin);
-            self.change(&prefix.as_str().into(), |all| all.put(one));
-        }
-        if !new.is_empty() {
-            self.derived.insert(id, new);
+        if let Some(prefix) = new {
+            self.change(&prefix, |all| all.put(candidate(id, source, kin)));
         }
     }
 
@@ -340,11 +340,13 @@ impl Connector {
 
     /// All routes that are not learnt, after a recovery or when our own address changed.
     pub(crate) fn rebuild_routes(&mut self) {
-        let own = self.address().map(|address| (address.into(), Source::Own));
-        let own = Vec::from_iter(own);
-        let before = self.routes.derived.get(&AccountId::NODE);
-        let is_moved = before.is_some_and(|before| *before != own);
-        self.routes.derive(AccountId::NODE, Kin::Child, own);
+        let own = self
+            .address()
+            .map(|address| SmolStr::from(address.as_str()));
+        let before = self.routes.derived.get(&(AccountId::NODE, Source::Own));
+        let is_moved = before.is_some_and(|before| Some(before) != own.as_ref());
+        self.routes
+            .derive(AccountId::NODE, Kin::Child, Source::Own, own);
         if is_moved {
             self.exchange_anew();
         }
@@ -372,26 +374,18 @@ impl Connector {
 
     /// An account was made, changed or deleted.
     pub(crate) fn derive_account(&mut self, id: AccountId) {
-        let mut derived = Vec::new();
-        let mut kin_of = Kin::Peer;
-        if let Some(account) = self.ledger.account(id) {
-            kin_of = kin(account.settings.relation);
-            if let Some(address) = self.address_of(id) {
-                derived.push(((&address).into(), Source::Account));
-            }
-            if account.settings.relation == Relation::Parent
-                && let Some(own) = self.address()
-            {
-                let scheme = own.as_ref().scheme();
-                let scheme = scheme
-                    .parse()
-                    .expect("the scheme of an address is a prefix");
-                derived.push((scheme, Source::Parent));
-            }
-        } else {
+        let account = self.ledger.account(id);
+        let relation = account.map(|account| account.settings.relation);
+        if relation.is_none() {
             self.routes.health.remove(&id);
         }
-        self.routes.derive(id, kin_of, derived);
+        let kin_of = relation.map_or(Kin::Peer, kin);
+        let address = self.address_of(id);
+        let address = address.map(|address| SmolStr::from(address.as_str()));
+        let own = self.address().map(|own| own.as_ref().scheme().into());
+        let scheme = own.filter(|_| relation == Some(Relation::Parent));
+        self.routes.derive(id, kin_of, Source::Account, address);
+        self.routes.derive(id, kin_of, Source::Parent, scheme);
         self.exchange_account(id);
     }
 }

@@ -1,13 +1,19 @@
 //! Balances, holds and limits.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    hash::Hasher,
+    iter,
+    sync::Arc,
+};
 
+use hashbrown::HashTable;
 use rialto_packet::{
     Prefix,
     money::{Asset, MoneyError},
     quantity::Quantity,
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHasher};
 use thiserror::Error;
 
 use crate::{
@@ -15,8 +21,11 @@ use crate::{
     bucket::Bucket,
     invite::Invite,
     record::{Adjustment, Commit, Payment, PaymentProgress, Record},
-    settings::{AccountId, AccountSettings, PaymentId, Rate, StaticRoute, TokenHash},
+    settings::{
+        AccountId, AccountSettings, AccountTerms, Limits, PaymentId, Rate, StaticRoute, TokenHash,
+    },
     settlement::{Credit, Settlement, SettlementId, SettlementState, Settlements},
+    terms::SharedTerms,
 };
 
 /// Payments that are remembered; beyond it the oldest ended ones are forgotten.
@@ -54,6 +63,9 @@ pub enum LedgerError {
     /// A record names a payment that does not exist then.
     #[error("record names payment {0:?}, which does not exist at that point")]
     UnknownPayment(PaymentId),
+    /// A record names terms that no record before it has.
+    #[error("record names terms {0}, which no record before it has")]
+    UnknownTerms(u32),
     /// An account with a balance was deleted.
     #[error("record deletes account {0:?} while its balance is not zero")]
     BalanceLeft(AccountId),
@@ -127,17 +139,45 @@ pub struct Account {
     /// Its name for ever.
     pub id: AccountId,
     /// What the operator decided.
-    pub settings: AccountSettings,
+    pub settings: Arc<AccountSettings>,
     balance: i128,
     /// What of it they paid ahead by settlements and have not spent yet.
     prepaid: i128,
+    /// From the first packet on: most of very many accounts are idle.
+    active: Option<Box<Active>>,
+    /// Index of its asset in [`Ledger::positions`].
+    position: u32,
+}
+
+/// What passes on an account.
+#[derive(Debug)]
+struct Active {
     exposure: Exposure,
     /// Packets in flight towards them.
     expected_count: u32,
     packets: Option<Bucket>,
     amounts: Option<Bucket>,
-    /// Index of its asset in [`Ledger::positions`].
-    position: usize,
+}
+
+impl Active {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            exposure: Exposure::default(),
+            expected_count: 0,
+            packets: packets_bucket(limits),
+            amounts: amounts_bucket(limits),
+        }
+    }
+}
+
+fn packets_bucket(limits: &Limits) -> Option<Bucket> {
+    let per_minute = limits.packets_per_minute?;
+    Some(Bucket::new(per_minute.into(), 0))
+}
+
+fn amounts_bucket(limits: &Limits) -> Option<Bucket> {
+    let per_minute = limits.amount_per_minute?;
+    Some(Bucket::new(per_minute, 0))
 }
 
 impl Account {
@@ -154,18 +194,27 @@ impl Account {
 
     /// Of packets they sent.
     pub fn exposure(&self) -> Exposure {
-        self.exposure
+        let active = self.active.as_deref();
+        active.map_or(Exposure::default(), |active| active.exposure)
     }
 
     /// Whether no packet is in flight from or to them and all of theirs are safe on disk.
     pub fn is_idle(&self) -> bool {
-        self.exposure == Exposure::default() && self.expected_count == 0
+        self.active.as_deref().is_none_or(|active| {
+            active.exposure == Exposure::default() && active.expected_count == 0
+        })
     }
 
     /// What they may still send: down to the lowest balance, less what is in flight. The one number
     /// that a lease would replace if several nodes shared the account.
     pub fn available(&self) -> i128 {
-        self.balance - to_i128(self.exposure.in_flight) - self.settings.limits.balance_min
+        self.balance - to_i128(self.exposure().in_flight) - self.settings.limits.balance_min
+    }
+
+    fn active_mut(&mut self) -> &mut Active {
+        let limits = &self.settings.limits;
+        self.active
+            .get_or_insert_with(|| Box::new(Active::new(limits)))
     }
 }
 
@@ -195,7 +244,11 @@ pub enum LedgerMutant {
 pub struct Ledger {
     /// By account number; numbers are never used again, so deleted accounts leave a gap.
     accounts: Vec<Option<Account>>,
-    names: FxHashMap<String, AccountId>,
+    /// By the hashes of their names.
+    names: HashTable<AccountId>,
+    terms: SharedTerms,
+    /// Of the checkpoint that is being read, by their numbers there.
+    kept_terms: Vec<Arc<AccountTerms>>,
     positions: Vec<Position>,
     routes: BTreeMap<Prefix, StaticRoute>,
     rates: BTreeMap<(String, String), Rate>,
@@ -242,7 +295,11 @@ impl Ledger {
 
     /// The account with this name.
     pub fn account_by_name(&self, name: &str) -> Option<&Account> {
-        self.account(*self.names.get(name)?)
+        let is_named = |id: &AccountId| {
+            let account = self.account(*id);
+            account.is_some_and(|account| account.settings.name == name)
+        };
+        self.account(*self.names.find(hash_name(name), is_named)?)
     }
 
     /// All accounts, by number.
@@ -358,17 +415,19 @@ impl Ledger {
     /// Checks an arriving packet against the limits on its own amount and on rates, and counts it.
     pub fn take(&mut self, id: AccountId, now_ns: u64, amount: u64) -> Result<(), Limit> {
         let account = self.account_mut(id);
-        if let Some(packets) = &mut account.packets
+        let amount_max = account.settings.limits.packet_amount_max;
+        let active = account.active_mut();
+        if let Some(packets) = &mut active.packets
             && !packets.take(now_ns, 1)
         {
             return Err(Limit::Rate);
         }
-        if let Some(max) = account.settings.limits.packet_amount_max
+        if let Some(max) = amount_max
             && amount > max
         {
             return Err(Limit::PacketAmount { max });
         }
-        if let Some(amounts) = &mut account.amounts
+        if let Some(amounts) = &mut active.amounts
             && !amounts.take(now_ns, amount)
         {
             return Err(Limit::AmountRate);
@@ -378,7 +437,7 @@ impl Ledger {
 
     /// Undoes the amount of [`Self::take`] for a packet that was refused afterwards.
     pub fn give_back(&mut self, id: AccountId, amount: u64) {
-        if let Some(amounts) = &mut self.account_mut(id).amounts {
+        if let Some(amounts) = &mut self.account_mut(id).active_mut().amounts {
             amounts.give_back(amount);
         }
     }
@@ -394,8 +453,8 @@ impl Ledger {
         let account = self
             .account(from)
             .expect("the caller holds an account that exists");
-        let (amount, position) = (u128::from(amount_in), account.position);
-        let (limits, exposure) = (&account.settings.limits, &account.exposure);
+        let (amount, position) = (u128::from(amount_in), account.position as usize);
+        let (limits, exposure) = (&account.settings.limits, &account.exposure());
         if limits
             .in_flight_count_max
             .is_some_and(|max| exposure.in_flight_count >= max)
@@ -423,7 +482,7 @@ impl Ledger {
             exposure.in_flight += amount;
         });
         if to != AccountId::NODE {
-            self.account_mut(to).expected_count += 1;
+            self.account_mut(to).active_mut().expected_count += 1;
         }
         Ok(Hold(Commit {
             from,
@@ -484,6 +543,33 @@ impl Ledger {
             Record::Commit(commit) => self.apply_commit(commit)?,
             Record::Progress(progress) => self.payment_mut(progress)?.progress = *progress,
             Record::AccountPut { id, settings } => self.apply_account(*id, settings)?,
+            Record::TermsKept { number, terms } => {
+                if *number as usize != self.kept_terms.len() {
+                    return Err(LedgerError::UnknownTerms(*number));
+                }
+                let terms = self.terms.share(&Arc::new((**terms).clone()));
+                self.kept_terms.push(terms);
+            }
+            Record::AccountKept {
+                id,
+                terms,
+                name,
+                tokens,
+                balance,
+                prepaid,
+            } => {
+                let kept = self.kept_terms.get(*terms as usize);
+                let terms = kept.ok_or(LedgerError::UnknownTerms(*terms))?;
+                let settings = AccountSettings {
+                    name: name.clone(),
+                    incoming_tokens: tokens.clone(),
+                    terms: Arc::clone(terms),
+                };
+                self.put_account(*id, settings)?;
+                let account = self.existing_mut(*id)?;
+                account.balance = *balance;
+                account.prepaid = *prepaid;
+            }
             Record::AccountDeleted { id } => self.apply_account_deleted(*id)?,
             Record::RoutePut {
                 prefix,
@@ -529,7 +615,7 @@ impl Ledger {
                 let account = self.existing_mut(adjustment.account)?;
                 account.balance += adjustment.amount;
                 account.prepaid = account.prepaid.min(account.balance.max(0));
-                let position = account.position;
+                let position = account.position as usize;
                 self.positions[position].amount -= adjustment.amount;
                 self.remember(adjustment);
             }
@@ -577,28 +663,44 @@ impl Ledger {
                 self.settlements.last = self.settlements.last.max(*last_settlement);
                 self.last_account = self.last_account.max(*last_account);
                 self.last_payment = self.last_payment.max(*last_payment);
+                // They come first in a checkpoint, so that no table grows for each account that follows.
+                let more = (*last_account as usize).saturating_sub(self.accounts.len());
+                let more = more.min(ACCOUNTS_AHEAD_MAX);
+                self.accounts.reserve(more);
+                let accounts = &self.accounts;
+                self.names.reserve(more, |id| hash_of(accounts, *id));
             }
         }
         Ok(())
     }
 
-    /// The records from which [`Self::apply`] makes the same books again.
-    pub fn snapshot(&self) -> Vec<Record> {
-        let mut records = Vec::with_capacity(2 * self.accounts.len() + self.payments.len() + 64);
-        for account in self.accounts() {
-            let settings = Box::new(account.settings.clone());
-            records.push(Record::AccountPut {
-                id: account.id,
-                settings,
-            });
-            if account.balance != 0 {
-                records.push(Record::Balance {
-                    account: account.id,
-                    balance: account.balance,
-                    prepaid: account.prepaid,
-                });
-            }
-        }
+    /// The checkpoint has been read: its numbers mean nothing any more.
+    pub fn recovered(&mut self) {
+        self.kept_terms = Vec::new();
+    }
+
+    /// The records from which [`Self::apply`] makes the same books again, as they are now: they are made
+    /// one after the other, long after this has returned.
+    pub fn snapshot(&self) -> impl Iterator<Item = Record> + use<> {
+        let counters = Record::Counters {
+            last_account: self.last_account,
+            last_payment: self.last_payment,
+            last_settlement: self.settlements.last,
+        };
+        let accounts = self.accounts();
+        let accounts: Vec<_> = accounts
+            .map(|account| {
+                let settings = Arc::clone(&account.settings);
+                (account.id, settings, account.balance, account.prepaid)
+            })
+            .collect();
+        // By their place in memory: equal terms have one.
+        let mut numbers = FxHashMap::default();
+        let accounts = accounts.into_iter().flat_map(move |account| {
+            let records = snapshot_account(account, &mut numbers);
+            records.into_iter().flatten()
+        });
+        let mut records = Vec::new();
         for position in &self.positions {
             let (asset, amount, settled) = (&position.asset, position.amount, position.settled);
             records.push(Record::Position {
@@ -650,12 +752,7 @@ impl Ledger {
                 leftover: leftover.clone(),
             });
         }
-        records.push(Record::Counters {
-            last_account: self.last_account,
-            last_payment: self.last_payment,
-            last_settlement: self.settlements.last,
-        });
-        records
+        iter::once(counters).chain(accounts).chain(records)
     }
 
     fn apply_commit(&mut self, commit: &Commit) -> Result<(), LedgerError> {
@@ -663,12 +760,12 @@ impl Ledger {
         // i128 holds 2^63 packets of 2^64 units: no sum that can be reached overflows.
         from.balance -= i128::from(commit.amount_in);
         from.prepaid = (from.prepaid - i128::from(commit.amount_in)).max(0);
-        let position = from.position;
+        let position = from.position as usize;
         self.positions[position].amount += i128::from(commit.amount_in);
         if commit.to != AccountId::NODE {
             let to = self.existing_mut(commit.to)?;
             to.balance += i128::from(commit.amount_out);
-            let position = to.position;
+            let position = to.position as usize;
             self.positions[position].amount -= i128::from(commit.amount_out);
         }
         Ok(())
@@ -679,57 +776,58 @@ impl Ledger {
         id: AccountId,
         settings: &AccountSettings,
     ) -> Result<(), LedgerError> {
+        let settings = AccountSettings {
+            terms: self.terms.share(&settings.terms),
+            ..settings.clone()
+        };
+        self.put_account(id, settings)
+    }
+
+    fn put_account(&mut self, id: AccountId, settings: AccountSettings) -> Result<(), LedgerError> {
         let position = self.position_of(&settings.asset);
+        let position = u32::try_from(position).expect("no more assets than accounts");
         let index = id.0 as usize;
         if self.accounts.len() <= index {
             self.accounts.resize_with(index + 1, || None);
         }
-        let name = settings.name.clone();
-        let slot = &mut self.accounts[index];
-        let (packets, amounts) = {
-            let limits = &settings.limits;
-            let packets = limits
-                .packets_per_minute
-                .map(|limit| Bucket::new(limit.into(), 0));
-            (
-                packets,
-                limits.amount_per_minute.map(|limit| Bucket::new(limit, 0)),
-            )
-        };
-        match slot {
-            Some(account) => {
-                if account.position != position {
-                    return Err(LedgerError::AssetChanged(id));
-                }
-                self.names.remove(&account.settings.name);
+        let hash = hash_name(&settings.name);
+        if let Some(account) = &mut self.accounts[index] {
+            if account.position != position {
+                return Err(LedgerError::AssetChanged(id));
+            }
+            if let Some(active) = &mut account.active {
                 // A bucket whose limit stays goes on as it is; otherwise every change would refill it.
                 let (old, new) = (&account.settings.limits, &settings.limits);
                 if old.packets_per_minute != new.packets_per_minute {
-                    account.packets = packets;
+                    active.packets = packets_bucket(new);
                 }
                 if old.amount_per_minute != new.amount_per_minute {
-                    account.amounts = amounts;
+                    active.amounts = amounts_bucket(new);
                 }
-                account.settings = settings.clone();
             }
-            None => {
-                let (settings, exposure) = (settings.clone(), Exposure::default());
-                *slot = Some(Account {
-                    id,
-                    settings,
-                    balance: 0,
-                    prepaid: 0,
-                    exposure,
-                    expected_count: 0,
-                    packets,
-                    amounts,
-                    position,
-                });
-            }
+            let old = std::mem::replace(&mut account.settings, Arc::new(settings));
+            self.forget_name(&old.name, id);
+        } else {
+            self.accounts[index] = Some(Account {
+                id,
+                settings: Arc::new(settings),
+                balance: 0,
+                prepaid: 0,
+                active: None,
+                position,
+            });
         }
-        self.names.insert(name, id);
+        let accounts = &self.accounts;
+        self.names
+            .insert_unique(hash, id, |id| hash_of(accounts, *id));
         self.last_account = self.last_account.max(id.0);
         Ok(())
+    }
+
+    fn forget_name(&mut self, name: &str, id: AccountId) {
+        if let Ok(entry) = self.names.find_entry(hash_name(name), |other| *other == id) {
+            entry.remove();
+        }
     }
 
     fn apply_account_deleted(&mut self, id: AccountId) -> Result<(), LedgerError> {
@@ -745,7 +843,7 @@ impl Ledger {
                 account.is_idle(),
                 "an account is deleted only when nothing waits for it"
             );
-            self.names.remove(&account.settings.name);
+            self.forget_name(&account.settings.name, id);
         }
         self.routes.retain(|_, route| route.without(id));
         Ok(())
@@ -798,7 +896,7 @@ impl Ledger {
         let account = self.existing_mut(id)?;
         account.balance -= amount;
         account.prepaid = account.prepaid.min(account.balance.max(0));
-        let position = account.position;
+        let position = account.position as usize;
         self.positions[position].settled += amount;
         Ok(())
     }
@@ -878,17 +976,68 @@ impl Ledger {
             exposure.in_flight -= u128::from(commit.amount_in);
         });
         if commit.to != AccountId::NODE {
-            self.account_mut(commit.to).expected_count -= 1;
+            self.account_mut(commit.to).active_mut().expected_count -= 1;
         }
     }
 
     /// The payer's exposure, and the node's in the same asset.
     fn each_exposure(&mut self, id: AccountId, change: impl Fn(&mut Exposure)) {
         let account = self.account_mut(id);
-        change(&mut account.exposure);
-        let position = account.position;
+        change(&mut account.active_mut().exposure);
+        let position = account.position as usize;
         change(&mut self.positions[position].exposure);
     }
+}
+
+/// Accounts for which room is made before they come.
+const ACCOUNTS_AHEAD_MAX: usize = 1 << 24;
+
+fn hash_name(name: &str) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write(name.as_bytes());
+    hasher.finish()
+}
+
+fn hash_of(accounts: &[Option<Account>], id: AccountId) -> u64 {
+    let account = accounts.get(id.0 as usize).and_then(Option::as_ref);
+    account.map_or(0, |account| hash_name(&account.settings.name))
+}
+
+/// The records of one account in a checkpoint, and of its terms when it is the first to have them.
+fn snapshot_account(
+    (id, settings, balance, prepaid): (AccountId, Arc<AccountSettings>, i128, i128),
+    numbers: &mut FxHashMap<usize, u32>,
+) -> [Option<Record>; 2] {
+    if settings
+        .incoming_tokens
+        .iter()
+        .any(|token| token.jwt.is_some())
+    {
+        let balance = (balance != 0).then_some(Record::Balance {
+            account: id,
+            balance,
+            prepaid,
+        });
+        let settings = Box::new((*settings).clone());
+        return [Some(Record::AccountPut { id, settings }), balance];
+    }
+    let next = u32::try_from(numbers.len()).expect("no more terms than accounts");
+    let number = *numbers
+        .entry(Arc::as_ptr(&settings.terms).addr())
+        .or_insert(next);
+    let terms = (number == next).then(|| Record::TermsKept {
+        number,
+        terms: Box::new((*settings.terms).clone()),
+    });
+    let account = Record::AccountKept {
+        id,
+        terms: number,
+        name: settings.name.clone(),
+        tokens: settings.incoming_tokens.clone(),
+        balance,
+        prepaid,
+    };
+    [terms, Some(account)]
 }
 
 fn above(max: Option<u64>, amount: u128) -> bool {

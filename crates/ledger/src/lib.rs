@@ -21,6 +21,7 @@ mod ledger;
 mod record;
 mod settings;
 mod settlement;
+mod terms;
 pub mod text;
 
 pub use bucket::Bucket;
@@ -32,10 +33,10 @@ pub use ledger::{
 };
 pub use record::{Adjustment, Commit, Payment, PaymentEnd, PaymentProgress, Record, RecordError};
 pub use settings::{
-    AccountId, AccountSettings, BtpLink, HttpLink, IncomingJwt, IncomingToken, JwtAlgorithm,
-    JwtClaims, Limits, NAME_BYTES_MAX, OutgoingJwt, PaymentId, ROUTES_MAX, Rate, Relation,
-    RouteExchange, RouteShare, SealedSecret, SettlementTerms, StaticRoute, TOKENS_MAX, TokenHash,
-    check_name,
+    AccountId, AccountSettings, AccountTerms, BtpLink, HttpLink, IncomingJwt, IncomingToken,
+    JwtAlgorithm, JwtClaims, Limits, NAME_BYTES_MAX, OutgoingJwt, PaymentId, ROUTES_MAX, Rate,
+    Relation, RouteExchange, RouteShare, SealedSecret, SettlementTerms, StaticRoute, TOKENS_MAX,
+    TokenHash, check_name,
 };
 pub use settlement::{
     CREDIT_KEY_BYTES_MAX, CREDIT_KEY_KEPT_MS, CREDIT_KEY_REFRESH_MS, CREDIT_KEYS_MAX, Credit,

@@ -1,7 +1,8 @@
 //! The records of the journal: everything that must survive, and its bytes.
 //!
-//! The two records of the packet path are a tag and fixed-width big-endian integers; the others,
-//! which change when an operator acts, are JSON objects. The first byte tells which.
+//! The two records of the packet path are a tag and fixed-width big-endian integers, and so are those of
+//! which a checkpoint may hold very many: accounts and routes. The others, which change when an operator
+//! acts, are JSON objects. The first byte tells which. docs/design/journal.md has the bytes.
 
 use rialto_packet::{Prefix, money::Asset, quantity::Quantity};
 use serde::{Deserialize, Serialize};
@@ -9,13 +10,19 @@ use thiserror::Error;
 
 use crate::{
     invite::{Invite, InviteUse},
-    settings::{AccountId, AccountSettings, PaymentId, Rate, RouteShare, TokenHash},
+    settings::{
+        AccountId, AccountSettings, AccountTerms, IncomingToken, PaymentId, Rate, RouteShare,
+        TokenHash,
+    },
     settlement::{Credit, Settlement, SettlementId, SettlementState},
     text::{self, is_default},
 };
 
 const TAG_COMMIT: u8 = 1;
 const TAG_PROGRESS: u8 = 2;
+const TAG_TERMS: u8 = 3;
+const TAG_ACCOUNT: u8 = 4;
+const TAG_ROUTE: u8 = 5;
 const TAG_JSON: u8 = b'{';
 
 /// Value that moved. Stands alone: replay needs nothing else.
@@ -130,6 +137,30 @@ pub enum Record {
         id: AccountId,
         /// All of its settings.
         settings: Box<AccountSettings>,
+    },
+    /// Only in checkpoints: terms that accounts after it have. Its first bytes are not JSON.
+    #[serde(skip)]
+    TermsKept {
+        /// Counted from 0.
+        number: u32,
+        /// All of them.
+        terms: Box<AccountTerms>,
+    },
+    /// Only in checkpoints: an account and its balance. Not in JSON.
+    #[serde(skip)]
+    AccountKept {
+        /// Which.
+        id: AccountId,
+        /// The number of its terms.
+        terms: u32,
+        /// Its name.
+        name: String,
+        /// Tokens, none of them a key.
+        tokens: Vec<IncomingToken>,
+        /// Positive: we owe them.
+        balance: i128,
+        /// What of it they paid ahead by settlements.
+        prepaid: i128,
     },
     /// An account was deleted, with its routes.
     AccountDeleted {
@@ -316,9 +347,34 @@ impl Record {
                 out.extend_from_slice(&progress.fulfilled.to_be_bytes());
                 out.extend_from_slice(&progress.rejected.to_be_bytes());
             }
+            Self::TermsKept { number, terms } => {
+                out.push(TAG_TERMS);
+                out.extend_from_slice(&number.to_be_bytes());
+                serde_json::to_writer(out, terms)
+                    .expect("terms have text keys and a Vec takes every write");
+            }
+            Self::AccountKept {
+                id,
+                terms,
+                name,
+                tokens,
+                balance,
+                prepaid,
+            } => encode_account(out, *id, *terms, name, tokens, [*balance, *prepaid]),
+            Self::RoutePut {
+                prefix,
+                account,
+                shares,
+            } if shares.is_empty() => {
+                out.push(TAG_ROUTE);
+                out.extend_from_slice(&account.0.to_be_bytes());
+                let length = u16::try_from(prefix.as_str().len()).expect("at most 1023 bytes");
+                out.extend_from_slice(&length.to_be_bytes());
+                out.extend_from_slice(prefix.as_str().as_bytes());
+            }
             Self::AccountPut { .. }
             | Self::AccountDeleted { .. }
-            | Self::RoutePut { .. }
+            | Self::RoutePut { .. } // with shares
             | Self::RouteDeleted { .. }
             | Self::RatePut { .. }
             | Self::RateDeleted { .. }
@@ -353,6 +409,15 @@ impl Record {
             Some((&TAG_PROGRESS, rest)) => decode_progress(rest)
                 .map(Self::Progress)
                 .ok_or_else(unknown),
+            Some((&TAG_TERMS, rest)) => {
+                let (number, terms) = rest.split_first_chunk().ok_or_else(unknown)?;
+                Ok(Self::TermsKept {
+                    number: u32::from_be_bytes(*number),
+                    terms: serde_json::from_slice(terms)?,
+                })
+            }
+            Some((&TAG_ACCOUNT, rest)) => decode_account(rest).ok_or_else(unknown),
+            Some((&TAG_ROUTE, rest)) => decode_route(rest).ok_or_else(unknown),
             Some((&TAG_JSON, _)) => Ok(serde_json::from_slice(bytes)?),
             _ => Err(unknown()),
         }
@@ -380,6 +445,104 @@ fn decode_progress(bytes: &[u8]) -> Option<PaymentProgress> {
         fulfilled: u64_at(bytes, 24),
         rejected: u64_at(bytes, 32),
     })
+}
+
+/// What an account's record says beside its name and tokens.
+const ACCOUNT_HAS_BALANCE: u8 = 1;
+
+fn encode_account(
+    out: &mut Vec<u8>,
+    id: AccountId,
+    terms: u32,
+    name: &str,
+    tokens: &[IncomingToken],
+    balances: [i128; 2],
+) {
+    out.push(TAG_ACCOUNT);
+    out.extend_from_slice(&id.0.to_be_bytes());
+    out.extend_from_slice(&terms.to_be_bytes());
+    if balances == [0, 0] {
+        out.push(0);
+    } else {
+        out.push(ACCOUNT_HAS_BALANCE);
+        out.extend(balances.into_iter().flat_map(i128::to_be_bytes));
+    }
+    out.push(u8::try_from(name.len()).expect("at most NAME_BYTES_MAX bytes"));
+    out.extend_from_slice(name.as_bytes());
+    out.push(u8::try_from(tokens.len()).expect("at most TOKENS_MAX tokens"));
+    for token in tokens {
+        out.extend_from_slice(&token.hash.0);
+        match token.expires_at_ms {
+            None => out.push(0),
+            Some(at_ms) => {
+                out.push(1);
+                out.extend_from_slice(&at_ms.to_be_bytes());
+            }
+        }
+    }
+}
+
+fn decode_account(bytes: &[u8]) -> Option<Record> {
+    let mut bytes = bytes;
+    let id = u32::from_be_bytes(take(&mut bytes)?);
+    let terms = u32::from_be_bytes(take(&mut bytes)?);
+    let [balance, prepaid] = match take(&mut bytes)? {
+        [0] => [0, 0],
+        [ACCOUNT_HAS_BALANCE] => {
+            let balance = i128::from_be_bytes(take(&mut bytes)?);
+            let prepaid = i128::from_be_bytes(take(&mut bytes)?);
+            ([balance, prepaid] != [0, 0]).then_some([balance, prepaid])?
+        }
+        [_] => return None,
+    };
+    let [length] = take(&mut bytes)?;
+    let (name, rest) = bytes.split_at_checked(length.into())?;
+    bytes = rest;
+    let name = str::from_utf8(name).ok()?.to_owned();
+    let [count] = take(&mut bytes)?;
+    let mut tokens = Vec::with_capacity(count.into());
+    for _ in 0..count {
+        let hash = TokenHash(take(&mut bytes)?);
+        let expires_at_ms = match take(&mut bytes)? {
+            [0] => None,
+            [1] => Some(i64::from_be_bytes(take(&mut bytes)?)),
+            [_] => return None,
+        };
+        tokens.push(IncomingToken {
+            hash,
+            jwt: None,
+            expires_at_ms,
+        });
+    }
+    bytes.is_empty().then_some(Record::AccountKept {
+        id: AccountId(id),
+        terms,
+        name,
+        tokens,
+        balance,
+        prepaid,
+    })
+}
+
+fn decode_route(bytes: &[u8]) -> Option<Record> {
+    let mut bytes = bytes;
+    let account = u32::from_be_bytes(take(&mut bytes)?);
+    let length = u16::from_be_bytes(take(&mut bytes)?);
+    if bytes.len() != usize::from(length) {
+        return None;
+    }
+    Some(Record::RoutePut {
+        prefix: str::from_utf8(bytes).ok()?.parse().ok()?,
+        account: AccountId(account),
+        shares: Vec::new(),
+    })
+}
+
+/// The next bytes.
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(*first)
 }
 
 fn u32_at(bytes: &[u8], start: usize) -> u32 {

@@ -1,10 +1,16 @@
 //! What operators decide about accounts and rates.
 
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
+
 use rialto_packet::{
     Address, Prefix, address,
     money::{Asset, Ratio},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde_json::{Map, Value};
 
 use crate::text;
 
@@ -141,16 +147,16 @@ pub struct OutgoingJwt {
 }
 
 impl Serialize for TokenHash {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let hex: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
         serializer.serialize_str(&hex)
     }
 }
 
 impl<'de> Deserialize<'de> for TokenHash {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let error = || serde::de::Error::custom("token hash must be 64 hex digits");
+        let error = || D::Error::custom("token hash must be 64 hex digits");
         if text.len() != 64 || !text.is_ascii() {
             return Err(error());
         }
@@ -344,11 +350,22 @@ pub struct SettlementTerms {
 }
 
 /// One counterparty, in one asset.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+///
+/// In JSON the terms stand beside the name, in one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountSettings {
     /// Unique; see [`check_name`].
     pub name: String,
+    /// The tokens they may present to us, newest last; at most [`TOKENS_MAX`].
+    pub incoming_tokens: Vec<IncomingToken>,
+    /// All else. Accounts in the books that have the same share them.
+    pub terms: Arc<AccountTerms>,
+}
+
+/// What many accounts may have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountTerms {
     /// What they are to us.
     pub relation: Relation,
     /// What amounts on this account count.
@@ -363,9 +380,6 @@ pub struct AccountSettings {
     /// Part of each of their payments that we keep, such as 0.002, beside the spread of the pair.
     #[serde(default)]
     pub spread: Option<String>,
-    /// The tokens they may present to us, newest last; at most [`TOKENS_MAX`].
-    #[serde(default)]
-    pub incoming_tokens: Vec<IncomingToken>,
     /// Outgoing ILP over HTTP.
     #[serde(default)]
     pub http: Option<HttpLink>,
@@ -383,7 +397,59 @@ pub struct AccountSettings {
     pub settlement: SettlementTerms,
 }
 
-impl AccountSettings {
+impl Deref for AccountSettings {
+    type Target = AccountTerms;
+
+    fn deref(&self) -> &AccountTerms {
+        &self.terms
+    }
+}
+
+impl DerefMut for AccountSettings {
+    /// Those of this account alone: others that shared them keep what they have.
+    fn deref_mut(&mut self) -> &mut AccountTerms {
+        Arc::make_mut(&mut self.terms)
+    }
+}
+
+impl Serialize for AccountSettings {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Flat<'a> {
+            name: &'a str,
+            incoming_tokens: &'a [IncomingToken],
+            #[serde(flatten)]
+            terms: &'a AccountTerms,
+        }
+        let flat = Flat {
+            name: &self.name,
+            incoming_tokens: &self.incoming_tokens,
+            terms: &self.terms,
+        };
+        flat.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for AccountSettings {
+    /// By way of a map, because serde does not find unknown fields where one struct is flattened into
+    /// another.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut fields = Map::deserialize(deserializer)?;
+        let name = fields.remove("name");
+        let name = name.ok_or_else(|| D::Error::missing_field("name"))?;
+        let tokens = fields.remove("incoming_tokens");
+        let tokens = tokens.unwrap_or_else(|| Value::Array(Vec::new()));
+        let terms: AccountTerms =
+            serde_json::from_value(Value::Object(fields)).map_err(D::Error::custom)?;
+        Ok(Self {
+            name: serde_json::from_value(name).map_err(D::Error::custom)?,
+            incoming_tokens: serde_json::from_value(tokens).map_err(D::Error::custom)?,
+            terms: terms.into(),
+        })
+    }
+}
+
+impl AccountTerms {
     /// Whether they are told our routes when they ask.
     pub fn sends_routes(&self) -> bool {
         !self.paused && self.relation != Relation::Local && self.routes.send == Some(true)

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use rialto_ledger::{
-    ADJUSTMENTS_MAX, AccountId, AccountSettings, Adjustment, Commit, Ledger, LedgerError, Limit,
-    Limits, Lsn, PAYMENTS_MAX, Payment, PaymentEnd, PaymentId, PaymentProgress, Record, Relation,
-    RouteExchange, SettlementTerms,
+    ADJUSTMENTS_MAX, AccountId, AccountSettings, AccountTerms, Adjustment, Commit, Ledger,
+    LedgerError, Limit, Limits, Lsn, PAYMENTS_MAX, Payment, PaymentEnd, PaymentId, PaymentProgress,
+    Record, Relation, RouteExchange, SettlementTerms,
 };
 
 const ALICE: AccountId = AccountId(1);
@@ -14,20 +14,23 @@ const BOB: AccountId = AccountId(2);
 fn put(id: AccountId, name: &str, asset: &str) -> Record {
     let settings = AccountSettings {
         name: name.to_owned(),
-        relation: Relation::Peer,
-        asset: asset.parse().expect("an asset"),
-        ilp_address: None,
-        limits: Limits {
-            balance_min: -100,
-            ..Limits::default()
-        },
-        spread: None,
         incoming_tokens: Vec::new(),
-        http: None,
-        btp: None,
-        paused: false,
-        routes: RouteExchange::default(),
-        settlement: SettlementTerms::default(),
+        terms: AccountTerms {
+            relation: Relation::Peer,
+            asset: asset.parse().expect("an asset"),
+            ilp_address: None,
+            limits: Limits {
+                balance_min: -100,
+                ..Limits::default()
+            },
+            spread: None,
+            http: None,
+            btp: None,
+            paused: false,
+            routes: RouteExchange::default(),
+            settlement: SettlementTerms::default(),
+        }
+        .into(),
     };
     Record::AccountPut {
         id,
@@ -93,7 +96,6 @@ fn adjusted(id: u64, account: AccountId, amount: i128) -> Record {
 fn lines(ledger: &Ledger) -> Vec<String> {
     let mut lines: Vec<_> = ledger
         .snapshot()
-        .iter()
         .map(|record| format!("{record:?}"))
         .collect();
     lines.sort();
@@ -187,8 +189,7 @@ fn a_checkpoint_at_any_point_gives_the_same_books() {
         let mut copy = Ledger::new(BTreeMap::new());
         whole
             .snapshot()
-            .iter()
-            .for_each(|record| copy.apply(record).expect("in order"));
+            .for_each(|record| copy.apply(&record).expect("in order"));
         assert_eq!(lines(&whole), lines(&copy), "after {cut}");
         assert_eq!(whole.next_account(), copy.next_account());
         assert_eq!(whole.next_payment(), copy.next_payment());

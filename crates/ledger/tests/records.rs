@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 use rialto_ledger::{
-    AccountId, AccountSettings, Adjustment, BtpLink, Commit, Credit, HttpLink, Invite, InviteUse,
-    Limits, Payment, PaymentEnd, PaymentId, PaymentProgress, Rate, Record, Relation, RouteExchange,
-    RouteShare, SealedSecret, Settlement, SettlementCause, SettlementId, SettlementState,
-    SettlementTerms, TokenHash,
+    AccountId, AccountSettings, AccountTerms, Adjustment, BtpLink, Commit, Credit, HttpLink,
+    IncomingToken, Invite, InviteUse, Limits, Payment, PaymentEnd, PaymentId, PaymentProgress,
+    Rate, Record, Relation, RouteExchange, RouteShare, SealedSecret, Settlement, SettlementCause,
+    SettlementId, SettlementState, SettlementTerms, TokenHash,
 };
 use rialto_packet::quantity::Quantity;
 
@@ -71,12 +71,13 @@ prop_compose! {
         let secret = |text: &String| SealedSecret(text.clone());
         AccountSettings {
             name,
+            incoming_tokens: Vec::new(),
+ terms: AccountTerms {
             relation,
             asset: format!("{code}/{scale}").parse().expect("an asset"),
             ilp_address: address.map(|address| address.parse().expect("an address")),
             limits,
             spread,
-            incoming_tokens: Vec::new(),
             http: link.as_ref().map(|text| HttpLink { url: text.clone(), token: secret(text), jwt: None }),
             btp: link.as_ref().map(|text| BtpLink {
                 url: text.clone(),
@@ -96,8 +97,8 @@ prop_compose! {
                 settle_to: terms.1,
                 every_s: terms.2,
                 amount_min: terms.3,
-            },
-        }
+            },}.into(),
+}
     }
 }
 
@@ -202,9 +203,9 @@ prop_compose! {
     ) -> Invite {
         Invite {
             hash: TokenHash(hash),
+            asset: settings.asset.clone(),
+            limits: settings.limits.clone(),
             name: has_name.then_some(settings.name),
-            asset: settings.asset,
-            limits: settings.limits,
             without_routes: !has_name,
             created_at_ms: times[0],
             expires_at_ms: times[1],
@@ -255,6 +256,30 @@ fn record() -> impl Strategy<Value = Record> {
             id: AccountId(id),
             settings: Box::new(settings),
         }),
+        (any::<u32>(), settings()).prop_map(|(number, settings)| Record::TermsKept {
+            number,
+            terms: Box::new((*settings.terms).clone()),
+        }),
+        (
+            any::<(u32, u32, i128, i128)>(),
+            name(),
+            prop::collection::vec(any::<([u8; 32], Option<i64>)>(), 0..4)
+        )
+            .prop_map(|((id, terms, balance, prepaid), name, tokens)| {
+                let token = |(hash, expires_at_ms)| IncomingToken {
+                    hash: TokenHash(hash),
+                    jwt: None,
+                    expires_at_ms,
+                };
+                Record::AccountKept {
+                    id: AccountId(id),
+                    terms,
+                    name,
+                    tokens: tokens.into_iter().map(token).collect(),
+                    balance,
+                    prepaid,
+                }
+            }),
         any::<u32>().prop_map(|id| Record::AccountDeleted { id: AccountId(id) }),
         (prefix(), any::<u32>()).prop_map(|(prefix, id)| Record::RoutePut {
             prefix,
@@ -361,7 +386,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), tag in 0u8..5) {
+    fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), tag in 0u8..7) {
         let _ = Record::decode(&bytes);
         let tagged = [&[tag][..], &bytes].concat();
         if let Ok(record) = Record::decode(&tagged) {

@@ -51,15 +51,13 @@ pub(crate) async fn dial(worker: Rc<Worker>) {
         let directory = changes.borrow_and_update().clone();
         dialing.retain(|id, dialing| {
             let account = directory.account(*id);
-            account.and_then(|account| account.btp.as_ref()) == Some(&dialing.uri)
+            account.as_ref().and_then(|account| account.btp()) == Some(&dialing.uri)
         });
-        for account in directory.accounts() {
-            if let Some(uri) = &account.btp {
-                dialing.entry(account.id).or_insert_with(|| Dialing {
-                    uri: uri.clone(),
-                    task: spawn_local(keep_up(Rc::clone(&worker), account.id, uri.clone())),
-                });
-            }
+        for (account, uri) in directory.dialled() {
+            dialing.entry(account).or_insert_with(|| Dialing {
+                uri: uri.clone(),
+                task: spawn_local(keep_up(Rc::clone(&worker), account, uri)),
+            });
         }
         if changes.changed().await.is_err() {
             return; // the node is gone

@@ -1,26 +1,29 @@
 //! Who may come in, and where packets go out.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeSet, HashMap},
     fmt,
+    hash::{BuildHasher, RandomState},
     sync::{
         Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use aws_lc_rs::digest;
+use aws_lc_rs::{constant_time, digest};
+use hashbrown::HashTable;
 use http::{
     HeaderMap, HeaderValue, Uri,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST},
     uri::{Authority, PathAndQuery, Scheme},
 };
+use parking_lot::RwLock;
 use rialto_btp::BtpUri;
 use rialto_connector::{
     Reason,
     jwt::{Decoys, Jwt, JwtError, Verifier},
 };
-use rialto_ledger::{AccountId, TokenHash};
+use rialto_ledger::{AccountId, AccountSettings, IncomingToken, TokenHash};
 use rialto_packet::Timestamp;
 use thiserror::Error;
 
@@ -35,12 +38,17 @@ pub(crate) const H2C: &str = "h2c";
 pub struct Account {
     /// Which.
     pub id: AccountId,
-    /// Unique; stands in URLs.
-    pub name: String,
-    /// What opens it: the hash of a token, and the instant (milliseconds since 1970) from which on
-    /// the token no longer does.
-    pub tokens: Vec<(TokenHash, Option<i64>)>,
-    /// What verifies tokens that its holder makes, and the instant from which on it does not.
+    /// Those of the books.
+    pub settings: Arc<AccountSettings>,
+    /// What was made of them; most of very many accounts have nothing that anything is made of.
+    pub opened: Option<Arc<Opened>>,
+}
+
+/// What is made of an account's settings with the node's secret.
+#[derive(Clone, Default)]
+pub struct Opened {
+    /// What verifies tokens that its holder makes, and the instant (milliseconds since 1970) from which
+    /// on it does not.
     pub verifiers: Vec<(Arc<Verifier>, Option<i64>)>,
     /// Where its packets go by ILP over HTTP.
     pub http: Option<HttpPeer>,
@@ -48,60 +56,218 @@ pub struct Account {
     pub btp: Option<BtpUri>,
 }
 
-/// Every account, as it was at one moment. Never changed: the node makes a new one.
+impl Account {
+    /// Where its packets go by ILP over HTTP.
+    pub fn http(&self) -> Option<&HttpPeer> {
+        self.opened.as_ref()?.http.as_ref()
+    }
+
+    /// Where a BTP connection is kept up.
+    pub fn btp(&self) -> Option<&BtpUri> {
+        self.opened.as_ref()?.btp.as_ref()
+    }
+
+    fn verifiers(&self) -> &[(Arc<Verifier>, Option<i64>)] {
+        let opened = self.opened.as_ref();
+        opened.map_or(&[], |opened| &opened.verifiers)
+    }
+}
+
+/// Every account. Changed in place, one account at a time; connections that remember who they belong to
+/// ask only after a change.
 #[derive(Default)]
 pub struct Directory {
-    accounts: BTreeMap<AccountId, Account>,
-    names: HashMap<String, AccountId>,
-    tokens: HashMap<[u8; 32], (AccountId, Option<i64>)>,
+    all: RwLock<All>,
+    /// Another one after each change, and in each directory.
+    version: AtomicU64,
+}
+
+static LAST_VERSION: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Default)]
+struct All {
+    /// By their numbers, which are used from 1 up.
+    accounts: Vec<Option<Account>>,
+    names: HashTable<AccountId>,
+    tokens: HashTable<Place>,
     /// Accounts whose holders make their tokens, by what those say whose they are.
     subjects: HashMap<String, Vec<AccountId>>,
+    dialled: BTreeSet<AccountId>,
+    /// Names are chosen by people: their hashes are keyed.
+    key: RandomState,
+}
+
+/// Whose token it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// The account.
+    pub account: AccountId,
+    /// From this instant on (milliseconds since 1970) the token opens nothing.
+    until_ms: Option<i64>,
+    /// Of the directory that said so.
+    version: u64,
 }
 
 /// Tokens of nobody cost as much as those of somebody.
 static DECOYS: LazyLock<Decoys> = LazyLock::new(Decoys::default);
 
-impl Directory {
-    /// Names and token hashes are distinct; of two equal ones the later wins.
-    pub fn new(accounts: impl IntoIterator<Item = Account>) -> Self {
-        let mut directory = Self::default();
-        for account in accounts {
-            directory.names.insert(account.name.clone(), account.id);
-            for (hash, expires_at_ms) in &account.tokens {
-                let opens = (account.id, *expires_at_ms);
-                directory.tokens.insert(hash.0, opens);
+impl All {
+    fn account(&self, id: AccountId) -> Option<&Account> {
+        self.accounts.get(id.0 as usize)?.as_ref()
+    }
+
+    fn named(&self, name: &str) -> Option<AccountId> {
+        let is_named = |id: &AccountId| {
+            let account = self.account(*id);
+            account.is_some_and(|account| account.settings.name == name)
+        };
+        self.names.find(self.key.hash_one(name), is_named).copied()
+    }
+
+    /// Whose token has this hash, and until when it opens the account.
+    fn opened_by(&self, hash: TokenHash) -> Option<(AccountId, Option<i64>)> {
+        let place = self.tokens.find(prefix(hash), |place| {
+            let token = token_at(&self.accounts, *place);
+            token.is_some_and(|token| token.jwt.is_none() && token.hash == hash)
+        })?;
+        let token = token_at(&self.accounts, *place)?;
+        Some((place.account, token.expires_at_ms))
+    }
+
+    fn put(&mut self, account: Account) {
+        let id = account.id;
+        self.remove(id);
+        for (verifier, _) in account.verifiers() {
+            let subject = verifier.subject().to_owned();
+            let holders = self.subjects.entry(subject).or_default();
+            if !holders.contains(&id) {
+                holders.push(id);
             }
-            for (verifier, _) in &account.verifiers {
-                let subject = verifier.subject().to_owned();
-                let holders = directory.subjects.entry(subject).or_default();
-                if !holders.contains(&account.id) {
-                    holders.push(account.id);
+        }
+        if account.btp().is_some() {
+            self.dialled.insert(id);
+        }
+        let settings = Arc::clone(&account.settings);
+        let index = id.0 as usize;
+        if self.accounts.len() <= index {
+            self.accounts.resize(index + 1, None);
+        }
+        self.accounts[index] = Some(account);
+        let (accounts, key) = (&self.accounts, &self.key);
+        let hash = key.hash_one(settings.name.as_str());
+        self.names.insert_unique(hash, id, |id| {
+            let account = accounts.get(id.0 as usize).and_then(Option::as_ref);
+            account.map_or(0, |account| key.hash_one(account.settings.name.as_str()))
+        });
+        for place in places(&settings, id) {
+            let hash_at =
+                |place: &Place| token_at(accounts, *place).map_or(0, |token| prefix(token.hash));
+            self.tokens.insert_unique(hash_at(&place), place, hash_at);
+        }
+    }
+
+    fn remove(&mut self, id: AccountId) {
+        let Some(account) = self.account(id) else {
+            return;
+        };
+        let (settings, account) = (Arc::clone(&account.settings), account.clone());
+        for place in places(&settings, id) {
+            let hash = prefix(settings.incoming_tokens[usize::from(place.token)].hash);
+            if let Ok(entry) = self.tokens.find_entry(hash, |other| *other == place) {
+                entry.remove();
+            }
+        }
+        let hash = self.key.hash_one(settings.name.as_str());
+        if let Ok(entry) = self.names.find_entry(hash, |other| *other == id) {
+            entry.remove();
+        }
+        for (verifier, _) in account.verifiers() {
+            if let Some(holders) = self.subjects.get_mut(verifier.subject()) {
+                holders.retain(|holder| *holder != id);
+                if holders.is_empty() {
+                    self.subjects.remove(verifier.subject());
                 }
             }
-            directory.accounts.insert(account.id, account);
         }
+        self.dialled.remove(&id);
+        self.accounts[id.0 as usize] = None;
+    }
+}
+
+/// A token of an account.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    account: AccountId,
+    /// Among its tokens.
+    token: u8,
+}
+
+/// Where the tokens of an account stand.
+fn places(settings: &AccountSettings, account: AccountId) -> impl Iterator<Item = Place> + use<> {
+    let count = u8::try_from(settings.incoming_tokens.len()).expect("at most TOKENS_MAX tokens");
+    (0..count).map(move |token| Place { account, token })
+}
+
+fn token_at(accounts: &[Option<Account>], place: Place) -> Option<&IncomingToken> {
+    let account = accounts.get(place.account.0 as usize)?.as_ref()?;
+    let tokens = &account.settings.incoming_tokens;
+    tokens.get(usize::from(place.token))
+}
+
+/// Enough of a hash to find the rest by; it cannot be chosen, so no key is needed.
+fn prefix(hash: TokenHash) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = hash.0;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+impl Directory {
+    /// Names and token hashes are distinct.
+    pub fn new(accounts: impl IntoIterator<Item = Account>) -> Self {
+        let directory = Self::default();
+        directory.put_all(accounts);
         directory
     }
 
-    /// Every account, by id.
-    pub fn accounts(&self) -> impl Iterator<Item = &Account> {
-        self.accounts.values()
+    /// Makes or replaces accounts.
+    pub fn put_all(&self, accounts: impl IntoIterator<Item = Account>) {
+        self.change(|all| accounts.into_iter().for_each(|account| all.put(account)));
+    }
+
+    /// Forgets an account.
+    pub fn remove(&self, id: AccountId) {
+        self.change(|all| all.remove(id));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut All)) {
+        let mut all = self.all.write();
+        change(&mut all);
+        // Before anybody can look again: what was known before is not believed any more.
+        let version = LAST_VERSION.fetch_add(1, Ordering::Relaxed) + 1;
+        self.version.store(version, Ordering::Release);
+    }
+
+    /// Changes with the accounts.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The accounts that a BTP connection is kept up for, by number.
+    pub fn dialled(&self) -> Vec<(AccountId, BtpUri)> {
+        let all = self.all.read();
+        let dialled = all.dialled.iter();
+        let dialled = dialled.filter_map(|id| Some((*id, all.account(*id)?.btp()?.clone())));
+        dialled.collect()
     }
 
     /// The account of that number.
-    pub fn account(&self, id: AccountId) -> Option<&Account> {
-        self.accounts.get(&id)
+    pub fn account(&self, id: AccountId) -> Option<Account> {
+        self.all.read().account(id).cloned()
     }
 
     /// The name of an account, for people; its number if it is not there any more.
     pub fn name_of(&self, id: AccountId) -> String {
-        self.account(id)
-            .map_or_else(|| id.0.to_string(), |account| account.name.clone())
-    }
-
-    /// The account of that name.
-    pub fn named(&self, name: &str) -> Option<&Account> {
-        self.names.get(name).and_then(|id| self.accounts.get(id))
+        let account = self.account(id);
+        account.map_or_else(|| id.0.to_string(), |account| account.settings.name.clone())
     }
 
     /// Whose token it is. `named` is the account that the request says it is for; it has to be the
@@ -118,64 +284,112 @@ impl Directory {
         token: Option<&[u8]>,
         named: Option<&str>,
         now_ms: i64,
-    ) -> Result<AccountId, Reason> {
+    ) -> Result<Known, Reason> {
         let token = token.unwrap_or_default();
-        let opened = self.tokens.get(&hash_token(token).0);
-        let is_named = named.map(|name| self.names.get(name));
+        let hash = hash_token(token);
+        let all = self.all.read();
+        let version = self.version();
+        let opened = all.opened_by(hash);
+        let is_named = named.map(|name| all.named(name));
+        let makes_tokens = !all.subjects.is_empty();
+        drop(all);
         if token.is_empty() {
             return Err(Reason::AuthMissing);
         }
-        match (opened, is_named) {
-            (Some((id, _)), Some(named)) if named != Some(id) => Err(Reason::AuthUnknownToken),
-            (Some((_, Some(expires_at_ms))), _) if *expires_at_ms <= now_ms => {
-                Err(Reason::AuthExpiredToken)
+        let (account, until_ms) = match (opened, is_named) {
+            (Some((id, _)), Some(named)) if named != Some(id) => {
+                return Err(Reason::AuthUnknownToken);
             }
-            (Some((id, _)), _) => Ok(*id),
-            (None, _) => self.authenticate_jwt(token, is_named, now_ms),
-        }
+            (Some((_, Some(expires_at_ms))), _) if expires_at_ms <= now_ms => {
+                return Err(Reason::AuthExpiredToken);
+            }
+            (Some(opened), _) => opened,
+            (None, _) if !makes_tokens => return Err(Reason::AuthUnknownToken),
+            (None, _) => self.authenticate_jwt(token, is_named, now_ms)?,
+        };
+        Ok(Known {
+            account,
+            until_ms,
+            version,
+        })
     }
 
-    /// A token that its holder made. One that nobody could have made is verified all the same, against
-    /// a key of nobody.
+    /// A token that its holder made, and until when it is good. One that nobody could have made is
+    /// verified all the same, against a key of nobody.
     fn authenticate_jwt(
         &self,
         token: &[u8],
-        named: Option<Option<&AccountId>>,
+        named: Option<Option<AccountId>>,
         now_ms: i64,
-    ) -> Result<AccountId, Reason> {
-        if self.subjects.is_empty() {
-            return Err(Reason::AuthUnknownToken);
-        }
+    ) -> Result<(AccountId, Option<i64>), Reason> {
         let jwt = Jwt::parse(token).ok_or(Reason::AuthUnknownToken)?;
-        let holders = jwt.subject().and_then(|subject| self.subjects.get(subject));
-        let accounts = holders
-            .into_iter()
-            .flatten()
-            .filter_map(|id| self.accounts.get(id));
-        let mut candidates = accounts.flat_map(|account| {
-            let verifiers = account.verifiers.iter();
-            verifiers.map(|(verifier, until_ms)| (account.id, verifier, *until_ms))
-        });
+        // Nobody waits for a signature to be verified.
+        let candidates: Vec<_> = {
+            let all = self.all.read();
+            let holders = jwt.subject().and_then(|subject| all.subjects.get(subject));
+            let accounts = holders.into_iter().flatten();
+            let accounts = accounts.filter_map(|id| all.account(*id));
+            let verifiers = accounts.flat_map(|account| {
+                let verifiers = account.verifiers().iter();
+                verifiers.map(|(verifier, until_ms)| (account.id, Arc::clone(verifier), *until_ms))
+            });
+            verifiers
+                .filter(|(_, verifier, _)| verifier.is_for(&jwt))
+                .collect()
+        };
         let mut outcome = Err(Reason::AuthUnknownToken);
-        let mut is_decoy = true;
-        for (id, verifier, until_ms) in candidates
-            .by_ref()
-            .filter(|(_, verifier, _)| verifier.is_for(&jwt))
-        {
-            is_decoy = false;
+        for (id, verifier, until_ms) in &candidates {
             match verifier.verify(&jwt, Timestamp::from_unix_ms(now_ms)) {
-                Ok(()) if named.is_some_and(|named| named != Some(&id)) => {}
-                Ok(()) if until_ms.is_none_or(|until_ms| now_ms < until_ms) => outcome = Ok(id),
+                Ok(()) if named.is_some_and(|named| named != Some(*id)) => {}
+                Ok(()) if until_ms.is_none_or(|until_ms| now_ms < until_ms) => {
+                    let ends = [*until_ms, jwt.expired_at_ms()];
+                    outcome = Ok((*id, ends.into_iter().flatten().min()));
+                }
                 Ok(()) | Err(JwtError::Expired) => {
                     outcome = outcome.or(Err(Reason::AuthExpiredToken))
                 }
                 Err(JwtError::Invalid) => {}
             }
         }
-        if is_decoy {
+        if candidates.is_empty() {
             DECOYS.verify(&jwt);
         }
         outcome
+    }
+}
+
+/// What the client of a connection showed last, and who it is: as long as it shows the same and nothing
+/// changed, nothing has to be looked up.
+#[derive(Default)]
+pub(crate) struct Visitor {
+    token: Vec<u8>,
+    named: Option<String>,
+    known: Option<Known>,
+}
+
+impl Visitor {
+    /// Whose token it is, if that is known already. `now_ms` is asked for where a token ends.
+    pub(crate) fn recall(
+        &self,
+        token: &[u8],
+        named: Option<&str>,
+        version: u64,
+        now_ms: impl FnOnce() -> i64,
+    ) -> Option<AccountId> {
+        let known = self.known.filter(|known| known.version == version)?;
+        let is_same = self.named.as_deref() == named
+            // Somebody else may share the connection, so the time this takes must not tell the token.
+            && constant_time::verify_slices_are_equal(&self.token, token).is_ok();
+        let is_good = is_same && known.until_ms.is_none_or(|until_ms| now_ms() < until_ms);
+        is_good.then_some(known.account)
+    }
+
+    /// Remembers it for the next time.
+    pub(crate) fn learn(&mut self, token: &[u8], named: Option<&str>, known: Known) {
+        self.token.clear();
+        self.token.extend_from_slice(token);
+        self.named = named.map(ToOwned::to_owned);
+        self.known = Some(known);
     }
 }
 
@@ -355,17 +569,23 @@ mod tests {
 
     use super::*;
 
+    fn settings(name: &str, tokens: &[(&str, Option<i64>)]) -> Arc<AccountSettings> {
+        let settings = serde_json::json!({"name": name, "relation": "peer", "asset": "USD/9"});
+        let mut settings: AccountSettings = serde_json::from_value(settings).unwrap();
+        let tokens = tokens.iter().map(|(token, until)| IncomingToken {
+            hash: hash_token(token.as_bytes()),
+            jwt: None,
+            expires_at_ms: *until,
+        });
+        settings.incoming_tokens = tokens.collect();
+        Arc::new(settings)
+    }
+
     fn directory() -> Directory {
         let account = |id, name: &str, tokens: &[(&str, Option<i64>)]| Account {
             id: AccountId(id),
-            name: name.to_owned(),
-            tokens: tokens
-                .iter()
-                .map(|(token, until)| (hash_token(token.as_bytes()), *until))
-                .collect(),
-            verifiers: Vec::new(),
-            http: None,
-            btp: None,
+            settings: settings(name, tokens),
+            opened: None,
         };
         Directory::new([
             account(1, "alice", &[("a", None), ("old", Some(1_000))]),
@@ -392,11 +612,49 @@ mod tests {
         ] {
             let found = directory().authenticate(token.map(str::as_bytes), named, now_ms);
             assert_eq!(
-                found.map(|id| id.0),
+                found.map(|known| known.account.0),
                 outcome,
                 "{token:?} {named:?} {now_ms}"
             );
         }
+    }
+
+    #[test]
+    fn a_token_that_was_taken_away_opens_nothing_and_what_was_known_is_forgotten() {
+        let directory = directory();
+        let known = |token: &str| directory.authenticate(Some(token.as_bytes()), None, 0);
+        let mut visitor = Visitor::default();
+        visitor.learn(b"a", None, known("a").unwrap());
+        let recall = |visitor: &Visitor, token: &[u8], named| {
+            let found = visitor.recall(token, named, directory.version(), || 0);
+            found.map(|id| id.0)
+        };
+        assert_eq!(recall(&visitor, b"a", None), Some(1));
+        assert_eq!(recall(&visitor, b"b", None), None);
+        assert_eq!(recall(&visitor, b"a", Some("alice")), None);
+
+        // Another token, and more of them than before, so that places are used again.
+        let changed = Account {
+            id: AccountId(1),
+            settings: settings("alice", &[("c", None), ("d", Some(5)), ("e", None)]),
+            opened: None,
+        };
+        directory.put_all([changed]);
+        assert_eq!(recall(&visitor, b"a", None), None);
+        assert_eq!(known("a"), Err(Reason::AuthUnknownToken));
+        assert_eq!(known("e").map(|known| known.account.0), Ok(1));
+        assert_eq!(known("b").map(|known| known.account.0), Ok(2));
+
+        visitor.learn(b"d", None, known("d").unwrap());
+        let at = |now_ms| visitor.recall(b"d", None, directory.version(), || now_ms);
+        assert_eq!(at(4).map(|id| id.0), Some(1));
+        assert_eq!(at(5), None);
+
+        directory.remove(AccountId(1));
+        assert_eq!(known("e"), Err(Reason::AuthUnknownToken));
+        assert_eq!(recall(&visitor, b"d", None), None);
+        assert_eq!(directory.name_of(AccountId(1)), "1");
+        assert_eq!(known("b").map(|known| known.account.0), Ok(2));
     }
 
     fn signed(claims: &JwtClaims, lifetime_s: u32) -> String {
@@ -416,14 +674,14 @@ mod tests {
         };
         let account = |id, name: &str, until_ms| Account {
             id: AccountId(id),
-            name: name.to_owned(),
-            tokens: Vec::new(),
-            verifiers: vec![(
-                Arc::new(Verifier::new(JwtAlgorithm::Hs256, KEY, claims(name)).unwrap()),
-                until_ms,
-            )],
-            http: None,
-            btp: None,
+            settings: settings(name, &[]),
+            opened: Some(Arc::new(Opened {
+                verifiers: vec![(
+                    Arc::new(Verifier::new(JwtAlgorithm::Hs256, KEY, claims(name)).unwrap()),
+                    until_ms,
+                )],
+                ..Opened::default()
+            })),
         };
         let directory = Directory::new([account(1, "alice", None), account(2, "bob", Some(1_000))]);
         let good = signed(&claims("alice"), 60);
@@ -450,7 +708,11 @@ mod tests {
         ] {
             let found = directory.authenticate(Some(token.as_bytes()), named, now_ms);
             let shown: String = token.chars().take(100).collect();
-            assert_eq!(found.map(|id| id.0), outcome, "{shown} {named:?} {now_ms}");
+            assert_eq!(
+                found.map(|known| known.account.0),
+                outcome,
+                "{shown} {named:?} {now_ms}"
+            );
         }
     }
 

@@ -6,6 +6,7 @@
 //! ```
 
 use std::{
+    cell::RefCell,
     future::poll_fn,
     io::Write,
     pin::{Pin, pin},
@@ -23,7 +24,7 @@ use tokio::{
 
 use crate::{
     body::PACKET_BODY_BYTES_MAX,
-    directory::bearer,
+    directory::{Visitor, bearer},
     http1::{self, HEAD_BYTES_MAX, RequestError, RequestHead},
     server::{
         BODY_LATE, BODY_TIMEOUT, BODY_TOO_LARGE, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, NOT_AUTHORIZED,
@@ -63,6 +64,7 @@ where
         stream,
         read: Vec::new(),
         write: Vec::new(),
+        visitor: RefCell::default(),
         buffer_max: HEAD_BYTES_MAX,
         timer: Box::pin(sleep(HANDSHAKE_TIMEOUT)),
         deadline: Instant::now() + HANDSHAKE_TIMEOUT,
@@ -78,6 +80,7 @@ struct Connection<'a, S> {
     read: Vec<u8>,
     /// The answer that is being sent.
     write: Vec<u8>,
+    visitor: RefCell<Visitor>,
     buffer_max: usize,
     /// Moved only when it fires, or would be late.
     timer: Pin<Box<Sleep>>,
@@ -204,7 +207,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             .map(|len| head_len + len);
         let close = request.close;
         let token = bearer(request.authorization);
-        let Ok(account) = self.worker.authenticate(token, named) else {
+        let visitor = &mut self.visitor.borrow_mut();
+        let Ok(account) = self.worker.recognise(visitor, token, named) else {
             let answer = NOT_AUTHORIZED;
             return Verdict::Refuse { answer, end, close };
         };

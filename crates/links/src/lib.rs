@@ -62,7 +62,9 @@ pub use body::PACKET_BODY_BYTES_MAX;
 pub use btp::{OUTBOX_BYTES_MAX, OUTBOX_PREPARE_BYTES_MAX};
 pub use clock::Clock;
 pub use connect::{CONNECT_TIMEOUT, ConnectError, Stream, connect};
-pub use directory::{Account, AuthCounters, Directory, HttpPeer, HttpPeerError, hash_token};
+pub use directory::{
+    Account, AuthCounters, Directory, HttpPeer, HttpPeerError, Known, Opened, hash_token,
+};
 pub use http_client::{HTTP_LANES_MAX, HTTP_QUEUE_BYTES_MAX, HTTP_QUEUE_LEN_MAX};
 pub use inbox::{INBOX_LEN_MAX, Inbox};
 pub use newcomers::{NewcomerCounters, NewcomerLimits};

@@ -151,7 +151,7 @@ pub async fn probe(
     tls: &ClientTls,
 ) -> Probe {
     let mut probe = Probe::default();
-    let found = match (&account.http, &account.btp) {
+    let found = match (account.http(), account.btp()) {
         (Some(peer), _) => Ok(target_of_http(peer)),
         (None, Some(uri)) => target_of_btp(uri),
         (None, None) => Err("there is no URL, and the token is theirs to present"),
@@ -171,7 +171,7 @@ pub async fn probe(
     if !reach(&mut probe, &target, tls).await {
         return probe;
     }
-    match (&account.http, &account.btp) {
+    match (account.http(), account.btp()) {
         (Some(_), _) => packets(&mut probe, &target, tls).await,
         (None, Some(uri)) => session(&mut probe, &target, uri, has_session, tls).await,
         (None, None) => {}

@@ -48,7 +48,7 @@ use crate::{
     body::{self, BodyError, PACKET_BODY_BYTES_MAX},
     btp::{Driver, Side, websocket_config},
     clock::wall,
-    directory::{OCTET_STREAM, bearer},
+    directory::{OCTET_STREAM, Visitor, bearer},
     http1::HEAD_BYTES_MAX,
     http1_server::{self, HandOver},
     http2_frames::Counted,
@@ -210,6 +210,7 @@ where
         heads: Cell::new(0),
         busy: Cell::new(0),
         other_frames: Rc::default(),
+        visitor: RefCell::default(),
         permit,
     });
     let served = Rc::clone(&client);
@@ -246,6 +247,7 @@ struct Client {
     busy: Cell<u32>,
     /// HTTP/2 frames since the last request that belong to none.
     other_frames: Rc<Cell<u32>>,
+    visitor: RefCell<Visitor>,
     permit: Rc<Permit>,
 }
 
@@ -364,7 +366,10 @@ impl Client {
         }
         let value = |name| head.headers.get(name).map(HeaderValue::as_bytes);
         let token = bearer(value(AUTHORIZATION));
-        let Ok(account) = self.worker.authenticate(token, named) else {
+        let known = self
+            .worker
+            .recognise(&mut self.visitor.borrow_mut(), token, named);
+        let Ok(account) = known else {
             return NOT_AUTHORIZED.into();
         };
         self.permit.authenticated();

@@ -22,7 +22,7 @@ use crate::{
     btp::{End, Outbox},
     clock::{Clock, wall},
     dial,
-    directory::{AuthCounters, Directory},
+    directory::{AuthCounters, Directory, Visitor},
     http_client::HttpClient,
     inbox::Inbox,
     newcomers::{Newcomer, NewcomerCounters, NewcomerLimits, Newcomers},
@@ -201,7 +201,7 @@ impl Worker {
             client.send(request, packet, deadline_ns);
             return;
         }
-        let peer = directory.account(account).and_then(|of| of.http.clone());
+        let peer = directory.account(account).and_then(|of| of.http().cloned());
         let Some(peer) = peer else {
             self.inbox.push(Input::Failed {
                 link: LinkId::Http(account),
@@ -254,7 +254,7 @@ impl Worker {
             let directory = changes.borrow_and_update().clone();
             self.http.borrow_mut().retain(|id, client| {
                 let account = directory.account(*id);
-                account.and_then(|account| account.http.as_ref()) == Some(client.peer())
+                account.as_ref().and_then(|account| account.http()) == Some(client.peer())
             });
             self.session_lines
                 .borrow_mut()
@@ -278,7 +278,27 @@ impl Worker {
         let found = self
             .directory()
             .authenticate(token, named, wall().unix_ms());
+        let found = found.map(|known| known.account);
         found.inspect_err(|reason| self.config.auth_counters.count(*reason))
+    }
+
+    /// The same for a client that is likely to show the same token again.
+    pub(crate) fn recognise(
+        &self,
+        visitor: &mut Visitor,
+        token: Option<&[u8]>,
+        named: Option<&str>,
+    ) -> Result<AccountId, Reason> {
+        let now_ms = || wall().unix_ms();
+        let directory = self.directory();
+        let shown = token.unwrap_or_default();
+        if let Some(account) = visitor.recall(shown, named, directory.version(), now_ms) {
+            return Ok(account);
+        }
+        let found = directory.authenticate(token, named, now_ms());
+        let found = found.inspect_err(|reason| self.config.auth_counters.count(*reason))?;
+        visitor.learn(shown, named, found);
+        Ok(found.account)
     }
 
     /// Gives a packet from an HTTP client to the core, and waits for the answer. When this future is

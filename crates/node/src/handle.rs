@@ -170,7 +170,7 @@ impl Node for Handle {
             };
             let has_session = self.shell.read(|core| core.has_session(account.id));
             let asks_link = asks_link.then_some(rialto_admin::LINK_PATH);
-            let found = rialto_links::probe(account, has_session, asks_link, &self.tls).await;
+            let found = rialto_links::probe(&account, has_session, asks_link, &self.tls).await;
             let checks = found.findings.into_iter().map(|finding| {
                 let (verdict, mistake) = match finding.verdict {
                     Verdict::Pass => (CheckVerdict::Pass, None),

@@ -7,9 +7,10 @@
 //! ```
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -22,8 +23,10 @@ use rialto_connector::{
     refusal::{Level, Row},
 };
 use rialto_journal::{Journal, JournalError};
-use rialto_ledger::{AccountId, Lsn, Record, SettlementId, SettlementState};
-use rialto_links::{Account, Clock, Directory, HttpPeer};
+use rialto_ledger::{
+    AccountId, AccountSettings, HttpLink, Lsn, Record, SettlementId, SettlementState,
+};
+use rialto_links::{Account, Clock, Directory, HttpPeer, Opened};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tracing::{debug, error, info, warn};
 
@@ -63,7 +66,7 @@ pub(crate) struct Shell {
     /// Steps that have decided something and not yet released all of it.
     releasing: AtomicUsize,
     pub(crate) mailboxes: Vec<Mailbox>,
-    /// Replaced whenever accounts change.
+    /// Told whenever accounts change.
     pub(crate) directory: watch::Sender<Arc<Directory>>,
     pub(crate) events: broadcast::Sender<Event>,
     /// The last record that is on disk.
@@ -79,8 +82,8 @@ pub(crate) struct Shell {
     /// When the next late Fulfill is.
     warn_late_at_ns: AtomicU64,
     pub(crate) timer_moved: Notify,
-    /// The shortest life of a token that we made for a peer; `u32::MAX` when there are none.
-    renew_s: AtomicU32,
+    /// The lives of tokens that we made for peers, in seconds. Locked while the directory is changed.
+    made: Mutex<BTreeMap<AccountId, u32>>,
     /// Of a shutdown.
     pub(crate) draining: AtomicBool,
     failed: AtomicBool,
@@ -112,11 +115,11 @@ impl Shell {
             warn_at_ns: [const { AtomicU64::new(0) }; Reason::ALL.len()],
             warn_late_at_ns: AtomicU64::new(0),
             timer_moved: Notify::new(),
-            renew_s: AtomicU32::new(u32::MAX),
+            made: Mutex::default(),
             draining: AtomicBool::new(false),
             failed: AtomicBool::new(false),
         };
-        shell.publish_directory();
+        shell.publish_all();
         shell
     }
 
@@ -319,7 +322,7 @@ impl Shell {
                 let (account, reason) = (self.name_of(*account), trouble.word());
                 warn!(account, reason, prefix, "routes: {}", trouble.message());
             }
-            Event::AccountsChanged => self.publish_directory(),
+            Event::AccountChanged { account } => self.publish(*account),
             Event::AddressTaken { address } => {
                 info!(%address, "the parent gave us our address");
             }
@@ -420,81 +423,100 @@ impl Shell {
         self.directory.borrow().name_of(id)
     }
 
-    /// Makes the directory anew from the accounts.
-    fn publish_directory(&self) {
-        let accounts = self.read(|connector| {
+    /// Makes the directory from the accounts.
+    fn publish_all(&self) {
+        let mut made = self.made.lock();
+        let all = self.read(|connector| {
             let accounts = connector.ledger().accounts();
             accounts
-                .map(|account| (account.id, account.settings.clone()))
+                .map(|account| (account.id, Arc::clone(&account.settings)))
                 .collect::<Vec<_>>()
         });
-        let now = self.clock.now().wall;
-        let mut renew_s = u32::MAX;
-        let directory: Vec<_> = accounts
+        let accounts = all
             .into_iter()
-            .map(|(id, settings)| {
-                let name = settings.name;
-                let unusable = |error: &dyn std::fmt::Display| {
-                    error!(account = name, %error, "the account's link cannot be used");
-                };
-                let http = settings.http.and_then(|http| {
-                    let token = self
-                        .secret
-                        .open(&http.token)
-                        .inspect_err(|e| unusable(e))
-                        .ok()?;
-                    let made = http.jwt.map(|jwt| {
-                        renew_s = renew_s.min(jwt.lifetime_s);
-                        let signer =
-                            Signer::new(jwt.algorithm, &token).inspect_err(|e| unusable(e));
-                        let sign = |signer: Signer| signer.sign(&jwt.claims, jwt.lifetime_s, now);
-                        signer.map(sign).ok()
-                    });
-                    let token = match &made {
-                        Some(made) => made.as_ref()?,
-                        None => token.as_str(),
-                    };
-                    HttpPeer::new(&http.url, token)
-                        .inspect_err(|e| unusable(e))
-                        .ok()
-                });
-                let btp = settings.btp.and_then(|btp| {
-                    let token = self
-                        .secret
-                        .open(&btp.token)
-                        .inspect_err(|e| unusable(e))
-                        .ok()?;
-                    let mut uri: BtpUri = btp.url.parse().inspect_err(|e| unusable(e)).ok()?;
-                    uri.username = btp.username.unwrap_or_default();
-                    uri.token = token.to_string();
-                    Some(uri)
-                });
-                let (mut tokens, mut verifiers) = (Vec::new(), Vec::new());
-                for token in settings.incoming_tokens {
-                    let Some(jwt) = token.jwt else {
-                        tokens.push((token.hash, token.expires_at_ms));
-                        continue;
-                    };
-                    let key = self.secret.open(&jwt.key).inspect_err(|e| unusable(e));
-                    let Ok(key) = key else { continue };
-                    let verifier = Verifier::new(jwt.algorithm, &key, jwt.claims);
-                    if let Ok(verifier) = verifier.inspect_err(|e| unusable(e)) {
-                        verifiers.push((Arc::new(verifier), token.expires_at_ms));
-                    }
-                }
-                Account {
-                    id,
-                    name: name.clone(),
-                    tokens,
-                    verifiers,
-                    http,
-                    btp,
-                }
-            })
-            .collect();
-        self.renew_s.store(renew_s, Ordering::Relaxed);
-        self.directory
-            .send_replace(Arc::new(Directory::new(directory)));
+            .map(|(id, settings)| self.opened(id, settings, &mut made));
+        self.directory.borrow().put_all(accounts);
+        self.directory.send_modify(|_| ());
+    }
+
+    /// Tells links how an account is now.
+    fn publish(&self, id: AccountId) {
+        // Held all the while, so that whoever is last has read what is last.
+        let mut made = self.made.lock();
+        made.remove(&id);
+        let settings = self.read(|connector| {
+            let account = connector.ledger().account(id);
+            account.map(|account| Arc::clone(&account.settings))
+        });
+        let directory = Arc::clone(&self.directory.borrow());
+        match settings {
+            Some(settings) => directory.put_all([self.opened(id, settings, &mut made)]),
+            None => directory.remove(id),
+        }
+        self.directory.send_modify(|_| ());
+    }
+
+    /// What links need of an account. Notes in `made` how long the token lives that we made for it.
+    fn opened(
+        &self,
+        id: AccountId,
+        settings: Arc<AccountSettings>,
+        made: &mut BTreeMap<AccountId, u32>,
+    ) -> Account {
+        let mut opened = Opened::default();
+        let unusable = |error: &dyn std::fmt::Display| {
+            error!(account = settings.name, %error, "the account's link cannot be used");
+        };
+        if let Some(http) = &settings.http {
+            opened.http = self.opened_http(id, http, made, unusable);
+        }
+        if let Some(btp) = &settings.btp {
+            let token = self.secret.open(&btp.token).inspect_err(|e| unusable(e));
+            let uri = btp.url.parse::<BtpUri>().inspect_err(|e| unusable(e));
+            if let (Ok(token), Ok(mut uri)) = (token, uri) {
+                uri.username = btp.username.clone().unwrap_or_default();
+                uri.token = token.to_string();
+                opened.btp = Some(uri);
+            }
+        }
+        for token in &settings.incoming_tokens {
+            let Some(jwt) = &token.jwt else { continue };
+            let key = self.secret.open(&jwt.key).inspect_err(|e| unusable(e));
+            let Ok(key) = key else { continue };
+            let verifier = Verifier::new(jwt.algorithm, &key, jwt.claims.clone());
+            if let Ok(verifier) = verifier.inspect_err(|e| unusable(e)) {
+                let verifier = (Arc::new(verifier), token.expires_at_ms);
+                opened.verifiers.push(verifier);
+            }
+        }
+        let is_empty = opened.http.is_none() && opened.btp.is_none() && opened.verifiers.is_empty();
+        Account {
+            id,
+            settings,
+            opened: (!is_empty).then(|| Arc::new(opened)),
+        }
+    }
+
+    fn opened_http(
+        &self,
+        id: AccountId,
+        http: &HttpLink,
+        made: &mut BTreeMap<AccountId, u32>,
+        unusable: impl Fn(&dyn std::fmt::Display),
+    ) -> Option<HttpPeer> {
+        let token = self.secret.open(&http.token).inspect_err(|e| unusable(e));
+        let token = token.ok()?;
+        let peer = match &http.jwt {
+            None => HttpPeer::new(&http.url, &token),
+            Some(jwt) => {
+                made.insert(id, jwt.lifetime_s);
+                let signer = Signer::new(jwt.algorithm, &token).inspect_err(|e| unusable(e));
+                let now = self.clock.now().wall;
+                let token = signer.ok()?.sign(&jwt.claims, jwt.lifetime_s, now);
+                HttpPeer::new(&http.url, &token)
+            }
+        };
+        peer.inspect_err(|e| unusable(e)).ok()
     }
 
     /// Renews the tokens that we made for peers when most of their life is over, for ever.
@@ -502,12 +524,15 @@ impl Shell {
         let mut changes = self.directory.subscribe();
         loop {
             changes.borrow_and_update();
-            let pause = match self.renew_s.load(Ordering::Relaxed) {
-                u32::MAX => Duration::MAX,
-                life_s => Duration::from_secs(life_s.into()) * 4 / 5,
-            };
+            let shortest_s = self.made.lock().values().min().copied();
+            let pause = shortest_s.map_or(Duration::MAX, |life_s| {
+                Duration::from_secs(life_s.into()) * 4 / 5
+            });
             tokio::select! {
-                () = tokio::time::sleep(pause) => self.publish_directory(),
+                () = tokio::time::sleep(pause) => {
+                    let made: Vec<_> = self.made.lock().keys().copied().collect();
+                    made.into_iter().for_each(|id| self.publish(id));
+                }
                 _ = changes.changed() => {}
             }
         }
@@ -559,7 +584,7 @@ mod tests {
     use rialto_connector::{RequestId, Settings, command::PaymentRequest};
     use rialto_journal::{Options, SimDisk};
     use rialto_ledger::{
-        AccountId, AccountSettings, Limits, Relation, RouteExchange, SettlementTerms,
+        AccountId, AccountSettings, AccountTerms, Limits, Relation, RouteExchange, SettlementTerms,
     };
     use rialto_packet::PrepareBuilder;
 
@@ -583,20 +608,23 @@ mod tests {
         let shell = Shell::new(connector, journal, NodeSecret::new([0; 32]), 1, engines);
         let account = AccountSettings {
             name: "alice".to_owned(),
-            relation: Relation::Local,
-            asset: "USD/9".parse().unwrap(),
-            ilp_address: None,
-            limits: Limits {
-                balance_min: -1_000,
-                ..Limits::default()
-            },
-            spread: None,
             incoming_tokens: Vec::new(),
-            http: None,
-            btp: None,
-            paused: false,
-            routes: RouteExchange::default(),
-            settlement: SettlementTerms::default(),
+            terms: AccountTerms {
+                relation: Relation::Local,
+                asset: "USD/9".parse().unwrap(),
+                ilp_address: None,
+                limits: Limits {
+                    balance_min: -1_000,
+                    ..Limits::default()
+                },
+                spread: None,
+                http: None,
+                btp: None,
+                paused: false,
+                routes: RouteExchange::default(),
+                settlement: SettlementTerms::default(),
+            }
+            .into(),
         };
         step(&shell, |core, _, out| {
             core.account_create(account, out).unwrap()

@@ -209,8 +209,9 @@ pub(crate) fn spawn_checkpointer(shell: Arc<Shell>) -> std::io::Result<thread::J
 /// Writes down the books as they are. Packets wait only while they are copied.
 pub(crate) fn checkpoint(shell: &Shell) {
     let (at, records) = shell.read(|core| (core.lsn(), core.ledger().snapshot()));
-    let count = records.len();
-    let encoded = records.into_iter().map(|record| {
+    let mut count = 0_u64;
+    let encoded = records.map(|record| {
+        count += 1;
         let mut bytes = Vec::new();
         record.encode(&mut bytes);
         bytes

@@ -249,8 +249,8 @@ mod tests {
 
     use rialto_journal::{FileDisk, Journal, Lsn, Options};
     use rialto_ledger::{
-        AccountId, AccountSettings, Commit, Ledger, Limits, Record, Relation, RouteExchange,
-        SettlementTerms,
+        AccountId, AccountSettings, AccountTerms, Commit, Ledger, Limits, Record, Relation,
+        RouteExchange, SettlementTerms,
     };
 
     use super::*;
@@ -258,17 +258,20 @@ mod tests {
     fn account(id: u32, name: &str) -> Record {
         let settings = AccountSettings {
             name: name.to_owned(),
-            relation: Relation::Peer,
-            asset: "USD/9".parse().unwrap(),
-            ilp_address: None,
-            limits: Limits::default(),
-            spread: None,
             incoming_tokens: Vec::new(),
-            http: None,
-            btp: None,
-            paused: false,
-            routes: RouteExchange::default(),
-            settlement: SettlementTerms::default(),
+            terms: AccountTerms {
+                relation: Relation::Peer,
+                asset: "USD/9".parse().unwrap(),
+                ilp_address: None,
+                limits: Limits::default(),
+                spread: None,
+                http: None,
+                btp: None,
+                paused: false,
+                routes: RouteExchange::default(),
+                settlement: SettlementTerms::default(),
+            }
+            .into(),
         };
         Record::AccountPut {
             id: AccountId(id),
@@ -296,7 +299,7 @@ mod tests {
                 written.store(journal.write().unwrap().0, Ordering::Release);
             }
             if lsn.0 % 100 == 0 {
-                let state = ledger.snapshot().into_iter().map(|record| {
+                let state = ledger.snapshot().map(|record| {
                     let mut bytes = Vec::new();
                     record.encode(&mut bytes);
                     bytes

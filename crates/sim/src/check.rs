@@ -552,6 +552,8 @@ impl Witness {
                 Record::Commit(commit) => Some(commit),
                 Record::Progress(_)
                 | Record::AccountPut { .. }
+                | Record::TermsKept { .. }
+                | Record::AccountKept { .. }
                 | Record::AccountDeleted { .. }
                 | Record::RoutePut { .. }
                 | Record::RouteDeleted { .. }

@@ -239,7 +239,7 @@ impl World {
             return Ok(());
         }
         let (at, records) = (live.core.lsn(), live.core.ledger().snapshot());
-        let records = records.into_iter().map(|record| {
+        let records = records.map(|record| {
             let mut bytes = Vec::new();
             record.encode(&mut bytes);
             bytes

@@ -10,8 +10,8 @@ use std::{collections::BTreeMap, rc::Rc};
 
 use rialto_connector::Settings;
 use rialto_ledger::{
-    AccountId, AccountSettings, HttpLink, Limits, Relation, RouteExchange, SealedSecret,
-    SettlementTerms,
+    AccountId, AccountSettings, AccountTerms, HttpLink, Limits, Relation, RouteExchange,
+    SealedSecret, SettlementTerms,
 };
 use rialto_packet::money::Asset;
 
@@ -379,27 +379,30 @@ impl AccountPlan {
         let address = self.address.as_ref();
         AccountSettings {
             name: self.name.to_string(),
-            relation: self.relation,
-            asset: self.asset(),
-            ilp_address: address.map(|address| address.parse().expect("an address")),
-            limits: Limits {
-                balance_min: self.balance_min - i128::from(is(Mutant::LimitOffByOne)),
-                in_flight_count_max: Some(self.in_flight_count_max),
-                unsynced_amount_max: (!is(Mutant::CapLifted)).then_some(self.unsynced_max),
-                ..Limits::default()
-            },
-            spread: None,
             incoming_tokens: Vec::new(),
-            // What is in it is for sockets, which there are none of.
-            http: self.http.map(|_| HttpLink {
-                jwt: None,
-                url: "http://peer.example".to_owned(),
-                token: SealedSecret(String::new()),
-            }),
-            btp: None,
-            paused: self.is_paused,
-            routes: RouteExchange::default(),
-            settlement: SettlementTerms::default(),
+            terms: AccountTerms {
+                relation: self.relation,
+                asset: self.asset(),
+                ilp_address: address.map(|address| address.parse().expect("an address")),
+                limits: Limits {
+                    balance_min: self.balance_min - i128::from(is(Mutant::LimitOffByOne)),
+                    in_flight_count_max: Some(self.in_flight_count_max),
+                    unsynced_amount_max: (!is(Mutant::CapLifted)).then_some(self.unsynced_max),
+                    ..Limits::default()
+                },
+                spread: None,
+                // What is in it is for sockets, which there are none of.
+                http: self.http.map(|_| HttpLink {
+                    jwt: None,
+                    url: "http://peer.example".to_owned(),
+                    token: SealedSecret(String::new()),
+                }),
+                btp: None,
+                paused: self.is_paused,
+                routes: RouteExchange::default(),
+                settlement: SettlementTerms::default(),
+            }
+            .into(),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use rialto_connector::{Action, Effect, Input, LinkFailure, LinkId, RequestId, Settings};
-use rialto_ledger::{Lsn, Rate};
+use rialto_ledger::{AccountSettings, Lsn, Rate};
 use rialto_packet::{ErrorCode, FulfillBuilder, Prepare, RejectBuilder, Reply};
 
 use crate::{
@@ -454,7 +454,7 @@ impl Both {
             Op::Update { who, limits } => {
                 let updated = self.node.step(|core, _, out| {
                     let account = core.ledger().account_by_name(NAMES[who]).unwrap();
-                    let mut settings = account.settings.clone();
+                    let mut settings = AccountSettings::clone(&account.settings);
                     set(&mut settings, &limits);
                     core.account_update(settings, out)
                 });

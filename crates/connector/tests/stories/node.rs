@@ -215,7 +215,7 @@ impl Node {
         let checkpoint = self.core.ledger().snapshot();
         self.core = core(&self.settings, 2 + self.records.len() as u64);
         if from_checkpoint {
-            for record in &checkpoint {
+            for record in checkpoint {
                 let mut bytes = Vec::new();
                 record.encode(&mut bytes);
                 let record = Record::decode(&bytes).unwrap();
@@ -440,7 +440,6 @@ fn is_service(condition: [u8; 32]) -> bool {
 pub(crate) fn books(ledger: &Ledger) -> Vec<String> {
     let mut lines: Vec<_> = ledger
         .snapshot()
-        .iter()
         .map(|record| format!("{record:?}"))
         .collect();
     lines.sort();

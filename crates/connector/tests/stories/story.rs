@@ -35,8 +35,8 @@ use rialto_connector::{
     settle::{Credited, EngineAnswer},
 };
 use rialto_ledger::{
-    AccountId, AccountSettings, HttpLink, Limits, PaymentId, Rate, Relation, RouteExchange,
-    SealedSecret, SettlementId, SettlementTerms,
+    AccountId, AccountSettings, AccountTerms, HttpLink, Limits, PaymentId, Rate, Relation,
+    RouteExchange, SealedSecret, SettlementId, SettlementTerms,
 };
 use rialto_packet::{
     Addr, ErrorCode, FulfillBuilder, PEER_CONDITION, Prepare, RejectBuilder, Reply,
@@ -198,17 +198,20 @@ fn settings(line: &str) -> Settings {
 pub(crate) fn account(name: &str, asset: &str) -> AccountSettings {
     AccountSettings {
         name: name.to_owned(),
-        relation: Relation::Peer,
-        asset: asset.parse::<Asset>().unwrap(),
-        ilp_address: None,
-        limits: Limits::default(),
-        spread: None,
         incoming_tokens: Vec::new(),
-        http: None,
-        btp: None,
-        paused: false,
-        routes: RouteExchange::default(),
-        settlement: SettlementTerms::default(),
+        terms: AccountTerms {
+            relation: Relation::Peer,
+            asset: asset.parse::<Asset>().unwrap(),
+            ilp_address: None,
+            limits: Limits::default(),
+            spread: None,
+            http: None,
+            btp: None,
+            paused: false,
+            routes: RouteExchange::default(),
+            settlement: SettlementTerms::default(),
+        }
+        .into(),
     }
 }
 
@@ -311,7 +314,7 @@ impl Story {
             }
             ["update", name, ref rest @ ..] => {
                 let account = self.node.core.ledger().account_by_name(name);
-                let mut settings = account.unwrap().settings.clone();
+                let mut settings = AccountSettings::clone(&account.unwrap().settings);
                 change(&mut settings, rest);
                 self.node.limits_lowered = true;
                 self.operate(|core, _, out| core.account_update(settings, out));
@@ -808,7 +811,7 @@ impl Story {
                         }
                     }
                 }
-                Action::Report(Event::AccountsChanged | Event::SettlementChanged { .. }) => {}
+                Action::Report(Event::AccountChanged { .. } | Event::SettlementChanged { .. }) => {}
                 Action::Report(
                     event @ (Event::AddressTaken { .. } | Event::AddressProblem { .. }),
                 ) => {

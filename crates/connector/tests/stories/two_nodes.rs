@@ -7,7 +7,7 @@ use rialto_connector::{
     Action, Effect, Event, Input, LinkId, RequestId, Settings,
     command::{PaymentCreated, PaymentRequest},
 };
-use rialto_ledger::{Rate, Relation};
+use rialto_ledger::{AccountSettings, Rate, Relation};
 use rialto_stream::{SenderConfig, Target};
 
 use crate::{
@@ -207,12 +207,8 @@ fn a_payment_of_an_exact_delivery_with_spreads() {
 fn many_packets_through_a_narrow_peering() {
     let mut pair = Pair::new("USD/9", 10_000_000, |_, _| {});
     pair.nodes[B].step(|core, _, out| {
-        let mut peer = core
-            .ledger()
-            .account_by_name("peer")
-            .unwrap()
-            .settings
-            .clone();
+        let peer = core.ledger().account_by_name("peer").unwrap();
+        let mut peer = AccountSettings::clone(&peer.settings);
         peer.limits.packet_amount_max = Some(10_000);
         peer.limits.in_flight_count_max = Some(8);
         core.account_update(peer, out).unwrap();
@@ -234,12 +230,8 @@ fn many_packets_through_a_narrow_peering() {
 fn a_payment_stops_at_the_other_nodes_credit() {
     let mut pair = Pair::new("USD/9", 300_000, |_, _| {});
     pair.nodes[B].step(|core, _, out| {
-        let mut peer = core
-            .ledger()
-            .account_by_name("peer")
-            .unwrap()
-            .settings
-            .clone();
+        let peer = core.ledger().account_by_name("peer").unwrap();
+        let mut peer = AccountSettings::clone(&peer.settings);
         peer.limits.packet_amount_max = Some(50_000);
         core.account_update(peer, out).unwrap();
     });

@@ -8,8 +8,8 @@ use super::*;
 use crate::crash::{Coins, crash};
 use rialto_journal::{Fate, Faults};
 use rialto_ledger::{
-    AccountId, AccountSettings, Commit, Ledger, Limits, Payment, PaymentEnd, PaymentId,
-    PaymentProgress, Record, Relation, RouteExchange, SettlementTerms,
+    AccountId, AccountSettings, AccountTerms, Commit, Ledger, Limits, Payment, PaymentEnd,
+    PaymentId, PaymentProgress, Record, Relation, RouteExchange, SettlementTerms,
 };
 use std::{collections::BTreeMap, env, ops::Range, sync::LazyLock, thread};
 
@@ -63,8 +63,7 @@ fn tale() -> Tale {
         tale.records.push(encoded(&record));
         tale.balances.push(balances(&ledger));
         if is_checkpoint_due(number) || number == RECORDS - 60 {
-            let snapshot = ledger.snapshot();
-            let snapshot = snapshot.iter().map(encoded).collect();
+            let snapshot = ledger.snapshot().map(|record| encoded(&record)).collect();
             tale.snapshots.insert(number, snapshot);
         }
     }
@@ -129,20 +128,23 @@ fn account(id: u64, packets_per_minute: u64) -> Record {
     };
     let settings = AccountSettings {
         name: format!("account-{id}"),
-        relation: Relation::Peer,
-        asset: asset.parse().unwrap(),
-        ilp_address: None,
-        limits: Limits {
-            packets_per_minute: u32::try_from(packets_per_minute).ok(),
-            ..Limits::default()
-        },
-        spread: None,
         incoming_tokens: Vec::new(),
-        http: None,
-        btp: None,
-        paused: false,
-        routes: RouteExchange::default(),
-        settlement: SettlementTerms::default(),
+        terms: AccountTerms {
+            relation: Relation::Peer,
+            asset: asset.parse().unwrap(),
+            ilp_address: None,
+            limits: Limits {
+                packets_per_minute: u32::try_from(packets_per_minute).ok(),
+                ..Limits::default()
+            },
+            spread: None,
+            http: None,
+            btp: None,
+            paused: false,
+            routes: RouteExchange::default(),
+            settlement: SettlementTerms::default(),
+        }
+        .into(),
     };
     Record::AccountPut {
         id: AccountId(id),

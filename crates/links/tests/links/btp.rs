@@ -15,7 +15,7 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, protocol::frame::coding::CloseCode},
 };
 
-use crate::support::{ALICE, BOB, FULFILL, Node, Options, PREPARE, account, run, until};
+use crate::support::{ALICE, BOB, FULFILL, Node, Options, PREPARE, account, run, to_btp, until};
 
 type Socket = WebSocketStream<TcpStream>;
 
@@ -65,10 +65,7 @@ fn prepare(request_id: u32) -> Message {
 /// The account of `hub` at a node that dials it, where it is bob.
 fn dialled(hub: &Node, token: &str) -> Account {
     let uri = format!("btp+ws://:{token}@{}/accounts/bob/ilp/btp", hub.address);
-    Account {
-        btp: Some(uri.parse().unwrap()),
-        ..account(ALICE, "hub", "h")
-    }
+    to_btp(account(ALICE, "hub", "h"), &uri)
 }
 
 /// A node that dials `hub`, where it is bob.
@@ -342,7 +339,10 @@ fn connections_follow_the_settings() {
         node.forward(up, 1, PREPARE);
         assert_eq!(hub.prepare().await.1, down);
 
-        node.set_accounts([Account { btp: None, ..same }]);
+        node.set_accounts([Account {
+            opened: None,
+            ..same
+        }]);
         assert_eq!(node.link_down().await, up);
         assert_eq!(hub.link_down().await, down);
     });

@@ -9,7 +9,8 @@ use tokio::{
 };
 
 use crate::support::{
-    ALICE, BOB, FULFILL, Node, Options, PREPARE, http_account, read_message, run, stranger,
+    ALICE, BOB, FULFILL, Node, Options, PREPARE, account, http_account, read_message, run,
+    stranger, to_http,
 };
 
 const HUB: LinkId = LinkId::Http(ALICE);
@@ -214,9 +215,8 @@ fn peers_that_cannot_be_reached() {
             ("http://no..such/".to_owned(), LinkFailure::Dns),
             (format!("https://{}/", plain.address), LinkFailure::Tls),
         ] {
-            let mut account = http_account(ALICE, "http", closed, "t");
-            account.http = Some(rialto_links::HttpPeer::new(&url, "t").unwrap());
-            let node = Node::new([account]).await;
+            let peer = rialto_links::HttpPeer::new(&url, "t").unwrap();
+            let node = Node::new([to_http(account(ALICE, "hub", "h"), peer)]).await;
             node.forward(HUB, 1, PREPARE);
             assert_eq!(node.failed().await, (HUB, RequestId(1), failure), "{url}");
             // At once, without another attempt.

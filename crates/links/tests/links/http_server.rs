@@ -7,7 +7,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rialto_connector::{LinkId, Reason};
-use rialto_links::{Account, NewcomerLimits, PACKET_BODY_BYTES_MAX, hash_token};
+use rialto_links::{NewcomerLimits, PACKET_BODY_BYTES_MAX};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -15,7 +15,8 @@ use tokio::{
 };
 
 use crate::support::{
-    ALICE, BOB, FULFILL, Node, Options, PREPARE, account, exchange, read_message, run, until,
+    ALICE, BOB, FULFILL, Node, Options, PREPARE, account, account_until, exchange, read_message,
+    run, until,
 };
 
 fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
@@ -64,11 +65,7 @@ fn whoever_may_not_come_in_is_told_the_same_without_a_body_read() {
     run(async {
         let node = Node::new([
             account(ALICE, "alice", "a"),
-            Account {
-                tokens: vec![(hash_token(b"old"), Some(1))],
-                verifiers: Vec::new(),
-                ..account(BOB, "bob", "b")
-            },
+            account_until(BOB, "bob", "old", Some(1)),
         ])
         .await;
         let mut answers = Vec::new();

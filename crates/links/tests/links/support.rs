@@ -13,10 +13,10 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use rialto_btp::session;
 use rialto_connector::{Action, Input, LinkFailure, LinkId, RequestId};
-use rialto_ledger::AccountId;
+use rialto_ledger::{AccountId, AccountSettings, IncomingToken};
 use rialto_links::{
     Account, AuthCounters, ClientTls, Clock, Directory, HttpPeer, NewcomerCounters, NewcomerLimits,
-    SpspQuery, SpspRefusal, Worker, WorkerConfig, hash_token,
+    Opened, SpspQuery, SpspRefusal, Worker, WorkerConfig, hash_token,
 };
 use rialto_stream::{SharedSecret, spsp};
 use rustls::ServerConfig;
@@ -60,14 +60,46 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
 }
 
 pub(crate) fn account(id: AccountId, name: &str, token: &str) -> Account {
+    account_until(id, name, token, None)
+}
+
+/// The same with a token that ends.
+pub(crate) fn account_until(
+    id: AccountId,
+    name: &str,
+    token: &str,
+    expires_at_ms: Option<i64>,
+) -> Account {
+    let settings = serde_json::json!({"name": name, "relation": "peer", "asset": "USD/9"});
+    let mut settings: AccountSettings = serde_json::from_value(settings).unwrap();
+    settings.incoming_tokens = vec![IncomingToken {
+        hash: hash_token(token.as_bytes()),
+        jwt: None,
+        expires_at_ms,
+    }];
     Account {
         id,
-        name: name.to_owned(),
-        tokens: vec![(hash_token(token.as_bytes()), None)],
-        verifiers: Vec::new(),
-        http: None,
-        btp: None,
+        settings: Arc::new(settings),
+        opened: None,
     }
+}
+
+/// The same where packets go out.
+pub(crate) fn to_http(account: Account, peer: HttpPeer) -> Account {
+    let opened = Some(Arc::new(Opened {
+        http: Some(peer),
+        ..Opened::default()
+    }));
+    Account { opened, ..account }
+}
+
+/// The same with a BTP connection.
+pub(crate) fn to_btp(account: Account, uri: &str) -> Account {
+    let opened = Some(Arc::new(Opened {
+        btp: Some(uri.parse().unwrap()),
+        ..Opened::default()
+    }));
+    Account { opened, ..account }
 }
 
 /// What differs from test to test.
@@ -283,10 +315,7 @@ pub(crate) fn http_account(
     token: &str,
 ) -> Account {
     let url = format!("{scheme}://{address}/ilp");
-    Account {
-        http: Some(HttpPeer::new(&url, token).unwrap()),
-        ..account(id, "hub", "h")
-    }
+    to_http(account(id, "hub", "h"), HttpPeer::new(&url, token).unwrap())
 }
 
 /// Sends bytes and reads one HTTP/1.1 response.

@@ -5,7 +5,7 @@ use rialto_connector::LinkId;
 use rialto_links::{Account, ClientTls, HttpPeer, TlsError, tls};
 use rustls::ServerConfig;
 
-use crate::support::{ALICE, BOB, FULFILL, Node, Options, PREPARE, account, run};
+use crate::support::{ALICE, BOB, FULFILL, Node, Options, PREPARE, account, run, to_btp, to_http};
 
 /// A certificate for localhost in files that are removed in the end.
 struct Files {
@@ -64,10 +64,10 @@ fn packets_over_https_share_one_http2_connection() {
         let url = format!("https://localhost:{}/ilp", hub.address.port());
         let node = node(
             &files,
-            Account {
-                http: Some(HttpPeer::new(&url, "b").unwrap()),
-                ..account(ALICE, "hub", "h")
-            },
+            to_http(
+                account(ALICE, "hub", "h"),
+                HttpPeer::new(&url, "b").unwrap(),
+            ),
         )
         .await;
         for request in 1..=3 {
@@ -90,14 +90,7 @@ fn btp_over_wss() {
         let files = Files::new("wss");
         let hub = hub(&files).await;
         let uri = format!("btp+wss://:b@localhost:{}/ilp/btp", hub.address.port());
-        let node = node(
-            &files,
-            Account {
-                btp: Some(uri.parse().unwrap()),
-                ..account(ALICE, "hub", "h")
-            },
-        )
-        .await;
+        let node = node(&files, to_btp(account(ALICE, "hub", "h"), &uri)).await;
         node.dial();
         let (up, _) = node.link_up().await;
         hub.link_up().await;
