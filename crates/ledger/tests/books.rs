@@ -1,6 +1,6 @@
 //! Records that contradict the books are refused; checkpoints give the same books again.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use rialto_ledger::{
     ADJUSTMENTS_MAX, AccountId, AccountSettings, AccountTerms, Adjustment, Commit, Ledger,
@@ -100,6 +100,47 @@ fn lines(ledger: &Ledger) -> Vec<String> {
         .collect();
     lines.sort();
     lines
+}
+
+#[test]
+fn equal_terms_are_kept_once_and_changed_alone() {
+    const CAROL: AccountId = AccountId(3);
+    let mut ledger = ledger();
+    ledger.apply(&put(CAROL, "carol", "USD/9")).expect("new");
+    let terms = |ledger: &Ledger, id| Arc::clone(&ledger.account(id).expect("it").settings.terms);
+    assert!(Arc::ptr_eq(&terms(&ledger, ALICE), &terms(&ledger, CAROL)));
+    let count = |ledger: &Ledger| {
+        let kept = |record: &Record| matches!(record, Record::TermsKept { .. });
+        ledger.snapshot().filter(kept).count()
+    };
+    assert_eq!(count(&ledger), 2);
+
+    let settings = &ledger.account(CAROL).expect("carol").settings;
+    let mut settings = Box::new(AccountSettings::clone(settings));
+    settings.paused = true;
+    let put = Record::AccountPut {
+        id: CAROL,
+        settings,
+    };
+    ledger.apply(&put).expect("known");
+    assert_eq!(count(&ledger), 3);
+    assert!(!terms(&ledger, ALICE).paused);
+    assert!(terms(&ledger, CAROL).paused);
+    assert_eq!(
+        ledger.account_by_name("carol").map(|carol| carol.id),
+        Some(CAROL)
+    );
+
+    // In a checkpoint terms come before whoever has them.
+    let account = Record::AccountKept {
+        id: AccountId(9),
+        terms: 0,
+        name: "dave".to_owned(),
+        tokens: Vec::new(),
+        balance: 0,
+        prepaid: 0,
+    };
+    assert_eq!(ledger.apply(&account), Err(LedgerError::UnknownTerms(0)));
 }
 
 #[test]

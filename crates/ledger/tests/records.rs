@@ -420,6 +420,46 @@ fn the_bytes_of_the_packet_paths_records() {
 }
 
 #[test]
+fn the_bytes_of_accounts_and_routes_in_checkpoints() {
+    let token = |hash, expires_at_ms| IncomingToken {
+        hash: TokenHash([hash; 32]),
+        jwt: None,
+        expires_at_ms,
+    };
+    let account = |balance, tokens| Record::AccountKept {
+        id: AccountId(258),
+        terms: 3,
+        name: "bob".to_owned(),
+        tokens,
+        balance,
+        prepaid: 0,
+    };
+    assert_eq!(
+        encoded(&account(0, Vec::new())),
+        b"\x04\0\0\x01\x02\0\0\0\x03\0\x03bob\0"
+    );
+    let mut expected = b"\x04\0\0\x01\x02\0\0\0\x03\x01".to_vec();
+    expected.extend([0xff; 16]);
+    expected.extend([0; 16]);
+    expected.extend(b"\x03bob\x02");
+    expected.extend([7; 32]);
+    expected.push(0);
+    expected.extend([8; 32]);
+    expected.extend([1, 0, 0, 0, 0, 0, 0, 0, 9]);
+    let tokens = vec![token(7, None), token(8, Some(9))];
+    assert_eq!(encoded(&account(-1, tokens)), expected);
+    let route = Record::RoutePut {
+        prefix: "g.x".parse().expect("a prefix"),
+        account: AccountId(2),
+        shares: Vec::new(),
+    };
+    assert_eq!(encoded(&route), b"\x05\0\0\0\x02\0\x03g.x");
+    // A route as earlier versions wrote it.
+    let json = br#"{"record":"route_put","prefix":"g.x","account":2}"#;
+    assert_eq!(Record::decode(json).expect("JSON"), route);
+}
+
+#[test]
 fn a_field_that_is_not_known_is_not_passed_over() {
     let known = br#"{"record":"counters","last_account":1,"last_payment":2}"#;
     assert!(Record::decode(known).is_ok());

@@ -324,7 +324,7 @@ fn both(limits: [RefLimits; 3]) -> Both {
     }
 }
 
-fn set(settings: &mut rialto_ledger::AccountSettings, limits: &RefLimits) {
+fn set(settings: &mut AccountSettings, limits: &RefLimits) {
     settings.limits.balance_min = -i128::from(limits.credit);
     settings.limits.packet_amount_max = limits.packet;
     settings.limits.in_flight_count_max = limits.count;
