@@ -60,9 +60,14 @@ fn kinds() -> BTreeSet<String> {
     let unknown = Record::decode(br#"{"record":""}"#).unwrap_err().to_string();
     let (_, known) = unknown.split_once("expected one of ").unwrap();
     let in_json = known.split('`').skip(1).step_by(2).map(str::to_owned);
-    let kinds: BTreeSet<_> = in_json
-        .chain(["commit", "progress"].map(str::to_owned))
-        .collect();
+    let in_bytes = [
+        "commit",
+        "progress",
+        "terms_kept",
+        "account_kept",
+        "route_put in bytes",
+    ];
+    let kinds: BTreeSet<_> = in_json.chain(in_bytes.map(str::to_owned)).collect();
     assert!(kinds.contains("account_put") && kinds.contains("counters"));
     kinds
 }
@@ -71,6 +76,9 @@ fn kind_of(bytes: &[u8]) -> String {
     match Record::decode(bytes).unwrap() {
         Record::Commit(_) => "commit".to_owned(),
         Record::Progress(_) => "progress".to_owned(),
+        Record::TermsKept { .. } => "terms_kept".to_owned(),
+        Record::AccountKept { .. } => "account_kept".to_owned(),
+        Record::RoutePut { .. } if !bytes.starts_with(b"{") => "route_put in bytes".to_owned(),
         _ => {
             let json: serde_json::Value = serde_json::from_slice(bytes).unwrap();
             json["record"].as_str().unwrap().to_owned()
@@ -209,7 +217,7 @@ fn keep(folder: &Path) {
         if line == "checkpoint" {
             let state = ledger.snapshot();
             journal
-                .checkpoint(journal.appended(), state.iter().map(encoded))
+                .checkpoint(journal.appended(), state.map(|record| encoded(&record)))
                 .unwrap();
             continue;
         }
