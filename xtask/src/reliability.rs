@@ -24,6 +24,30 @@ const MORE: &[(&str, &str)] = &[
     ("RIALTO_WRONG_TOKENS", "1000000"),
 ];
 
+/// What the page has to speak of: tests that no longer say what they tried leave a gap in it, and that
+/// is a failure.
+const AREAS: &[&str] = &[
+    "arithmetic",
+    "authentication",
+    "backup",
+    "corpora",
+    "disk",
+    "drain",
+    "hostile peers",
+    "invite",
+    "journal",
+    "kill",
+    "overload",
+    "payments",
+    "races",
+    "refusals",
+    "routing",
+    "settlement",
+    "simulation",
+    "simulation, teeth",
+    "smuggling",
+];
+
 /// How nextest shows what a test that passed has written.
 const NEXTEST: &[&str] = &[
     "nextest",
@@ -74,6 +98,7 @@ pub(crate) fn run(is_full: bool) -> Result<()> {
             collect(&mut rows, "simulator", name, simulator);
         }
     }
+    rows.extend(gaps(&rows));
     let failed = rows.iter().filter(|row| row.failed).count();
     let page = page(&rows, &header(is_full)?);
     fs::write(root().join(PAGE), page).map_err(|error| format!("cannot write {PAGE}: {error}"))?;
@@ -98,6 +123,19 @@ fn collect(rows: &mut Vec<Row>, area: &str, name: &str, mut command: Command) {
     let by: BTreeSet<_> = new.iter().map(|row| row.by.clone()).collect();
     rows.retain(|row| !by.contains(&row.by));
     rows.extend(new);
+}
+
+/// A row for each area that nothing was said of.
+fn gaps(rows: &[Row]) -> Vec<Row> {
+    let is_missing = |area: &&&str| rows.iter().all(|row| row.area != **area);
+    let gap = |area: &&str| Row {
+        area: (*area).to_owned(),
+        what: "all of it".to_owned(),
+        figure: "no test said anything".to_owned(),
+        by: "cargo xtask reliability".to_owned(),
+        failed: true,
+    };
+    AREAS.iter().filter(is_missing).map(gap).collect()
 }
 
 /// One line of the table.
@@ -243,7 +281,9 @@ fn page(rows: &[Row], header: &str) -> String {
     let mut text = String::from(
         "# Reliability\n\n\
          What was tried to break the node, by which test, and what came of it. `cargo xtask reliability`\n\
-         runs the tests and writes this page; `--full` also runs what takes too long for every day.\n\
+         runs the tests and writes this page. With `--full` it also runs what takes too long for every day:\n\
+         1000 SIGKILLs of one of three nodes, a million wrong tokens, every truncation, bit and sector of a\n\
+         long journal, 20,000 seeds of the simulator, and faults put into its nodes on purpose.\n\
          How books stay exact is in [the journal](design/journal.md) and\n\
          [the path of a packet](design/packet-path.md); what the simulator does is in\n\
          [the simulator](design/simulation.md).\n\n",
@@ -323,6 +363,16 @@ error: test run failed
                 "| the test | **FAILED** failed | `rialto-journal::journal torture::every_bit` |",
             ]
         );
+    }
+
+    #[test]
+    fn an_area_that_nothing_is_said_of_is_a_failure() {
+        let mut collector = Collector::new("cargo nextest run");
+        OUTPUT.lines().for_each(|line| collector.line(line));
+        let gaps = gaps(&collector.end("suite", None));
+        assert_eq!(gaps.len(), AREAS.len() - 3);
+        let is_said = |area: &str| ["drain", "kill", "overload"].contains(&area);
+        assert!(gaps.iter().all(|row| row.failed && !is_said(&row.area)));
     }
 
     #[test]

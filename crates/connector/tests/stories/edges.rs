@@ -201,6 +201,15 @@ fn every_edge_is_exact_or_refused_with_its_code() {
 }
 
 #[test]
+fn the_last_amount_that_fits_and_the_first_that_does_not() {
+    // To 2^64 - 2 and 2^64, and to 2^64 - 1 and 2^64 + 2.
+    for (rate, last) in [(2, (1 << 63) - 1), (3, u64::MAX / 3)] {
+        let counts = World::new(rate, 0, [9, 9]).check(&[last, last + 1]);
+        assert_eq!(counts, [1, 1], "{rate}");
+    }
+}
+
+#[test]
 fn balances_go_far_beyond_64_bits() {
     const PACKETS: usize = 100;
     let mut world = World::new(1, 0, [0, 0]);
@@ -213,6 +222,10 @@ fn balances_go_far_beyond_64_bits() {
         let balances = (world.node.balance("alice"), world.node.balance("bob"));
         assert_eq!(balances, (0, sum));
     }
+    println!(
+        "reliability: arithmetic | {PACKETS} packets of 2^64 - 1 units to one account, over restarts from \
+         records and from a checkpoint | 0 units wrong"
+    );
 }
 
 proptest! {

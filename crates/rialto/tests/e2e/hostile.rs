@@ -45,6 +45,8 @@ struct World {
     fulfilled: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     count: Arc<AtomicU64>,
+    /// How long the slowest packet of others took. Milliseconds.
+    slowest_ms: Arc<AtomicU64>,
     others: Vec<thread::JoinHandle<BTreeMap<String, u64>>>,
 }
 
@@ -75,6 +77,7 @@ impl World {
             fulfilled,
             stop,
             count,
+            slowest_ms: Arc::default(),
             others: Vec::new(),
         };
         for _ in 0..OTHERS {
@@ -88,11 +91,15 @@ impl World {
 
     fn send_from_others(&mut self, mut send: impl FnMut(&[u8]) -> Option<String> + Send + 'static) {
         let (stop, count) = (Arc::clone(&self.stop), Arc::clone(&self.count));
+        let slowest_ms = Arc::clone(&self.slowest_ms);
         self.others.push(thread::spawn(move || {
             let mut outcomes = BTreeMap::new();
             while !stop.load(Ordering::Relaxed) {
                 let packet = raw::prepare(raw::next_number(), 1, "test.hub.dave.x", 20_000);
+                let begin = Instant::now();
                 let outcome = send(&packet).unwrap_or_else(|| "broken off".to_owned());
+                let took_ms = u64::try_from(begin.elapsed().as_millis()).unwrap();
+                slowest_ms.fetch_max(took_ms, Ordering::Relaxed);
                 *outcomes.entry(outcome).or_default() += 1;
                 count.fetch_add(1, Ordering::Relaxed);
                 // Everyday traffic, not a second attack.
@@ -177,7 +184,9 @@ impl World {
         assert!(memory_mib <= MEMORY_MIB_MAX, "{what}: {memory_mib} MiB");
         println!(
             "reliability: hostile peers | {what} | {packets} of {packets} packets of others \
-             fulfilled; at most {memory_mib} MiB of memory, {MEMORY_MIB_MAX} allowed"
+             fulfilled, the slowest after {} ms; at most {memory_mib} MiB of memory, {MEMORY_MIB_MAX} \
+             allowed",
+            self.slowest_ms.load(Ordering::Relaxed)
         );
         self.hub
     }
@@ -722,7 +731,7 @@ fn slow_heads_bodies_and_sessions_hold_up_nobody() {
         }
     });
     for mut session in unknown {
-        while !matches!(session.read(), None | Some(Received::Close(_))) {}
+        session.read_to_close();
     }
     assert_eq!(world.alice_count(), 0);
     world.end(&format!(
@@ -1048,7 +1057,7 @@ fn wrong_tokens_are_counted_and_open_nothing() {
         session
             .write(&raw::auth(&format!("token-{guess}-from-a-list")))
             .unwrap();
-        while !matches!(session.read(), None | Some(Received::Close(_))) {}
+        session.read_to_close();
     }
     guessing.into_iter().for_each(|it| it.join().unwrap());
     let count = CONNECTIONS * each + SESSIONS;
@@ -1152,7 +1161,7 @@ fn hostile_names_reach_neither_log_nor_metrics() {
         }
         let mut session = Btp::open(world.hub.node, "alice").unwrap();
         session.write(&raw::auth(text)).unwrap();
-        while !matches!(session.read(), None | Some(Received::Close(_))) {}
+        session.read_to_close();
     }
     // Good, though it looks like the end of a label and the beginning of another.
     world.hub.account(json!({

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
@@ -213,9 +213,27 @@ impl Btp {
 
     /// The next BTP frame or close frame; nothing when the connection broke.
     pub(crate) fn read(&mut self) -> Option<Received> {
+        self.try_read().ok()
+    }
+
+    /// Reads until the node ends the session; it is a failure when it does not.
+    pub(crate) fn read_to_close(&mut self) {
+        loop {
+            match self.try_read() {
+                Ok(Received::Close(_)) => return,
+                Ok(Received::Frame(_)) => {}
+                Err(error) => {
+                    assert_ne!(error.kind(), ErrorKind::WouldBlock, "it stays open");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn try_read(&mut self) -> io::Result<Received> {
         loop {
             let mut head = [0; 2];
-            self.reader.read_exact(&mut head).ok()?;
+            self.reader.read_exact(&mut head)?;
             let mut length = u64::from(head[1]);
             let long = match length {
                 126 => 2,
@@ -224,18 +242,18 @@ impl Btp {
             };
             if long > 0 {
                 let mut bytes = [0; 8];
-                self.reader.read_exact(&mut bytes[8 - long..]).ok()?;
+                self.reader.read_exact(&mut bytes[8 - long..])?;
                 length = u64::from_be_bytes(bytes);
             }
             let mut payload = vec![0; usize::try_from(length).unwrap()];
-            self.reader.read_exact(&mut payload).ok()?;
+            self.reader.read_exact(&mut payload)?;
             match head[0] & 0x0f {
-                2 => return Some(Received::Frame(payload)),
+                2 => return Ok(Received::Frame(payload)),
                 8 => {
                     let code = payload
                         .get(..2)
                         .map_or(1005, |code| u16::from_be_bytes(code.try_into().unwrap()));
-                    return Some(Received::Close(code));
+                    return Ok(Received::Close(code));
                 }
                 _ => {} // pings
             }
