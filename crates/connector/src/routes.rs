@@ -33,10 +33,11 @@ const LOG_MAX: usize = 1_000;
 const CHANGES_MAX: usize = 16_384;
 
 /// Changes that are let go at once.
-const TRIM_MAX: usize = 1_024;
+const TRIM_MAX: usize = 256;
 
-/// Routes that are visited in one step of a sweep before it stops at the end of a part.
-const SWEEP_ROUTES: usize = 16;
+/// Prefixes whose routes change in one step: what bounds how long packets wait meanwhile. A change takes
+/// about a microsecond when the table is large and nothing of it is in the caches.
+const STEP_ROUTES: usize = 16;
 
 /// What changed, for peers that are told, in order.
 #[derive(Debug, Default)]
@@ -242,21 +243,32 @@ impl Routes {
         self.sweep.get_or_insert(0);
     }
 
-    /// Looks through a part or a few of the table for routes that nobody vouches for any more.
+    /// Looks through a part or a few of the table for routes that nobody vouches for any more, and takes
+    /// a few of them out.
     fn sweep(&mut self) {
         let Some(from) = self.sweep else { return };
         let (mut visited, mut dead) = (0, Vec::new());
-        let mut next = from;
-        while next < SHARDS && visited < SWEEP_ROUTES {
+        let first = self.table.next_shard(from);
+        let mut next = first;
+        while next < SHARDS && visited < STEP_ROUTES {
             for (prefix, candidates) in self.table.shard(next) {
                 visited += 1;
                 let all = candidates.all();
                 if !all.iter().all(|one| is_vouched(&self.vouched, one)) {
-                    dead.push(prefix.clone());
+                    dead.push(prefix);
                 }
             }
-            next += 1;
+            if dead.len() > STEP_ROUTES {
+                next = first; // the rest is for the steps that follow
+                break;
+            }
+            next = self.table.next_shard(next + 1);
         }
+        if dead.len() > STEP_ROUTES {
+            dead.select_nth_unstable(STEP_ROUTES);
+            dead.truncate(STEP_ROUTES);
+        }
+        let mut dead: Vec<_> = dead.into_iter().cloned().collect();
         // In the order of their names, not of the table: the same on every run.
         dead.sort_unstable();
         for prefix in dead {
@@ -387,5 +399,41 @@ impl Connector {
         self.routes.derive(id, kin_of, Source::Account, address);
         self.routes.derive(id, kin_of, Source::Parent, scheme);
         self.exchange_account(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Routes of one part of the table, which is not to be emptied in one go.
+    #[test]
+    fn a_full_part_is_swept_in_steps() {
+        const COUNT: usize = 2 * STEP_ROUTES + 8;
+        let mut routes = Routes::new([1, 2]);
+        let (gone, stays) = (AccountId(1), AccountId(2));
+        for hop in [gone, stays] {
+            routes.vouched.insert(hop, 0);
+        }
+        let part = routes.table.shard_of("g.n0");
+        let names = (0..).map(|number| SmolStr::from(format!("g.n{number}")));
+        let of_part = names.filter(|name| routes.table.shard_of(name) == part);
+        let names: Vec<_> = of_part.take(COUNT).collect();
+        for (number, name) in names.iter().enumerate() {
+            let hop = if number % 5 == 0 { stays } else { gone };
+            routes.change(name, |all| {
+                all.put(candidate(hop, Source::Learnt, Kin::Peer))
+            });
+        }
+        routes.vouched.remove(&gone);
+        routes.start_sweep();
+        let mut taken = Vec::new();
+        while routes.sweep.is_some() {
+            let before = routes.table.len();
+            routes.sweep();
+            taken.push(before - routes.table.len());
+        }
+        assert_eq!(taken, [STEP_ROUTES, COUNT / 5 * 4 - STEP_ROUTES]);
+        assert_eq!(routes.table.len(), COUNT / 5);
     }
 }

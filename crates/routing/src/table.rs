@@ -11,6 +11,9 @@ use smol_str::SmolStr;
 /// million prefixes, a few hundred.
 pub const SHARDS: usize = 8192;
 
+/// Of one word of marks.
+const BITS: usize = 64;
+
 #[derive(Debug, Clone)]
 struct Entry<V> {
     prefix: SmolStr,
@@ -25,6 +28,8 @@ struct Entry<V> {
 pub struct Table<V> {
     key: [u64; 2],
     shards: Box<[HashTable<Entry<V>>]>,
+    /// A bit for each part that is not empty: a small table is walked through as fast as its size says.
+    used: Box<[u64]>,
     len: usize,
     /// Prefixes by their number of segments.
     depths: Vec<u32>,
@@ -36,6 +41,7 @@ impl<V> Table<V> {
         Self {
             key,
             shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
+            used: vec![0; SHARDS.div_ceil(BITS)].into(),
             len: 0,
             depths: Vec::new(),
         }
@@ -69,7 +75,8 @@ impl<V> Table<V> {
     pub fn put(&mut self, prefix: &str, make: impl FnOnce() -> V) -> &mut V {
         let key = self.key;
         let hash = hash(key, prefix);
-        let entry = self.shards[shard(hash)].entry(
+        let index = shard(hash);
+        let entry = self.shards[index].entry(
             hash,
             |entry| entry.prefix == prefix,
             |entry| self::hash(key, &entry.prefix),
@@ -81,6 +88,7 @@ impl<V> Table<V> {
                 self.depths.resize(depth + 1, 0);
             }
             self.depths[depth] += 1;
+            self.used[index / BITS] |= 1 << (index % BITS);
             Entry {
                 prefix: prefix.into(),
                 value: make(),
@@ -92,10 +100,12 @@ impl<V> Table<V> {
     /// Removes a prefix.
     pub fn remove(&mut self, prefix: &str) -> Option<V> {
         let hash = hash(self.key, prefix);
-        let entry = self.shards[shard(hash)].find_entry(hash, |entry| entry.prefix == prefix);
+        let index = shard(hash);
+        let entry = self.shards[index].find_entry(hash, |entry| entry.prefix == prefix);
         let (entry, _) = entry.ok()?.remove();
         self.len -= 1;
         self.depths[depth(prefix)] -= 1;
+        self.mark(index);
         Some(entry.value)
     }
 
@@ -154,6 +164,26 @@ impl<V> Table<V> {
             }
             kept
         });
+        self.mark(index);
+    }
+
+    /// The first part from this one on that is not empty; [`SHARDS`] if there is none.
+    pub fn next_shard(&self, from: usize) -> usize {
+        let mut mask = u64::MAX << (from % BITS);
+        for (word, used) in self.used.iter().enumerate().skip(from / BITS) {
+            let found = used & std::mem::replace(&mut mask, u64::MAX);
+            if found != 0 {
+                return word * BITS + found.trailing_zeros() as usize;
+            }
+        }
+        SHARDS
+    }
+
+    /// Something was taken out of this part.
+    fn mark(&mut self, index: usize) {
+        if self.shards[index].is_empty() {
+            self.used[index / BITS] &= !(1 << (index % BITS));
+        }
     }
 
     /// The part that a prefix is in.
@@ -243,6 +273,13 @@ mod tests {
         assert_eq!(find(&table, "g.a.b"), Some("g.a"));
         let shard = table.shard_of("g.a");
         table.retain(shard, |prefix, _| prefix != "g.a");
+        let left = table.shard_of("g.c");
+        assert_eq!(table.next_shard(0), left, "empty ones are passed over");
+        assert_eq!(
+            (table.next_shard(left), table.next_shard(left + 1)),
+            (left, SHARDS)
+        );
+        assert_eq!(table.next_shard(SHARDS), SHARDS);
         assert_eq!(find(&table, "g.a.b"), None);
         assert_eq!(table.len(), 1);
         assert!(table.get("g.c").is_some() && table.get("g.a").is_none());

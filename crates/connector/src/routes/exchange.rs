@@ -20,7 +20,9 @@ use rialto_packet::{
 };
 use rialto_routing::{Candidate, Candidates, Damping, Kin, SHARDS, SmolStr, Source};
 
-use super::{Routes, candidate, is_vouched, kin, trouble::RouteTrouble, view::PeerRoutes};
+use super::{
+    Routes, STEP_ROUTES, candidate, is_vouched, kin, trouble::RouteTrouble, view::PeerRoutes,
+};
 use crate::{
     Connector,
     forward::Source as From,
@@ -29,12 +31,8 @@ use crate::{
     refusal::{Reason, Refusal},
 };
 
-/// Routes of one update that are taken in, or put into one, in one step: what bounds how long packets
-/// wait meanwhile.
-const STEP_ROUTES: usize = 16;
-
-/// Changes that are looked at for one update.
-const STEP_CHANGES: usize = 256;
+/// Changes, or routes of the table, that are looked at for one update.
+const STEP_CHANGES: usize = 128;
 
 /// Updates of one peer that wait to be taken in.
 const QUEUE_MAX: usize = 4;
@@ -336,7 +334,7 @@ impl Routes {
                 break;
             }
         }
-        let is_in = telling.withdrawn.left() + telling.routes.left() == 0;
+        let is_in = telling_len(Some(&telling)) == 0;
         if is_in && telling.is_complete {
             self.vouch(id);
         }
@@ -552,10 +550,15 @@ impl Routes {
             let is_next =
                 |prefix: &SmolStr| position.after.as_ref().is_none_or(|after| prefix > after);
             let mut part: Vec<_> = part.filter(|(prefix, _)| is_next(prefix)).collect();
+            visited += part.len();
+            let is_more = part.len() > STEP_ROUTES;
+            if is_more {
+                part.select_nth_unstable_by_key(STEP_ROUTES, |(prefix, _)| *prefix);
+                part.truncate(STEP_ROUTES);
+            }
             part.sort_unstable_by_key(|(prefix, _)| *prefix);
-            let mut is_through = true;
+            let mut is_through = !is_more;
             for (prefix, candidates) in part {
-                visited += 1;
                 if let Some(one) = told(prefix, candidates) {
                     if room == 0 || !has_room(&builder, path(Some(one))) {
                         (is_through, room) = (false, 0);
@@ -567,7 +570,7 @@ impl Routes {
                 position.after = Some(prefix.clone());
             }
             if is_through {
-                position.shard += 1;
+                position.shard = self.table.next_shard(position.shard + 1);
                 position.after = None;
             }
         }
@@ -842,9 +845,13 @@ impl Connector {
             update,
             is_complete: false,
         });
+        // Reading it is work enough for one step; a short one is taken in at once.
+        let routes = telling_len(peer.queue.back());
         if peer.queue.len() == 1 {
             self.begin_update(id, out);
-            self.step_update(id, out);
+            if routes <= STEP_ROUTES {
+                self.step_update(id, out);
+            }
             if self.has_update(id) {
                 self.routes.exchange.busy.push_back(id);
             }
@@ -1205,6 +1212,13 @@ impl Connector {
         }
         self.routes.count_speakers();
     }
+}
+
+/// Routes and withdrawals that an update has.
+fn telling_len(telling: Option<&Telling>) -> usize {
+    telling.map_or(0, |telling| {
+        telling.routes.left() + telling.withdrawn.left()
+    })
 }
 
 fn not_for_you() -> Refusal {

@@ -111,7 +111,7 @@ impl Connector {
         all: bool,
     ) -> (Vec<RouteView>, Option<usize>) {
         let mut views = Vec::new();
-        let mut next = from;
+        let mut next = self.routes.table.next_shard(from);
         while next < SHARDS && views.len() < limit {
             for (prefix, candidates) in self.routes.table.shard(next) {
                 let alive = candidates.all().iter();
@@ -119,7 +119,7 @@ impl Connector {
                 let of_prefix = alive.map(|one| self.route_view(prefix, candidates, one));
                 views.extend(of_prefix.filter(|view| all || view.is_active));
             }
-            next += 1;
+            next = self.routes.table.next_shard(next + 1);
         }
         views.sort_by(|a, b| a.prefix.cmp(&b.prefix).then(b.is_active.cmp(&a.is_active)));
         (views, (next < SHARDS).then_some(next))

@@ -680,6 +680,80 @@ fn a_hundred_thousand_prefixes_from_a_peer_limited_to_a_thousand() {
     assert_eq!(peer.their_table, (table("2"), 200), "all were answered");
 }
 
+/// How long packets wait is bounded by this, and not by how many routes there are.
+#[test]
+fn no_step_changes_more_than_a_few_routes() {
+    const STEP_ROUTES: usize = 16;
+    const UPDATES: u32 = 5;
+    let mut node = play(
+        "
+        account bob   USD/9 ccp                     -> bob asked 0 0
+        bob takes
+    ",
+    );
+    let (mut before, mut steps, mut largest) = (node.core.route_count(), 0, 0);
+    let mut step = |node: &mut Node, input: Input| {
+        node.handle(input);
+        let count = node.core.route_count();
+        largest = largest.max(count.abs_diff(before));
+        before = count;
+        steps += 1;
+    };
+    for epoch in 0..UPDATES {
+        let head = UpdateHead {
+            table_id: table("1"),
+            current_epoch: UPDATES,
+            from_epoch: epoch,
+            to_epoch: epoch + 1,
+            hold_down_ms: 45_000,
+        };
+        let mut builder = UpdateBuilder::new();
+        for n in 0..500 {
+            put_route(&mut builder, &format!("g.n{}", epoch * 500 + n), "g.bob");
+        }
+        let data = builder.finish(&head, "g.bob");
+        let expires_at = node.now.wall.plus_ms(60_000);
+        let packet = prepare_bytes(0, expires_at, PEER_CONDITION, UPDATE_DESTINATION, &data);
+        let input = Input::Prepare {
+            account: node.id("bob"),
+            link: LinkId::Waiting { worker: 0 },
+            request: RequestId(u64::from(epoch) + 1),
+            packet,
+        };
+        let learnt = node.core.route_count();
+        step(&mut node, input);
+        assert_eq!(
+            node.core.route_count(),
+            learnt,
+            "reading it is a step of its own"
+        );
+        while node
+            .core
+            .poll_timeout()
+            .is_some_and(|due| due <= node.now.mono_ns)
+        {
+            step(&mut node, Input::Timeout);
+        }
+    }
+    assert_eq!(node.core.route_count(), 2_501);
+    let id = node.id("bob");
+    let link = node.core.link_of(id).unwrap();
+    step(&mut node, Input::LinkDown { link });
+    while node
+        .core
+        .poll_timeout()
+        .is_some_and(|due| due <= node.now.mono_ns)
+    {
+        step(&mut node, Input::Timeout);
+    }
+    assert_eq!(node.core.route_count(), 1);
+    assert_eq!(largest, STEP_ROUTES);
+    println!(
+        "reliability: routing | 2500 routes learnt and forgotten in {steps} steps | {largest} changed at \
+         most in one"
+    );
+}
+
 #[test]
 fn a_route_flapping_a_thousand_times_a_second() {
     let mut node = play(
