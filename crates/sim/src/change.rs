@@ -76,6 +76,8 @@ impl World {
                 Change::Account(account)
             }
             5..8 => Change::Rate(self.rng.pick(&[50, 92, 100, 137])),
+            // What an operator sets is above what is learnt, and may lead round.
+            8.. if self.network.learns => Change::Rate(self.rng.pick(&[50, 92, 100, 137])),
             of => {
                 let other = others[self.rng.index(others.len())];
                 let prefix = self.network.nodes[other].address();

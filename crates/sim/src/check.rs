@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use rialto_ccp::{UPDATE_DESTINATION, Update};
 use rialto_connector::{Action, Connector, Durable, Effect, LinkId, RequestId};
 use rialto_ledger::{AccountId, Commit, Ledger, Record};
 use rialto_packet::{Prepare, Reply, Timestamp};
@@ -107,6 +108,8 @@ pub(crate) struct Hop {
     /// Requests that are this one once more.
     copies: Vec<HopKey>,
     is_copy: bool,
+    /// Between neighbours, about routes: it moves nothing, and its answer waits for nothing.
+    is_talk: bool,
     /// A node that asked still waits.
     is_open: bool,
     /// Which life of the asked node got it.
@@ -254,6 +257,10 @@ pub struct Tally {
     pub undelivered: u64,
     /// The opposite: the asked node lost its record.
     pub forgotten: u64,
+    /// Updates that told a route or withdrew one.
+    pub updates: u64,
+    /// Packets that met a node for a second time while routes changed.
+    pub loops: u64,
 }
 
 impl Tally {
@@ -269,6 +276,8 @@ impl Tally {
         self.lost_of_cap = self.lost_of_cap.max(other.lost_of_cap);
         self.undelivered += other.undelivered;
         self.forgotten += other.forgotten;
+        self.updates += other.updates;
+        self.loops += other.loops;
     }
 }
 
@@ -278,6 +287,10 @@ pub(crate) struct Witness {
     nodes: Vec<Books>,
     hops: BTreeMap<HopKey, Hop>,
     pub(crate) tally: Tally,
+    /// When an update last carried anything, in simulated time.
+    pub(crate) told_ns: u64,
+    /// Routes have had the time to be right.
+    pub(crate) is_settled: bool,
 }
 
 fn complain<T>(text: String) -> Result<T, String> {
@@ -415,6 +428,8 @@ impl Witness {
             nodes: plans.iter().map(books).collect(),
             hops: BTreeMap::new(),
             tally: Tally::default(),
+            told_ns: 0,
+            is_settled: false,
         }
     }
 
@@ -445,6 +460,7 @@ impl Witness {
             upstream: None,
             copies: Vec::new(),
             is_copy: false,
+            is_talk: false,
             is_open: false,
             arrived: None,
             decided: None,
@@ -694,6 +710,9 @@ impl Witness {
             return Ok(0);
         };
         hop.decided = Some(true);
+        if hop.is_talk {
+            return Ok(0);
+        }
         let lsn = match after {
             Durable::Written(lsn) => lsn,
             Durable::Synced {
@@ -735,13 +754,15 @@ impl Witness {
     ) -> Checked {
         let packet = Prepare::parse(packet).map_err(|error| error.to_string())?;
         let key = link.asked(request);
+        let destination = packet.destination();
+        let is_talk = destination.as_str().starts_with("peer.");
         if self.hops.get(&key).is_some_and(|hop| hop.is_open) {
             return complain(format!(
                 "a request id is used again while it is in use: {key:?}"
             ));
         }
         let expires_at = packet.expires_at();
-        if expires_at > at.wall.plus_ms(HOLD_MS_MAX) {
+        if !is_talk && expires_at > at.wall.plus_ms(HOLD_MS_MAX) {
             return complain(format!("I6: {key:?} is held longer than allowed"));
         }
         // What a node sends while it handles a packet is that packet, or its own senders' next.
@@ -756,8 +777,24 @@ impl Witness {
             | Seen::Change(_)
             | Seen::Other => None,
         };
+        if is_talk && packet.amount() > 0 {
+            return complain(format!("{key:?} pays for talk"));
+        }
+        if destination.as_str() == UPDATE_DESTINATION {
+            let update = Update::parse(packet.data()).map_err(|error| error.to_string())?;
+            if update.routes().left() + update.withdrawn().left() > 0 {
+                self.tally.updates += 1;
+                self.told_ns = at.now_ns;
+            }
+        }
+        if upstream.is_some_and(|upstream| self.was_at(upstream, link.other)) {
+            if self.is_settled {
+                return complain(format!("a packet goes round: {key:?} to {destination}"));
+            }
+            self.tally.loops += 1;
+        }
         let books = &mut self.nodes[node];
-        if books.plan.account(link.account).is_paused {
+        if !is_talk && books.plan.account(link.account).is_paused {
             return complain(format!("{key:?} is sent to a paused account"));
         }
         if let Some(from) = upstream {
@@ -777,7 +814,9 @@ impl Witness {
             }
             *books.in_flight.entry(from.payer).or_default() += u128::from(from.amount);
         }
-        books.open.insert(key);
+        if !is_talk {
+            books.open.insert(key);
+        }
         let left_ms = u64::try_from(expires_at.ms_since(at.wall)).unwrap_or(0);
         let payer = match link.other {
             Party::Node(other) => {
@@ -799,7 +838,8 @@ impl Witness {
             upstream,
             copies: Vec::new(),
             is_copy: false,
-            is_open: true,
+            is_talk,
+            is_open: !is_talk,
             arrived: None,
             decided: None,
             released: None,
@@ -813,6 +853,18 @@ impl Witness {
         self.tally.hops += 1;
         self.hops.insert(key, hop);
         Ok(())
+    }
+
+    /// Whether a packet was sent by somebody before it came here.
+    fn was_at(&self, mut key: HopKey, party: Party) -> bool {
+        while let Some(hop) = self.hops.get(&key) {
+            if hop.from == party {
+                return true;
+            }
+            let Some(upstream) = hop.upstream else { break };
+            key = upstream;
+        }
+        false
     }
 
     /// An answer leaves a node.
@@ -1059,6 +1111,7 @@ impl Witness {
         let mut differences: BTreeMap<(usize, usize), i128> = BTreeMap::new();
         for (key, hop) in &self.hops {
             if let Party::Node(node) = hop.to
+                && !hop.is_talk
                 && hop.arrived == Some(self.nodes[node].life)
                 && hop.decided.is_none()
             {

@@ -23,6 +23,7 @@ mod fault;
 #[path = "../../node/src/gate.rs"]
 mod gate;
 mod http;
+mod learn;
 mod mutant;
 mod node;
 mod plan;
@@ -33,6 +34,7 @@ mod wire;
 mod world;
 
 pub use check::Tally;
+pub use learn::{Phase, converge};
 pub use mutant::Mutant;
 pub use story::story;
 pub use topology::{NODES_MAX, Shape, Topology};

@@ -41,12 +41,16 @@ struct Arguments {
     /// The network, where it is not for the seed to draw: line-N, ring-N, star-N or mesh-N.
     #[arg(long, value_name = "SHAPE-N", conflicts_with = "mutants")]
     topology: Option<Topology>,
+    /// Nodes learn their routes from each other.
+    #[arg(long, conflicts_with = "mutants")]
+    learn: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let options = Options {
         topology: arguments.topology,
+        learn: arguments.learn,
         trace: arguments.trace,
         mutant: None,
     };

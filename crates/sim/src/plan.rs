@@ -90,6 +90,8 @@ pub(crate) struct AccountPlan {
     pub(crate) is_paused: bool,
     /// Who is asked by HTTP.
     pub(crate) http: Option<Party>,
+    /// Routes are told to it and learnt from it.
+    pub(crate) tells_routes: bool,
 }
 
 /// One node. Its address is `g.` and its name.
@@ -115,6 +117,10 @@ pub(crate) struct NodePlan {
 pub(crate) struct Network {
     pub(crate) nodes: Vec<NodePlan>,
     pub(crate) edges: Vec<Edge>,
+    /// Pairs of nodes.
+    pub(crate) links: Vec<(usize, usize)>,
+    /// Nodes learn their routes from each other.
+    pub(crate) learns: bool,
     /// Every connection that is kept up.
     pub(crate) diallers: Vec<Dialler>,
     /// How many links the longest way between two nodes has.
@@ -123,11 +129,13 @@ pub(crate) struct Network {
 
 impl Network {
     /// Draws nodes, links, scripted neighbours, limits, spreads and durability.
-    pub(crate) fn draw(rng: &mut Rng, topology: Topology) -> Self {
+    pub(crate) fn draw(rng: &mut Rng, topology: Topology, learns: bool) -> Self {
         let links = topology.links(rng);
         let next = next_hops(topology.nodes, &links);
         let mut network = Self {
             diameter: diameter(&next),
+            links: links.clone(),
+            learns,
             ..Self::default()
         };
         let window_ms = match network.diameter > HOPS_MAX {
@@ -155,7 +163,9 @@ impl Network {
             let plan = AccountPlan::draw(rng, LOCAL.into(), Relation::Local, asset);
             network.nodes[node].accounts.push(plan);
         }
-        network.route(&next);
+        if !learns {
+            network.route(&next);
+        }
         network
     }
 
@@ -165,7 +175,9 @@ impl Network {
         for (node, other) in [(client, server), (server, client)] {
             let name = self.nodes[other].name.clone();
             let mut plan = AccountPlan::draw(rng, name, Relation::Peer, asset);
-            plan.address = Some(self.nodes[other].address());
+            // What is learnt is not known before.
+            plan.address = (!self.learns).then(|| self.nodes[other].address());
+            plan.tells_routes = self.learns;
             plan.http = is_http.then_some(Party::Node(other));
             self.nodes[node].accounts.push(plan);
         }
@@ -358,6 +370,7 @@ impl AccountPlan {
             unsynced_max: 0,
             is_paused: false,
             http: None,
+            tells_routes: false,
         };
         plan.draw_limits(rng);
         plan
@@ -399,7 +412,11 @@ impl AccountPlan {
                 }),
                 btp: None,
                 paused: self.is_paused,
-                routes: RouteExchange::default(),
+                routes: RouteExchange {
+                    send: self.tells_routes.then_some(true),
+                    receive: self.tells_routes.then_some(true),
+                    ..RouteExchange::default()
+                },
                 settlement: SettlementTerms::default(),
             }
             .into(),

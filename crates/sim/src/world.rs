@@ -50,6 +50,8 @@ const LINES_MAX: usize = 40;
 pub struct Options {
     /// The network, where it is not for the seed to draw.
     pub topology: Option<Topology>,
+    /// Nodes learn their routes from each other; otherwise their operators set them.
+    pub learn: bool,
     /// Print the trace as it goes.
     pub trace: bool,
     /// A fault of the node's own, to be caught.
@@ -95,7 +97,8 @@ impl fmt::Display for Failure {
         match self.options.topology {
             Some(topology) => write!(f, " --topology {topology}"),
             None => Ok(()),
-        }
+        }?;
+        f.write_str(if self.options.learn { " --learn" } else { "" })
     }
 }
 
@@ -117,33 +120,13 @@ pub fn run_bytes(bytes: &[u8], options: &Options) -> Result<Report, Box<Failure>
 
 fn run_with(rng: Rng, seed: Option<u64>, options: &Options) -> Result<Report, Box<Failure>> {
     let mut world = World::draw(rng, *options);
-    let ended = catch_unwind(AssertUnwindSafe(|| world.run()));
-    let message = match ended {
-        Ok(Ok(())) => {
-            return Ok(Report {
-                steps: world.step,
-                trace_hash: world.trace.hash,
-                tally: world.witness.tally,
-            });
-        }
-        Ok(Err(message)) => message,
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
-            format!("panic: {}", text.unwrap_or_default())
-        }
-    };
-    let lines = world.trace.lines.into();
-    let step = world.step;
-    Err(Box::new(Failure {
-        seed,
-        options: *options,
-        step,
-        message,
-        lines,
-    }))
+    world.guarded(seed, World::run)?;
+    Ok(Report {
+        steps: world.step,
+        trace_hash: world.trace.hash,
+        tally: world.witness.tally,
+    })
 }
-
 /// Seeds within which each mutant must be caught.
 pub const MUTANT_SEEDS_MAX: u64 = 2_000;
 
@@ -267,10 +250,42 @@ macro_rules! note {
 pub(crate) use note;
 
 impl World {
+    /// What went wrong, if anything does, as a failure that says how to see it again.
+    pub(crate) fn guarded<T>(
+        &mut self,
+        seed: Option<u64>,
+        run: impl FnOnce(&mut Self) -> Result<T, String>,
+    ) -> Result<T, Box<Failure>> {
+        let message = match catch_unwind(AssertUnwindSafe(|| run(self))) {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(message)) => message,
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text =
+                    text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+                format!("panic: {}", text.unwrap_or_default())
+            }
+        };
+        Err(Box::new(Failure {
+            seed,
+            options: self.options,
+            step: self.step,
+            message,
+            lines: std::mem::take(&mut self.trace.lines).into(),
+        }))
+    }
+
+    /// Nothing goes wrong by itself, and nothing is sent but what nodes tell each other.
+    pub(crate) fn calm(seed: u64, options: Options) -> Self {
+        let mut world = Self::draw(Rng::new(seed), options);
+        (world.weather, world.is_scripted) = (Weather::CALM, true);
+        world
+    }
+
     fn draw(mut rng: Rng, options: Options) -> Self {
         let topology = options.topology;
         let topology = topology.unwrap_or_else(|| Topology::draw(&mut rng));
-        let network = Network::draw(&mut rng, topology);
+        let network = Network::draw(&mut rng, topology, options.learn);
         let nodes = Self::draw_nodes(&mut rng, &network);
         let weather = Weather::draw(&mut rng);
         Self::new(rng, network, nodes, weather, options)
@@ -1338,6 +1353,7 @@ impl World {
     /// Packets of no value need no credit, so they must get through; one after the other, as some
     /// accounts let few be in flight.
     fn probe(&mut self, number: usize) -> Checked {
+        self.witness.is_settled = self.network.learns;
         let edges = self.edges.len();
         let each = PROBES_EACH.min(edges - 1);
         let expires_in_ms = PROBE_MS + self.network.windows_ms();
@@ -1371,6 +1387,9 @@ impl World {
             .collect();
         if cores.len() != self.nodes.len() {
             return Err("I12: a node is down".to_owned());
+        }
+        if self.network.learns {
+            self.check_routes()?;
         }
         self.witness.check_quiet(&cores)?;
         // Replay equals history.

@@ -21,7 +21,6 @@ mod limits;
 mod links;
 mod messages;
 mod model;
-mod network;
 mod parent;
 mod payments;
 mod rates;
