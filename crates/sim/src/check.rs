@@ -1163,3 +1163,32 @@ impl Witness {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_that_comes_round_is_known() {
+        let key = |request| HopKey {
+            connection: 1,
+            end: 0,
+            request,
+        };
+        let plan = |name: &str| NodePlan::plain(name.into());
+        let mut witness = Witness::new(&[plan("a"), plan("b"), plan("c")]);
+        for (node, upstream) in [(0, None), (1, Some(key(0))), (2, Some(key(1)))] {
+            let own = key(node as u64);
+            witness.edge_asks(own, Party::Node(node), (node + 1) % 3, AccountId(1), b"");
+            let hop = witness.hops.get_mut(&own).expect("it was just asked");
+            hop.upstream = upstream;
+        }
+        assert!(witness.was_at(key(2), Party::Node(0)));
+        assert!(witness.was_at(key(1), Party::Node(1)));
+        assert!(
+            !witness.was_at(key(1), Party::Node(2)),
+            "it was not there yet"
+        );
+        assert!(!witness.was_at(key(2), Party::Edge(0)));
+    }
+}
