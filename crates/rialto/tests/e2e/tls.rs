@@ -178,7 +178,12 @@ fn a_node_sends_packets_to_either_protocol_of_http() {
     let (alice, mut child) = alice(Some(&identity));
     let neighbour = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}/ilp", neighbour.local_addr().unwrap());
-    link(&alice, json!({"http": {"url": url, "token": "t"}}));
+    // It takes one packet, and that shall not be one about routes.
+    let routes = json!({"send": false, "receive": false});
+    link(
+        &alice,
+        json!({"http": {"url": url, "token": "t"}, "routes": routes}),
+    );
     let (agreed, agreements) = mpsc::channel();
     let only_http1 = serving(&identity, HTTP1);
     thread::spawn(move || {
