@@ -5,6 +5,7 @@
 
 pub mod btp;
 pub mod ccp;
+pub mod channel;
 pub mod http1;
 pub mod packet;
 pub mod sim;

@@ -16,6 +16,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("rialto-btp", 1),
     ("rialto-ccp", 1),
     ("rialto-stream", 1),
+    ("rialto-channel", 1),
     ("rialto-routing", 2),
     ("rialto-ledger", 2),
     ("rialto-connector", 2),

@@ -1,0 +1,595 @@
+//! Whatever a dishonest or broken other side sends: refused, named, and nothing changes hands.
+
+use std::{fs, path::Path};
+
+use rialto_channel::{
+    Answer, Body, CHANNELS_MAX, Channel, ChannelError, ChannelId, ChannelKey, Effect, Event, Frame,
+    FrameError, Greeting, Kind, Limits, Message, Phase, PublicKey, Standing, Statement, Terms,
+    VERSION,
+};
+
+const ID: ChannelId = ChannelId([9; 16]);
+
+fn keys() -> [ChannelKey; 2] {
+    [[1; 32], [2; 32]].map(|seed| ChannelKey::from_seed(&seed))
+}
+
+fn terms(kind: Kind, opener: u64, accepter: u64) -> Terms {
+    let [one, two] = keys();
+    Terms {
+        kind,
+        asset: "USD/2".parse().unwrap(),
+        opener: one.public(),
+        accepter: two.public(),
+        limits: Limits {
+            opener,
+            accepter,
+            revision: 0,
+        },
+    }
+}
+
+/// Both sides of an open channel.
+fn open(id: ChannelId, terms: &Terms) -> [Channel; 2] {
+    let [one, two] = keys();
+    let opener = Channel::propose(id, terms.clone(), &one).unwrap().channel;
+    let signature = opener.agreed.opener.unwrap();
+    let accepter = Channel::offered(id, 1, terms, &signature, &two).unwrap();
+    let accepter = accepter.step(Event::Accept, &two).unwrap().channel;
+    let mut ends = [opener, accepter];
+    exchange(&mut ends);
+    ends
+}
+
+/// Carries everything that waits until nothing does.
+fn exchange(ends: &mut [Channel; 2]) {
+    let keys = keys();
+    while let Some(from) = (0..2).find(|side| ends[*side].outgoing().is_some()) {
+        let told = ends[from].outgoing().unwrap().clone();
+        let answer = receive(
+            &mut ends[1 - from],
+            &keys[1 - from],
+            told.sequence,
+            told.message,
+        );
+        let answered = Event::Answered {
+            sequence: told.sequence,
+            acknowledgement: ends[1 - from].received,
+            answer,
+        };
+        ends[from] = ends[from].step(answered, &keys[from]).unwrap().channel;
+    }
+}
+
+fn receive(channel: &mut Channel, key: &ChannelKey, sequence: u64, message: Message) -> Answer {
+    let step = channel
+        .step(Event::Received { sequence, message }, key)
+        .unwrap();
+    *channel = step.channel;
+    step.answer.unwrap()
+}
+
+fn symmetrical() -> [Channel; 2] {
+    open(ID, &terms(Kind::SymmetricalTrustline, 100, 50))
+}
+
+fn pay(channel: &Channel, key: &ChannelKey, amount: u64) -> (Channel, u64, Message) {
+    let paid = channel.step(Event::Pay { amount }, key).unwrap().channel;
+    let told = paid.outgoing().unwrap().clone();
+    (paid, told.sequence, told.message)
+}
+
+/// What a message that must be refused is refused with; the payer has still paid nothing then.
+fn refused(channel: &Channel, key: &ChannelKey, message: Message) -> String {
+    let sequence = channel.received + 1;
+    let event = Event::Received { sequence, message };
+    let step = channel.step(event, key).unwrap();
+    let credits = |effect: &Effect| matches!(effect, Effect::Credit { .. });
+    assert!(!step.effects.iter().any(credits));
+    assert_eq!(step.channel.theirs, channel.theirs);
+    match step.answer {
+        Some(Answer::Refused { reason }) => reason,
+        other => panic!("not refused but {other:?}"),
+    }
+}
+
+#[test]
+fn a_claim_counts_once_however_often_it_comes() {
+    let [one, two] = keys();
+    let [payer, mut payee] = symmetrical();
+    let (_, sequence, claim) = pay(&payer, &one, 40);
+    let first = receive(&mut payee, &two, sequence, claim.clone());
+    let after = payee.clone();
+    let second = receive(&mut payee, &two, sequence, claim);
+    assert_eq!(first, Answer::Taken { word: None });
+    assert_eq!((second, payee), (first, after));
+}
+
+#[test]
+fn a_lower_counter_is_refused() {
+    let [one, two] = keys();
+    let [payer, payee] = symmetrical();
+    let (_, _, low) = pay(&payer, &one, 10);
+    let (_, sequence, high) = pay(&payer, &one, 40);
+    let mut payee = payee;
+    receive(&mut payee, &two, sequence, high);
+    let reason = refused(&payee, &two, low);
+    assert_eq!(
+        reason,
+        "the claim's counter is 10, it must be above 40, the last one"
+    );
+}
+
+#[test]
+fn a_wrong_signature_is_refused() {
+    let [one, two] = keys();
+    let [payer, payee] = symmetrical();
+    let (_, _, claim) = pay(&payer, &one, 10);
+    let Message::Claim {
+        terms, signature, ..
+    } = claim
+    else {
+        panic!("a symmetrical trustline pays by claims");
+    };
+    let total = 11;
+    let raised = Message::Claim {
+        total,
+        terms,
+        signature,
+    };
+    assert!(refused(&payee, &two, raised).contains("signature under the payment is wrong"));
+}
+
+#[test]
+fn the_signature_of_another_channel_is_refused() {
+    let [one, two] = keys();
+    let [_, payee] = symmetrical();
+    let [elsewhere, _] = open(
+        ChannelId([8; 16]),
+        &terms(Kind::SymmetricalTrustline, 100, 50),
+    );
+    let (_, _, claim) = pay(&elsewhere, &one, 10);
+    assert!(refused(&payee, &two, claim).contains("signature under the payment is wrong"));
+}
+
+#[test]
+fn a_claim_above_the_limit_is_refused() {
+    let [one, two] = keys();
+    let [mut payer, payee] = symmetrical();
+    // A payer that does not keep to what was agreed, and signs the agreed terms all the same.
+    let agreed = payer.terms.clone();
+    payer.theirs.total = 1;
+    let (_, _, claim) = pay(&payer, &one, 101);
+    assert_eq!(payer.terms, agreed);
+    assert_eq!(
+        refused(&payee, &two, claim),
+        "the payment is above the limit: 101 units would be owed, 100 are allowed, 1 too many"
+    );
+}
+
+#[test]
+fn a_payer_keeps_within_the_limit() {
+    let [one, _] = keys();
+    let [payer, _] = symmetrical();
+    let above = payer.step(Event::Pay { amount: 101 }, &one);
+    let (amount, room) = (101, 100);
+    assert_eq!(above, Err(ChannelError::Limit { amount, room }));
+    assert!(payer.step(Event::Pay { amount: 100 }, &one).is_ok());
+}
+
+#[test]
+fn a_message_that_comes_early_waits_for_its_turn() {
+    let [one, two] = keys();
+    let [payer, mut payee] = symmetrical();
+    let (_, sequence, claim) = pay(&payer, &one, 40);
+    let before = payee.clone();
+    let early = receive(&mut payee, &two, sequence + 1, claim);
+    assert_eq!((early, payee), (Answer::Expected, before));
+}
+
+#[test]
+fn a_number_that_is_used_again_for_something_else_changes_nothing() {
+    let [one, two] = keys();
+    let [payer, mut payee] = symmetrical();
+    let (_, sequence, claim) = pay(&payer, &one, 40);
+    let (_, _, other) = pay(&payer, &one, 41); // from books that were set back
+    receive(&mut payee, &two, sequence, claim);
+    let before = payee.clone();
+    assert_eq!(receive(&mut payee, &two, sequence, other), Answer::Expected);
+    assert_eq!(payee, before);
+    // And the payer says what that means.
+    let (payer, sequence, _) = pay(&payer, &one, 41);
+    let answered = Event::Answered {
+        sequence,
+        acknowledgement: sequence,
+        answer: Answer::Expected,
+    };
+    let step = payer.step(answered, &one).unwrap();
+    let note = step.effects.iter().find_map(|effect| match effect {
+        Effect::Note { message } => Some(message.as_str()),
+        _ => None,
+    });
+    assert!(note.unwrap().contains("our books are older than theirs"));
+    assert_eq!(step.channel.taken, 0, "nothing was taken");
+}
+
+#[test]
+fn a_refusal_is_decided_once() {
+    let [one, two] = keys();
+    let [payer, mut payee] = symmetrical();
+    let (_, sequence, claim) = pay(&payer, &one, 10);
+    let Message::Claim {
+        terms, signature, ..
+    } = claim
+    else {
+        panic!("a symmetrical trustline pays by claims");
+    };
+    let forged = Message::Claim {
+        total: 12,
+        terms,
+        signature,
+    };
+    let first = receive(&mut payee, &two, sequence, forged.clone());
+    assert!(matches!(first, Answer::Refused { .. }));
+    assert_eq!(receive(&mut payee, &two, sequence, forged), first);
+}
+
+#[test]
+fn a_holder_pays_only_what_it_has() {
+    let [one, two] = keys();
+    // The accepter keeps the ledger and may owe 100.
+    let [holder, keeper] = open(ID, &terms(Kind::AsymmetricalTrustline, 0, 100));
+    let (amount, room) = (1, 0);
+    let early = holder.step(Event::Pay { amount }, &one);
+    assert_eq!(early, Err(ChannelError::Limit { amount, room }));
+    let mut ends = [holder, pay(&keeper, &two, 60).0];
+    exchange(&mut ends);
+    let [holder, keeper] = ends;
+    assert_eq!((holder.owed(), keeper.owed()), (-60, 60));
+    let mut ends = [pay(&holder, &one, 45).0, keeper];
+    exchange(&mut ends);
+    assert_eq!((ends[0].owed(), ends[1].owed()), (-15, 15));
+    let word = ends[0].word.unwrap();
+    assert_eq!((word.credited, word.debited), (60, 45));
+    assert_eq!(ends[0].word, ends[1].word);
+}
+
+#[test]
+fn an_order_with_a_used_number_or_without_cover_is_refused() {
+    let [one, two] = keys();
+    let [holder, keeper] = open(ID, &terms(Kind::AsymmetricalTrustline, 0, 100));
+    let mut ends = [holder, pay(&keeper, &two, 60).0];
+    exchange(&mut ends);
+    let [holder, mut keeper] = ends;
+    let (_, sequence, order) = pay(&holder, &one, 45);
+    receive(&mut keeper, &two, sequence, order.clone());
+    assert_eq!(
+        refused(&keeper, &two, order),
+        "the transfer has number 1, number 2 is next"
+    );
+    let mut rich = holder.clone();
+    rich.theirs.total = 90;
+    let [_, keeper] = ends_of(&holder, &keeper);
+    rich.ours = keeper.theirs;
+    rich.taken = rich.ours.total;
+    let (_, _, order) = pay(&rich, &one, 40);
+    assert_eq!(
+        refused(&keeper, &two, order),
+        "the payment is above the limit: 25 units would be owed, 0 are allowed, 25 too many"
+    );
+}
+
+fn ends_of(one: &Channel, two: &Channel) -> [Channel; 2] {
+    [one.clone(), two.clone()]
+}
+
+#[test]
+fn a_keepers_word_that_differs_is_named_to_the_unit() {
+    let [one, two] = keys();
+    let [holder, keeper] = open(ID, &terms(Kind::AsymmetricalTrustline, 0, 100));
+    let mut ends = [holder, pay(&keeper, &two, 60).0];
+    exchange(&mut ends);
+    let [holder, mut keeper] = ends;
+    keeper.theirs.total = 7; // never ordered
+    let (_, _, credit) = pay(&keeper, &two, 5);
+    assert_eq!(
+        refused(&holder, &one, credit),
+        "the keeper's word has 7 debited, we ordered 0: 7 units more"
+    );
+}
+
+#[test]
+fn both_sign_how_it_ends_and_nothing_is_paid_after() {
+    let [one, two] = keys();
+    let [payer, payee] = symmetrical();
+    let paid = pay(&payer, &one, 40).0;
+    let closing = payee.step(Event::Close, &two).unwrap().channel;
+    assert!(closing.step(Event::Pay { amount: 1 }, &two).is_err());
+    let mut ends = [paid, closing];
+    exchange(&mut ends);
+    for (end, key) in ends.iter().zip(keys()) {
+        assert_eq!(end.phase, Phase::Closed);
+        assert_eq!(end.our_final.unwrap().opener_paid, 40);
+        let statement = Statement::of(end, &key);
+        statement.verify().unwrap();
+        assert_eq!(statement.opener_owes(), 40);
+    }
+    assert!(ends[0].step(Event::Pay { amount: 1 }, &one).is_err());
+}
+
+#[test]
+fn who_closes_alone_still_takes_what_was_on_its_way() {
+    let [one, two] = keys();
+    let [payer, payee] = symmetrical();
+    let (payer, sequence, claim) = pay(&payer, &one, 40);
+    let mut payee = payee.step(Event::CloseAlone, &two).unwrap().channel;
+    let answer = receive(&mut payee, &two, sequence, claim);
+    assert_eq!(answer, Answer::Taken { word: None });
+    assert_eq!(payee.theirs.total, 40);
+    let mut ends = [payer, payee];
+    exchange(&mut ends);
+    assert!(ends.iter().all(|end| end.phase.is_ended()));
+    assert_eq!(ends[0].taken, 40);
+}
+
+#[test]
+fn a_proposal_for_another_key_or_with_a_wrong_signature_is_refused() {
+    let [one, two] = keys();
+    let terms = terms(Kind::SymmetricalTrustline, 100, 50);
+    let proposed = Channel::propose(ID, terms.clone(), &one).unwrap().channel;
+    let signature = proposed.agreed.opener.unwrap();
+    let third = ChannelKey::from_seed(&[3; 32]);
+    let reason = |id, sequence, terms: &Terms, key| {
+        let offered = Channel::offered(id, sequence, terms, &signature, key);
+        offered.unwrap_err().to_string()
+    };
+    assert_eq!(
+        reason(ID, 1, &terms, &third),
+        "the proposal names another key than ours"
+    );
+    let wrong = "the signature under the proposal is wrong";
+    assert_eq!(reason(ChannelId([1; 16]), 1, &terms, &two), wrong);
+    let mut greedy = terms.clone();
+    greedy.limits.accepter += 1;
+    assert_eq!(reason(ID, 1, &greedy, &two), wrong);
+    assert!(reason(ID, 2, &terms, &two).contains("not a first message"));
+}
+
+#[test]
+fn differences_are_named_to_the_unit() {
+    let [one, _] = keys();
+    let mut ends = symmetrical();
+    ends[0] = pay(&ends[0], &one, 40).0;
+    exchange(&mut ends);
+    let [payer, payee] = ends;
+    assert!(payer.differences(&payee.standing()).is_empty());
+    let lost = Standing {
+        received: 37,
+        ..payee.standing()
+    };
+    assert_eq!(
+        payer.differences(&lost),
+        ["they say that we paid 37, they had taken 40: 3 units less"]
+    );
+    let forgot = Standing {
+        paid: 38,
+        ..payer.standing()
+    };
+    assert_eq!(
+        payee.differences(&forgot),
+        ["they say that they paid 38, we have 40: 2 units less"]
+    );
+}
+
+#[test]
+fn a_statement_that_was_changed_is_found_out() {
+    let [one, two] = keys();
+    let mut ends = symmetrical();
+    ends[0] = pay(&ends[0], &one, 40).0;
+    exchange(&mut ends);
+    let statement = Statement::of(&ends[1], &two);
+    let json = statement.to_json();
+    assert_eq!(Statement::parse(&json).unwrap(), statement);
+    statement.verify().unwrap();
+    let text = String::from_utf8(json).unwrap();
+    let changed = text.replace("\"total\": \"40\"", "\"total\": \"41\"");
+    let changed = Statement::parse(changed.as_bytes()).unwrap();
+    assert!(
+        changed
+            .verify()
+            .unwrap_err()
+            .to_string()
+            .contains("the signature of its writer")
+    );
+    // A writer that signs what it made up has no signature of the payer for it.
+    let mut lie = ends[1].clone();
+    lie.theirs.total = 41;
+    assert_eq!(
+        Statement::of(&lie, &two).verify().unwrap_err().to_string(),
+        "opener: no signature of theirs proves that they paid 41 units"
+    );
+    let mut lie = ends[1].clone();
+    lie.terms.limits.opener = 1_000;
+    assert_eq!(
+        Statement::of(&lie, &two).verify().unwrap_err().to_string(),
+        "terms: the opener did not sign them"
+    );
+}
+
+/// One frame of every sort.
+fn frames() -> Vec<(&'static str, Frame)> {
+    let [one, two] = keys();
+    let mut frames = Vec::new();
+    let frame = |kind, sequence, body| Frame {
+        channel: ID,
+        kind,
+        sequence,
+        acknowledgement: 3,
+        body,
+    };
+    let greeting = Greeting {
+        versions: vec![VERSION],
+        kinds: Kind::ALL.iter().map(|kind| kind.code()).collect(),
+        key: one.public(),
+        channels: vec![symmetrical()[0].standing()],
+    };
+    let greeting = Frame {
+        channel: ChannelId::NONE,
+        ..frame(None, 0, Body::Greeting(greeting))
+    };
+    frames.push(("greeting", greeting));
+    let told = |channel: &Channel| channel.outgoing().unwrap().message.clone();
+    let sym = terms(Kind::SymmetricalTrustline, 100, 50);
+    let [opener, accepter] = symmetrical();
+    let proposed = Channel::propose(ID, sym.clone(), &one).unwrap().channel;
+    let signature = proposed.agreed.opener.unwrap();
+    let offered = Channel::offered(ID, 1, &sym, &signature, &two).unwrap();
+    let reason = || "no".to_owned();
+    let step = |channel: &Channel, event, key: &ChannelKey| {
+        told(&channel.step(event, key).unwrap().channel)
+    };
+    let change = Event::Change {
+        opener: 200,
+        accepter: 100,
+    };
+    let mut changed = accepter.clone();
+    let message = step(&opener, change.clone(), &one);
+    receive(&mut changed, &two, 2, message);
+    let [holder, keeper] = open(ID, &terms(Kind::AsymmetricalTrustline, 0, 100));
+    let mut ends = [holder, pay(&keeper, &two, 60).0];
+    let credit = told(&ends[1]);
+    exchange(&mut ends);
+    let word = ends[1].word;
+    let mut closing = accepter.clone();
+    receive(&mut closing, &two, 2, Message::Close);
+    let messages = [
+        ("propose", told(&proposed)),
+        ("accept", step(&offered, Event::Accept, &two)),
+        (
+            "decline",
+            step(&offered, Event::Decline { reason: reason() }, &two),
+        ),
+        ("claim", step(&opener, Event::Pay { amount: 5 }, &one)),
+        ("credit", credit),
+        ("order", step(&ends[0], Event::Pay { amount: 5 }, &one)),
+        ("change", step(&opener, change, &one)),
+        ("change-accept", step(&changed, Event::Accept, &two)),
+        (
+            "change-decline",
+            step(&changed, Event::Decline { reason: reason() }, &two),
+        ),
+        ("close", step(&opener, Event::Close, &one)),
+        ("final", told(&closing)),
+        ("close-alone", step(&opener, Event::CloseAlone, &one)),
+    ];
+    for (name, message) in messages {
+        let kind = Some(Kind::SymmetricalTrustline);
+        frames.push((name, frame(kind, 2, Body::Message(message))));
+    }
+    let answers = [
+        ("taken", Answer::Taken { word: None }),
+        ("taken-word", Answer::Taken { word }),
+        ("refused", Answer::Refused { reason: reason() }),
+        ("expected", Answer::Expected),
+        ("greet-first", Answer::GreetFirst),
+        ("unknown", Answer::Unknown { reason: reason() }),
+        ("later", Answer::Later),
+    ];
+    for (name, answer) in answers {
+        let kind = Some(Kind::AsymmetricalTrustline);
+        frames.push((name, frame(kind, 2, Body::Answer(answer))));
+    }
+    frames
+}
+
+#[test]
+fn frames_come_back_and_no_other_encoding_is_one() {
+    for (name, frame) in frames() {
+        let bytes = frame.encode();
+        assert_eq!(Frame::parse(&bytes).as_ref(), Ok(&frame), "{name}");
+        for cut in 0..bytes.len() {
+            assert!(Frame::parse(&bytes[..cut]).is_err(), "{name} cut at {cut}");
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert_eq!(
+            Frame::parse(&longer),
+            Err(FrameError::NotCanonical),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_frame_of_another_version_sort_or_kind_is_named() {
+    let (_, frame) = frames().swap_remove(1);
+    let bytes = frame.encode();
+    let with = |at: usize, byte| {
+        let mut bytes = bytes.clone();
+        bytes[at] = byte;
+        Frame::parse(&bytes).unwrap_err()
+    };
+    assert_eq!(with(0, 0), FrameError::Magic);
+    assert_eq!(with(8, 2), FrameError::Version(2));
+    assert_eq!(with(25, 3), FrameError::Kind(3));
+    // The kind, two numbers and the body's length, which takes two bytes, come before its sort.
+    assert_eq!(with(25 + 1 + 16 + 2, 0x7f), FrameError::Body(0x7f));
+}
+
+#[test]
+fn a_greeting_with_too_many_channels_is_refused() {
+    let standing = symmetrical()[0].standing();
+    let greeting = |count| Frame {
+        channel: ChannelId::NONE,
+        kind: None,
+        sequence: 0,
+        acknowledgement: 0,
+        body: Body::Greeting(Greeting {
+            versions: vec![VERSION],
+            kinds: Vec::new(),
+            key: PublicKey([0; 32]),
+            channels: vec![standing; count],
+        }),
+    };
+    assert!(Frame::parse(&greeting(CHANNELS_MAX).encode()).is_ok());
+    let above = Frame::parse(&greeting(CHANNELS_MAX + 1).encode());
+    assert_eq!(above, Err(FrameError::TooMany));
+}
+
+/// The corpora of the fuzz targets are these frames and statements; `WRITE_CORPUS=1` writes them.
+#[test]
+fn corpora_hold_one_of_every_sort() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    for (name, frame) in frames() {
+        let bytes = frame.encode();
+        files.push((
+            format!("channel_frame/{name}-cut"),
+            bytes[..bytes.len() - 1].to_vec(),
+        ));
+        files.push((format!("channel_frame/{name}"), bytes));
+    }
+    let [_, two] = keys();
+    let mut ends = symmetrical();
+    ends[1] = pay(&ends[1], &two, 40).0;
+    exchange(&mut ends);
+    files.push((
+        "channel_statement/open".to_owned(),
+        Statement::of(&ends[1], &two).to_json(),
+    ));
+    ends[1].theirs.total = 3;
+    files.push((
+        "channel_statement/lie".to_owned(),
+        Statement::of(&ends[1], &two).to_json(),
+    ));
+    for (name, bytes) in files {
+        let path = corpus.join(&name);
+        if std::env::var_os("WRITE_CORPUS").is_some() {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, &bytes).unwrap();
+        }
+        assert!(
+            fs::read(&path).is_ok_and(|kept| kept == bytes),
+            "{name} is not as it was"
+        );
+    }
+}
