@@ -36,8 +36,8 @@ use crate::{
 };
 
 /// Bytes of a token that a peer presents or that is presented to one.
-const TOKEN_BYTES_MIN: usize = 16;
-const TOKEN_BYTES_MAX: usize = 512;
+pub(crate) const TOKEN_BYTES_MIN: usize = 16;
+pub(crate) const TOKEN_BYTES_MAX: usize = 512;
 
 /// Bytes of a key in PEM or base64.
 const KEY_BYTES_MAX: usize = 4_096;
@@ -442,7 +442,7 @@ fn first_token(
     Ok((Some(check_token(field, text)?), generated))
 }
 
-fn no_tokens(field: &str) -> Problem {
+pub(crate) fn no_tokens(field: &str) -> Problem {
     Problem::invalid(
         field,
         "a local account has no node that could present a token",

@@ -44,6 +44,7 @@ use crate::{
     peering::InviteRefused,
     rfc3339,
     shapes::{self, Account, Limits},
+    strangers::{self, id},
     wall_ms,
 };
 
@@ -62,9 +63,6 @@ const NAME_BYTES_MAX: usize = 128;
 /// How often it is looked whether the new link is up, and how many times: together 3 s.
 const CONNECT_LOOK: Duration = Duration::from_millis(20);
 const CONNECT_LOOKS: u32 = 150;
-
-/// Bytes of the hash that are an invitation's name in the API.
-const ID_BYTES: usize = 8;
 
 /// An account that is offered to whoever has the invitation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -527,12 +525,16 @@ async fn ask(node: &Handle, text: &InviteText, asked: &Request1) -> Result<Strin
 }
 
 /// Answers other nodes on the node listener: one that accepts an invitation of ours at
-/// [`INVITE_PATH`], and a neighbour that asks about its link at [`LINK_PATH`]. What is made is on disk
+/// [`INVITE_PATH`], a neighbour that asks about its link at [`LINK_PATH`], and whoever asks to peer at the
+/// path of [`AutoPeering`](crate::AutoPeering). What is made is on disk
 /// before it is answered.
 pub async fn greet(node: &Handle, request: Request<Bytes>) -> Response<Bytes> {
     let answer = match *request.method() {
         Method::GET if request.uri().path() == LINK_PATH => {
             return answer_bytes(link_card(node, &request).await);
+        }
+        Method::POST if strangers::is_asked(node, &request) => {
+            return answer_bytes(strangers::asked(node, &request).await);
         }
         _ if request.uri().path() != INVITE_PATH => {
             Err(Problem::not_found("resource", request.uri().path()))
@@ -696,9 +698,4 @@ pub(crate) fn node_name(node: &Handle) -> String {
 
 fn hash_secret(secret: &[u8; 32]) -> TokenHash {
     hash(&BASE64_URL_SAFE_NO_PAD.encode(secret))
-}
-
-fn id(hash: TokenHash) -> String {
-    let digits = hash.0[..ID_BYTES].iter();
-    digits.map(|byte| format!("{byte:02x}")).collect()
 }

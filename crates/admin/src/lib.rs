@@ -45,6 +45,7 @@ mod route_views;
 mod routes;
 mod settlements;
 pub mod shapes;
+mod strangers;
 pub mod words;
 
 use std::{
@@ -82,6 +83,7 @@ pub use page::{PAGE_LIMIT, PAGE_LIMIT_MAX};
 pub use payments::{RESOLVING_MAX, WAIT_SECONDS_MAX};
 pub use peering::{InviteRefused, Peering, Stage};
 pub use problem::Problem;
+pub use strangers::{AutoPeering, Caller};
 
 /// What every handler has.
 #[derive(Clone)]
@@ -189,6 +191,12 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(accounts::delete_token))
         .routes(routes!(doctor::diagnose))
         .routes(routes!(rafiki::auto_peer))
+        .routes(routes!(strangers::callers))
+        .routes(routes!(strangers::adopt))
+        .routes(routes!(strangers::block, strangers::unblock))
+        .routes(routes!(strangers::requests))
+        .routes(routes!(strangers::approve))
+        .routes(routes!(strangers::deny))
         .routes(routes!(balances::list))
         .routes(routes!(adjustments::list, adjustments::create))
         .routes(routes!(routes::list, routes::put, routes::delete))

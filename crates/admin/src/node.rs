@@ -7,13 +7,17 @@ use axum::{
     http::{Request, Response},
 };
 use rialto_connector::{Connector, Effects, Event, Now, Reason};
-use rialto_ledger::{AccountId, SealedSecret};
+use rialto_ledger::{AccountId, SealedSecret, TokenHash};
 use rialto_packet::{Address, money::Asset};
 use rialto_stream::SharedSecret;
 use thiserror::Error;
 use tokio::sync::{broadcast, oneshot};
 
-use crate::{doctor::Probed, peering::Peering};
+use crate::{
+    doctor::Probed,
+    peering::Peering,
+    strangers::{AutoPeering, Caller},
+};
 
 /// A future that can be named.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -43,6 +47,19 @@ pub trait Node: Send + Sync + 'static {
         &'a self,
         receiver: &'a str,
     ) -> BoxFuture<'a, Result<ResolvedReceiver, ResolveError>>;
+
+    /// Callers whose token opens nothing, in no order.
+    fn callers(&self) -> Vec<Caller>;
+
+    /// One is no stranger any more.
+    fn forget_caller(&self, hash: TokenHash);
+
+    /// Callers with these tokens, and no others, are passed over in silence from now on. Called within
+    /// commands, so it must not need the core.
+    fn block_callers(&self, blocked: &mut dyn Iterator<Item = TokenHash>);
+
+    /// How requests to peer from nodes that nobody invited are taken, if they are.
+    fn auto_peering(&self) -> Option<AutoPeering>;
 
     /// The payment pointer of a local account, if the node knows under which name it is reached.
     fn payment_pointer(&self, account: &str) -> Option<String>;

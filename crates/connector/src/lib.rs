@@ -44,6 +44,7 @@ pub mod refusal;
 mod routes;
 pub mod settle;
 mod stats;
+mod stranger;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -69,6 +70,7 @@ pub use routes::{
     view::{PeerRoutes, RouteChange, RouteExplained, RouteLoss, RouteQuote, RouteView},
 };
 pub use stats::{AccountStats, Stats};
+pub use stranger::{PeeringBounds, PeeringStand};
 
 use local::Local;
 use market::{Market, MarketSettings};

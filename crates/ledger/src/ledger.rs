@@ -1,7 +1,7 @@
 //! Balances, holds and limits.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     hash::Hasher,
     iter,
     sync::Arc,
@@ -25,6 +25,7 @@ use crate::{
         AccountId, AccountSettings, AccountTerms, Limits, PaymentId, Rate, StaticRoute, TokenHash,
     },
     settlement::{Credit, Settlement, SettlementId, SettlementState, Settlements},
+    stranger::PeeringRequest,
     terms::SharedTerms,
 };
 
@@ -256,6 +257,9 @@ pub struct Ledger {
     payment_keys: FxHashMap<String, PaymentId>,
     /// By the hash of their secrets.
     invites: BTreeMap<[u8; 32], Invite>,
+    blocked_callers: BTreeSet<[u8; 32]>,
+    /// By their hashes.
+    peering_requests: BTreeMap<[u8; 32], PeeringRequest>,
     adjustments: BTreeMap<u64, Adjustment>,
     adjustment_keys: FxHashMap<String, u64>,
     settlements: Settlements,
@@ -349,6 +353,21 @@ impl Ledger {
     /// The invitation whose secret has this hash.
     pub fn invite(&self, hash: TokenHash) -> Option<&Invite> {
         self.invites.get(&hash.0)
+    }
+
+    /// Tokens that open nothing and are not told of.
+    pub fn blocked_callers(&self) -> impl Iterator<Item = TokenHash> {
+        self.blocked_callers.iter().copied().map(TokenHash)
+    }
+
+    /// Requests to peer that nobody invited.
+    pub fn peering_requests(&self) -> impl Iterator<Item = &PeeringRequest> {
+        self.peering_requests.values()
+    }
+
+    /// The request to peer of that hash.
+    pub fn peering_request(&self, hash: TokenHash) -> Option<&PeeringRequest> {
+        self.peering_requests.get(&hash.0)
     }
 
     /// Corrections of balances, by number.
@@ -611,6 +630,19 @@ impl Ledger {
             Record::InviteDeleted { hash } => {
                 self.invites.remove(&hash.0);
             }
+            Record::CallerBlocked { hash } => {
+                self.blocked_callers.insert(hash.0);
+            }
+            Record::CallerUnblocked { hash } => {
+                self.blocked_callers.remove(&hash.0);
+            }
+            Record::PeeringRequestPut { request } => {
+                self.peering_requests
+                    .insert(request.hash.0, (**request).clone());
+            }
+            Record::PeeringRequestDeleted { hash } => {
+                self.peering_requests.remove(&hash.0);
+            }
             Record::Adjusted { adjustment } => {
                 let account = self.existing_mut(adjustment.account)?;
                 account.balance += adjustment.amount;
@@ -729,6 +761,15 @@ impl Ledger {
         for invite in self.invites.values() {
             records.push(Record::InvitePut {
                 invite: Box::new(invite.clone()),
+            });
+        }
+        for hash in &self.blocked_callers {
+            let hash = TokenHash(*hash);
+            records.push(Record::CallerBlocked { hash });
+        }
+        for request in self.peering_requests.values() {
+            records.push(Record::PeeringRequestPut {
+                request: Box::new(request.clone()),
             });
         }
         for adjustment in self.adjustments.values() {

@@ -21,6 +21,7 @@ mod ledger;
 mod record;
 mod settings;
 mod settlement;
+mod stranger;
 mod terms;
 pub mod text;
 
@@ -42,6 +43,7 @@ pub use settlement::{
     CREDIT_KEY_BYTES_MAX, CREDIT_KEY_KEPT_MS, CREDIT_KEY_REFRESH_MS, CREDIT_KEYS_MAX, Credit,
     SETTLEMENTS_MAX, Settlement, SettlementCause, SettlementId, SettlementState,
 };
+pub use stranger::{BLOCKED_MAX, PeeringRequest, PeeringVerdict};
 
 /// Number of a record in the journal, counted from 1; 0 is "none yet".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

@@ -15,6 +15,7 @@ use crate::{
         TokenHash,
     },
     settlement::{Credit, Settlement, SettlementId, SettlementState},
+    stranger::PeeringRequest,
     text::{self, is_default},
 };
 
@@ -224,6 +225,26 @@ pub enum Record {
         /// Which.
         hash: TokenHash,
     },
+    /// A token that opens nothing is not told of any more.
+    CallerBlocked {
+        /// Which.
+        hash: TokenHash,
+    },
+    /// It is again.
+    CallerUnblocked {
+        /// Which.
+        hash: TokenHash,
+    },
+    /// A stranger asked to peer, or the operator said something to it.
+    PeeringRequestPut {
+        /// All of it.
+        request: Box<PeeringRequest>,
+    },
+    /// Its account was made, or its time is over.
+    PeeringRequestDeleted {
+        /// Which.
+        hash: TokenHash,
+    },
     /// A balance was corrected.
     Adjusted {
         /// How.
@@ -382,6 +403,10 @@ impl Record {
             | Self::InvitePut { .. }
             | Self::InviteAccepted { .. }
             | Self::InviteDeleted { .. }
+            | Self::CallerBlocked { .. }
+            | Self::CallerUnblocked { .. }
+            | Self::PeeringRequestPut { .. }
+            | Self::PeeringRequestDeleted { .. }
             | Self::Adjusted { .. }
             | Self::AdjustmentKept { .. }
             | Self::SettlementMade { .. }

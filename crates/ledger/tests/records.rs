@@ -4,8 +4,9 @@ use proptest::prelude::*;
 use rialto_ledger::{
     AccountId, AccountSettings, AccountTerms, Adjustment, BtpLink, Commit, Credit, HttpLink,
     IncomingToken, Invite, InviteUse, Limits, Payment, PaymentEnd, PaymentId, PaymentProgress,
-    Rate, Record, Relation, RouteExchange, RouteShare, SealedSecret, Settlement, SettlementCause,
-    SettlementId, SettlementState, SettlementTerms, TokenHash,
+    PeeringRequest, PeeringVerdict, Rate, Record, Relation, RouteExchange, RouteShare,
+    SealedSecret, Settlement, SettlementCause, SettlementId, SettlementState, SettlementTerms,
+    TokenHash,
 };
 use rialto_packet::quantity::Quantity;
 
@@ -215,6 +216,36 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn peering_request()(
+        settings in settings(),
+        hash in any::<[u8; 32]>(),
+        texts in any::<[String; 3]>(),
+        times in any::<[i64; 2]>(),
+        verdict in 0..4,
+    ) -> PeeringRequest {
+        let [from, url, name] = texts;
+        PeeringRequest {
+            hash: TokenHash(hash),
+            from,
+            ilp_address: "test.stranger".parse().unwrap(),
+            url,
+            asset: settings.asset,
+            name,
+            created_at_ms: times[0],
+            expires_at_ms: times[1],
+            verdict: match verdict {
+                0 => None,
+                1 => Some(PeeringVerdict::Denied),
+                number => Some(PeeringVerdict::Approved {
+                    name: (number == 2).then_some(settings.name),
+                    limits: settings.limits,
+                }),
+            },
+        }
+    }
+}
+
+prop_compose! {
     fn used()(account in any::<u32>(), request in any::<[u8; 32]>(), at_ms in any::<i64>()) -> InviteUse {
         InviteUse { account: AccountId(account), request: TokenHash(request), at_ms }
     }
@@ -321,6 +352,18 @@ fn record() -> impl Strategy<Value = Record> {
             }
         }),
         any::<[u8; 32]>().prop_map(|hash| Record::InviteDeleted {
+            hash: TokenHash(hash)
+        }),
+        any::<[u8; 32]>().prop_map(|hash| Record::CallerBlocked {
+            hash: TokenHash(hash)
+        }),
+        any::<[u8; 32]>().prop_map(|hash| Record::CallerUnblocked {
+            hash: TokenHash(hash)
+        }),
+        peering_request().prop_map(|request| Record::PeeringRequestPut {
+            request: Box::new(request)
+        }),
+        any::<[u8; 32]>().prop_map(|hash| Record::PeeringRequestDeleted {
             hash: TokenHash(hash)
         }),
         adjustment().prop_map(|adjustment| Record::Adjusted { adjustment }),

@@ -33,7 +33,10 @@ use tokio_tungstenite::{
     },
 };
 
-use crate::{server::Permit, worker::Worker};
+use crate::{
+    server::Permit,
+    worker::{Door, Worker},
+};
 
 /// Most bytes of frames that wait for one socket. A peer that does not even read the answers to its
 /// own requests is disconnected.
@@ -453,7 +456,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                     unreachable!("only servers are asked")
                 };
                 let named = named.as_deref().or(username);
-                match self.worker.authenticate(Some(token.expose()), named) {
+                match self
+                    .worker
+                    .authenticate(Some(token.expose()), named, Door::Btp, permit)
+                {
                     Ok(account) => match self.session.accept(now_ns, &mut answer) {
                         Ok(()) => {
                             permit.authenticated();

@@ -27,6 +27,8 @@ use rialto_ledger::{AccountId, AccountSettings, IncomingToken, TokenHash};
 use rialto_packet::Timestamp;
 use thiserror::Error;
 
+use crate::callers::Callers;
+
 /// Media type of ILP packets.
 pub(crate) const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
@@ -413,6 +415,8 @@ pub struct AuthCounters {
     missing: AtomicU64,
     unknown_token: AtomicU64,
     expired_token: AtomicU64,
+    /// Who presented tokens that open nothing.
+    pub callers: Callers,
 }
 
 impl AuthCounters {

@@ -208,7 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let close = request.close;
         let token = bearer(request.authorization);
         let visitor = &mut self.visitor.borrow_mut();
-        let Ok(account) = self.worker.recognise(visitor, token, named) else {
+        let Ok(account) = self.worker.recognise(visitor, token, named, self.permit) else {
             let answer = NOT_AUTHORIZED;
             return Verdict::Refuse { answer, end, close };
         };

@@ -32,6 +32,7 @@
 
 mod body;
 mod btp;
+mod callers;
 mod clock;
 mod connect;
 mod dial;
@@ -60,6 +61,7 @@ mod worker;
 
 pub use body::PACKET_BODY_BYTES_MAX;
 pub use btp::{OUTBOX_BYTES_MAX, OUTBOX_PREPARE_BYTES_MAX};
+pub use callers::{CALLERS_MAX, CALLERS_PER_ADDRESS_MAX, Caller, Callers};
 pub use clock::Clock;
 pub use connect::{CONNECT_TIMEOUT, ConnectError, Stream, connect};
 pub use directory::{

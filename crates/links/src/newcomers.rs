@@ -68,7 +68,7 @@ struct Place {
 /// An IPv4 address, or the network that an IPv6 address is in: whoever has one address there mostly
 /// has all of them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Source(IpAddr);
+pub(crate) struct Source(IpAddr);
 
 impl From<IpAddr> for Source {
     fn from(address: IpAddr) -> Self {

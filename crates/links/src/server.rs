@@ -6,6 +6,7 @@ use std::{
     convert::Infallible,
     future::poll_fn,
     mem,
+    net::IpAddr,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
@@ -58,7 +59,7 @@ use crate::{
     rewind::Rewind,
     runtime::LocalExecutor,
     spsp,
-    worker::Worker,
+    worker::{Door, Worker},
 };
 
 /// How long a client may take for TLS, and then again for the head of its first request.
@@ -78,11 +79,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 type Body = Full<Bytes>;
 
-/// How the node answers requests below `/.well-known/rialto/`: nodes that are not yet neighbours.
+/// How the node answers requests below `/.well-known/rialto/`, and at [`WorkerConfig::greeting_path`]:
+/// nodes that are not yet neighbours. The request carries the [`IpAddr`] of its client, and the number of
+/// the account where it presented a token.
+///
+/// [`WorkerConfig::greeting_path`]: crate::WorkerConfig::greeting_path
 pub type Greeting = dyn Fn(Request<Bytes>) -> Pin<Box<dyn Future<Output = Response<Bytes>>>>;
 
 /// What the paths of those requests begin with.
-const GREETING_PREFIX: &str = "/.well-known/rialto/";
+pub(crate) const GREETING_PREFIX: &str = "/.well-known/rialto/";
 
 /// Accepts connections until the worker drains.
 pub(crate) async fn serve(
@@ -127,12 +132,27 @@ pub(crate) struct Permit {
     worker: Rc<Worker>,
     /// Until the client has authenticated.
     newcomer: RefCell<Option<Newcomer>>,
+    /// Of the client; `None` where we are the client.
+    address: Option<IpAddr>,
 }
 
 impl Permit {
-    pub(crate) fn new(worker: Rc<Worker>, newcomer: Option<Newcomer>) -> Self {
+    pub(crate) fn new(
+        worker: Rc<Worker>,
+        newcomer: Option<Newcomer>,
+        address: Option<IpAddr>,
+    ) -> Self {
         let newcomer = RefCell::new(newcomer);
-        Self { worker, newcomer }
+        Self {
+            worker,
+            newcomer,
+            address,
+        }
+    }
+
+    /// Where the client is.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.address
     }
 
     /// The client has said who it is, and stays.
@@ -340,6 +360,7 @@ impl Client {
                     "close",
                 )
             }
+            _ if self.worker.greets_at(head.uri.path()) => self.greet(head.clone(), body).await,
             Route::Ilp(named) => self.ilp(&head, named, body).await,
             Route::Btp(named) => self.btp(&head, named, upgrade),
             Route::Spsp(named) => {
@@ -366,9 +387,9 @@ impl Client {
         }
         let value = |name| head.headers.get(name).map(HeaderValue::as_bytes);
         let token = bearer(value(AUTHORIZATION));
-        let known = self
-            .worker
-            .recognise(&mut self.visitor.borrow_mut(), token, named);
+        let known =
+            self.worker
+                .recognise(&mut self.visitor.borrow_mut(), token, named, &self.permit);
         let Ok(account) = known else {
             return NOT_AUTHORIZED.into();
         };
@@ -396,10 +417,14 @@ impl Client {
         // Who asks how we see the link is a neighbour already.
         if head.method == Method::GET {
             let token = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-            let Ok(account) = self.worker.authenticate(bearer(token), None) else {
+            let (token, door) = (bearer(token), Door::Greeting);
+            let Ok(account) = self.worker.authenticate(token, None, door, &self.permit) else {
                 return NOT_AUTHORIZED.into();
             };
             head.extensions.insert(account);
+        }
+        if let Some(address) = self.permit.address() {
+            head.extensions.insert(address);
         }
         let body = timeout(BODY_TIMEOUT, body::read(body, EXCHANGE_BYTES_MAX));
         let body = match body.await {

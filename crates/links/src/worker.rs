@@ -28,7 +28,7 @@ use crate::{
     newcomers::{Newcomer, NewcomerCounters, NewcomerLimits, Newcomers},
     pace::Pace,
     scratch::Scratch,
-    server::{self, Greeting, Permit},
+    server::{self, GREETING_PREFIX, Greeting, Permit},
     spsp::SpspAnswer,
     tls::ClientTls,
     waiting::Waiting,
@@ -58,6 +58,8 @@ pub struct WorkerConfig {
     pub spsp: Box<SpspAnswer>,
     /// Answers nodes that are not yet neighbours.
     pub greeting: Box<Greeting>,
+    /// One more path at which they are answered.
+    pub greeting_path: Option<String>,
     /// Whether a BTP session of the account stands, on whatever worker and whoever opened it.
     pub has_session: Box<dyn Fn(AccountId) -> bool>,
 }
@@ -76,10 +78,35 @@ pub struct Worker {
     sessions: RefCell<HashMap<u32, Rc<Outbox>>>,
     /// When the next line that a session is down, or up, is due.
     session_lines: RefCell<HashMap<AccountId, [Pace; 2]>>,
+    /// When the next line that a caller is unknown is due.
+    caller_lines: Pace,
     serial: Cell<u32>,
     connections: Cell<usize>,
     draining: Cell<bool>,
     drained: Notify,
+}
+
+/// Where a token is presented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// With a packet by ILP over HTTP.
+    Http,
+    /// In the first frame of a BTP session.
+    Btp,
+    /// With the question how we see the link.
+    Greeting,
+}
+
+impl Door {
+    /// As it would be asked for.
+    fn path(self, named: Option<&str>) -> String {
+        let account = named.map_or_else(String::new, |name| format!("/accounts/{name}"));
+        match self {
+            Self::Http => format!("{account}/ilp"),
+            Self::Btp => format!("{account}/ilp/btp"),
+            Self::Greeting => GREETING_PREFIX.to_owned(),
+        }
+    }
 }
 
 impl Worker {
@@ -99,6 +126,7 @@ impl Worker {
             http: RefCell::default(),
             sessions: RefCell::default(),
             session_lines: RefCell::default(),
+            caller_lines: Pace::default(),
             serial: Cell::new(0),
             connections: Cell::new(0),
             draining: Cell::new(false),
@@ -269,25 +297,59 @@ impl Worker {
         self.directory().name_of(account)
     }
 
-    /// Whose token it is; failures are counted.
+    /// Whose token it is; failures are counted, and who presents one that opens nothing is remembered.
     pub(crate) fn authenticate(
         &self,
         token: Option<&[u8]>,
         named: Option<&str>,
+        door: Door,
+        permit: &Permit,
     ) -> Result<AccountId, Reason> {
-        let found = self
-            .directory()
-            .authenticate(token, named, wall().unix_ms());
+        let now_ms = wall().unix_ms();
+        let found = self.directory().authenticate(token, named, now_ms);
         let found = found.map(|known| known.account);
-        found.inspect_err(|reason| self.config.auth_counters.count(*reason))
+        found.inspect_err(|reason| self.not_recognised(*reason, token, named, door, permit))
     }
 
-    /// The same for a client that is likely to show the same token again.
+    /// Counts it, and remembers who presents a token that opens nothing.
+    fn not_recognised(
+        &self,
+        reason: Reason,
+        token: Option<&[u8]>,
+        named: Option<&str>,
+        door: Door,
+        permit: &Permit,
+    ) {
+        let counters = &self.config.auth_counters;
+        counters.count(reason);
+        if let (Reason::AuthUnknownToken, Some(token)) = (reason, token)
+            && let Some(address) = permit.address()
+        {
+            let path = door.path(named);
+            let now_ms = wall().unix_ms();
+            let new = counters.callers.note(token, address, &path, now_ms);
+            if new.is_some()
+                && let Some(held_back) = self.caller_lines.due(self.clock().now_ns())
+            {
+                let message =
+                    "a caller presents a token that opens nothing: see `rialto peer callers`";
+                tracing::info!(%address, held_back, "{message}");
+            }
+        }
+    }
+
+    /// Whether nodes that are not yet neighbours are answered at this path, beside the usual ones.
+    pub(crate) fn greets_at(&self, path: &str) -> bool {
+        self.config.greeting_path.as_deref() == Some(path)
+    }
+
+    /// Who sends packets by HTTP, and is likely to show the same token again.
     pub(crate) fn recognise(
         &self,
         visitor: &mut Visitor,
         token: Option<&[u8]>,
         named: Option<&str>,
+        permit: &Permit,
     ) -> Result<AccountId, Reason> {
         let now_ms = || wall().unix_ms();
         let directory = self.directory();
@@ -296,7 +358,9 @@ impl Worker {
             return Ok(account);
         }
         let found = directory.authenticate(token, named, now_ms());
-        let found = found.inspect_err(|reason| self.config.auth_counters.count(*reason))?;
+        let found = found.inspect_err(|reason| {
+            self.not_recognised(*reason, token, named, Door::Http, permit);
+        })?;
         visitor.learn(shown, named, found);
         Ok(found.account)
     }
@@ -345,18 +409,18 @@ impl Worker {
     pub(crate) fn permit(self: &Rc<Self>, address: IpAddr) -> Option<Rc<Permit>> {
         (self.connections.get() < self.config.connections_max).then(|| {
             let newcomer = self.newcomers.enter(address);
-            Rc::new(self.count(Some(newcomer)))
+            Rc::new(self.count(Some(newcomer), Some(address)))
         })
     }
 
     /// Counts a connection for which there is always room.
     pub(crate) fn count_connection(self: &Rc<Self>) -> Permit {
-        self.count(None)
+        self.count(None, None)
     }
 
-    fn count(self: &Rc<Self>, newcomer: Option<Newcomer>) -> Permit {
+    fn count(self: &Rc<Self>, newcomer: Option<Newcomer>, address: Option<IpAddr>) -> Permit {
         self.connections.set(self.connections.get() + 1);
-        Permit::new(Rc::clone(self), newcomer)
+        Permit::new(Rc::clone(self), newcomer, address)
     }
 
     pub(crate) fn connection_ended(&self) {

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     env, fmt, fs, io,
     net::SocketAddr,
-    num::NonZeroUsize,
+    num::{NonZeroU16, NonZeroUsize},
     path::{Path, PathBuf},
 };
 
@@ -35,6 +35,9 @@ pub struct Config {
     /// Settlement engines.
     #[serde(default)]
     pub settlement: SettlementConfig,
+    /// Requests to peer from nodes that nobody invited.
+    #[serde(default)]
+    pub auto_peering: AutoPeeringConfig,
     /// Bounds over all accounts.
     #[serde(default)]
     pub limits: LimitsConfig,
@@ -136,6 +139,36 @@ pub struct SettlementConfig {
     pub listen: Option<SocketAddr>,
     /// A token that they must present, readable by the owner only. Relative to the file.
     pub token_file: Option<PathBuf>,
+}
+
+/// Section `auto_peering`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AutoPeeringConfig {
+    /// Where strangers ask, on the node listener; without it nobody can.
+    pub path: Option<String>,
+    /// Requests that wait for the operator at a time.
+    pub requests_max: NonZeroUsize,
+    /// Those of them from one IPv4 address or IPv6 network of 64 bits.
+    pub requests_per_address_max: NonZeroUsize,
+    /// How long one waits.
+    pub request_hours: NonZeroU16,
+    /// How long the asker may take to come again once the operator approved.
+    pub approval_hours: NonZeroU16,
+}
+
+impl Default for AutoPeeringConfig {
+    fn default() -> Self {
+        let count = |count| NonZeroUsize::new(count).expect("it is not zero");
+        let hours = |hours| NonZeroU16::new(hours).expect("it is not zero");
+        Self {
+            path: None,
+            requests_max: count(100),
+            requests_per_address_max: count(3),
+            request_hours: hours(72),
+            approval_hours: hours(24),
+        }
+    }
 }
 
 /// Section `limits`.
@@ -428,6 +461,18 @@ fn check(path: &Path, config: &Config) -> Result<(), ConfigError> {
     }
     if node.listen.port() != 0 && node.listen == config.admin.listen {
         return wrong("admin.listen", "is the same as node.listen");
+    }
+    if let Some(path) = &config.auto_peering.path {
+        let taken = ["/ilp", "/accounts/", "/.well-known/"];
+        let is_visible = path
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'?');
+        if !path.starts_with('/') || !is_visible || taken.iter().any(|of| path.starts_with(of)) {
+            return wrong(
+                "auto_peering.path",
+                "must begin with / and be a path of its own, such as /auto-peer",
+            );
+        }
     }
     if let Some(listen) = config.settlement.listen
         && listen.port() != 0

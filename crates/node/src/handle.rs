@@ -10,11 +10,11 @@ use bytes::Bytes;
 use http::{Request, Response, Uri};
 use parking_lot::RwLock;
 use rialto_admin::{
-    BoxFuture, Check, CheckVerdict, Command, Node, NodeStatus, Peering, Probed, ResolveError,
-    ResolvedReceiver, Unavailable,
+    AutoPeering, BoxFuture, Caller, Check, CheckVerdict, Command, Node, NodeStatus, Peering,
+    Probed, ResolveError, ResolvedReceiver, Unavailable,
 };
-use rialto_connector::{Connector, Effects, Event};
-use rialto_ledger::{AccountId, SealedSecret};
+use rialto_connector::{Connector, Effects, Event, PeeringBounds};
+use rialto_ledger::{AccountId, SealedSecret, TokenHash};
 use rialto_links::{
     AuthCounters, ClientTls, NewcomerCounters, Verdict,
     spsp_client::{self, Permissions, QueryError},
@@ -99,6 +99,42 @@ impl Node for Handle {
                 shared_secret: answer.response.shared_secret,
                 asset: answer.response.asset,
             })
+        })
+    }
+
+    fn callers(&self) -> Vec<Caller> {
+        let callers = self.auth.callers.all().into_iter();
+        let caller = |caller: rialto_links::Caller| Caller {
+            hash: caller.hash,
+            token_len: caller.token_len,
+            address: caller.address,
+            path: caller.path,
+            count: caller.count,
+            first_ms: caller.first_ms,
+            last_ms: caller.last_ms,
+        };
+        callers.map(caller).collect()
+    }
+
+    fn forget_caller(&self, hash: TokenHash) {
+        self.auth.callers.forget(hash);
+    }
+
+    fn block_callers(&self, blocked: &mut dyn Iterator<Item = TokenHash>) {
+        self.auth.callers.block(blocked);
+    }
+
+    fn auto_peering(&self) -> Option<AutoPeering> {
+        let config = self.config.read();
+        let config = &config.auto_peering;
+        Some(AutoPeering {
+            path: config.path.clone()?,
+            bounds: PeeringBounds {
+                count_max: config.requests_max.get(),
+                per_source_max: config.requests_per_address_max.get(),
+            },
+            request_hours: config.request_hours.get(),
+            approval_hours: config.approval_hours.get(),
         })
     }
 

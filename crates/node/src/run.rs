@@ -177,6 +177,7 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
     let (engines, engine_asks) = mpsc::unbounded_channel();
     let shell = Arc::new(recover(&config, files.secret, workers, engines)?);
     let auth = Arc::new(AuthCounters::default());
+    shell.read(|core| auth.callers.block(core.ledger().blocked_callers()));
     let public_url = public_url(&config, endpoints.node, files.server_tls.is_some());
     let handle = Arc::new(Handle {
         shell: Arc::clone(&shell),
@@ -200,6 +201,7 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
             .map_err(system("listen on several threads"))?;
         let (handle, client_tls) = (Arc::clone(&handle), files.client_tls.clone());
         let with_sessions = Arc::clone(&shell);
+        let greeting_path = config.auto_peering.path.clone();
         let worker = move || WorkerConfig {
             id,
             clock: handle.shell.clock,
@@ -211,6 +213,7 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
             newcomers,
             newcomer_counters: Arc::clone(&handle.newcomers),
             greeting: greet(Arc::clone(&handle)),
+            greeting_path: greeting_path.clone(),
             spsp: answer_spsp(handle),
             has_session: Box::new(move |id| with_sessions.read(|core| core.has_session(id))),
         };
@@ -592,6 +595,10 @@ fn reload(path: &Path, flags: &[(String, String)], handle: &Handle, level: &log:
         ),
         ("admin.tokens", old.admin.tokens != new.admin.tokens),
         ("settlement", old.settlement != new.settlement),
+        (
+            "auto_peering.path",
+            old.auto_peering.path != new.auto_peering.path,
+        ),
         ("log.format", old.log.format != new.log.format),
     ] {
         if changed {

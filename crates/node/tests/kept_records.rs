@@ -157,6 +157,19 @@ fn books(records: &[Vec<u8>]) -> String {
         let [first, ..] = invite.hash.0;
         writeln!(text, "invite {first:02x} {} used by {used:?}", invite.asset).unwrap();
     }
+    for hash in ledger.blocked_callers() {
+        let [first, ..] = hash.0;
+        writeln!(text, "caller {first:02x} blocked").unwrap();
+    }
+    for request in ledger.peering_requests() {
+        let [first, ..] = request.hash.0;
+        writeln!(
+            text,
+            "peering request {first:02x} {} {} {} {:?}",
+            request.from, request.ilp_address, request.asset, request.verdict
+        )
+        .unwrap();
+    }
     for (id, adjustment) in ledger.adjustments() {
         writeln!(
             text,

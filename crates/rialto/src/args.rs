@@ -666,6 +666,108 @@ Examples:
   rialto peer revoke 9f86d081884c7d65
   rialto peer revoke 9f86d081884c7d65 --quiet")]
     Revoke(PeerRevokeArgs),
+    /// List callers whose token opens no account
+    #[command(after_help = "\
+Examples:
+  rialto peer callers
+  rialto peer callers --json
+
+Tokens are not kept: a fingerprint is a part of the token's SHA-256.")]
+    Callers(NodeArgs),
+    /// Make a caller's token open an account: one that is there, or a new one
+    #[command(after_help = "\
+Examples:
+  rialto peer adopt 9f86d081884c7d65 --name bob
+  rialto peer adopt 9f86d081884c7d65 --name carol --asset USD/9 --credit 100 --ilp-address g.carol")]
+    Adopt(PeerAdoptArgs),
+    /// Hear no more of a caller; it is answered as before
+    #[command(after_help = "\
+Examples:
+  rialto peer block 9f86d081884c7d65
+  rialto peer block 9f86d081884c7d65 --quiet")]
+    Block(PeerCallerArgs),
+    /// Hear of a caller again
+    #[command(after_help = "\
+Examples:
+  rialto peer unblock 9f86d081884c7d65
+  rialto peer unblock 9f86d081884c7d65 --quiet")]
+    Unblock(PeerCallerArgs),
+    /// List requests to peer from nodes that nobody invited
+    #[command(after_help = "\
+Examples:
+  rialto peer requests
+  rialto peer requests --json
+
+They come by Rafiki's auto-peering call, where auto_peering.path is set.")]
+    Requests(NodeArgs),
+    /// Approve a request to peer: its account is made when the asker calls again
+    #[command(after_help = "\
+Examples:
+  rialto peer approve 9f86d081884c7d65
+  rialto peer approve 9f86d081884c7d65 --credit 100 --name rafiki")]
+    Approve(PeerApproveArgs),
+    /// Deny a request to peer; the asker is not told
+    #[command(after_help = "\
+Examples:
+  rialto peer deny 9f86d081884c7d65
+  rialto peer deny 9f86d081884c7d65 --quiet")]
+    Deny(PeerDenyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeerAdoptArgs {
+    /// Of the caller's token, as `peer callers` shows it
+    pub(crate) fingerprint: String,
+    /// The account that it opens from now on
+    #[arg(long)]
+    pub(crate) name: String,
+    /// What a new account will be counted in: code and scale, such as USD/9
+    #[arg(long)]
+    pub(crate) asset: Option<String>,
+    /// What the holder of a new account is to us [default: peer]
+    #[arg(long, value_enum, requires = "asset")]
+    pub(crate) relation: Option<Relation>,
+    /// ILP address of the holder of a new account
+    #[arg(long, value_name = "ADDRESS", requires = "asset")]
+    pub(crate) ilp_address: Option<String>,
+    /// Most that the holder of a new account may owe us
+    #[arg(long, value_name = "AMOUNT", requires = "asset")]
+    pub(crate) credit: Option<String>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeerCallerArgs {
+    /// Of the caller's token, as `peer callers` shows it
+    pub(crate) fingerprint: String,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeerApproveArgs {
+    /// Of the request, as `peer requests` shows it
+    pub(crate) id: String,
+    /// Most that its holder may owe us [default: nothing]
+    #[arg(long, value_name = "AMOUNT")]
+    pub(crate) credit: Option<String>,
+    /// Largest packet
+    #[arg(long, value_name = "AMOUNT")]
+    pub(crate) packet_max: Option<String>,
+    /// Name of the account [default: that of the asker]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeerDenyArgs {
+    /// Of the request, as `peer requests` shows it
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
 }
 
 #[derive(Debug, Args)]

@@ -29,6 +29,7 @@ mod peers;
 mod routes;
 mod secret;
 mod settlements;
+mod strangers;
 
 use std::process::ExitCode;
 

@@ -17,6 +17,7 @@ use crate::{
     failure::Failure,
     output,
     secret::Token,
+    strangers,
 };
 
 /// Longest invite that is read from stdin, in bytes.
@@ -30,6 +31,13 @@ pub(crate) async fn peer(command: &PeerCommand) -> Result<(), Failure> {
         PeerCommand::Doctor(args) => doctor(args).await,
         PeerCommand::Invites(args) => invites(args).await,
         PeerCommand::Revoke(args) => revoke(args).await,
+        PeerCommand::Callers(args) => strangers::callers(args).await,
+        PeerCommand::Adopt(args) => strangers::adopt(args).await,
+        PeerCommand::Block(args) => strangers::block(args).await,
+        PeerCommand::Unblock(args) => strangers::unblock(args).await,
+        PeerCommand::Requests(args) => strangers::requests(args).await,
+        PeerCommand::Approve(args) => strangers::approve(args).await,
+        PeerCommand::Deny(args) => strangers::deny(args).await,
     }
 }
 
@@ -166,7 +174,7 @@ fn peered(args: &NodeArgs, account: &Value) -> Result<(), Failure> {
     args.output.done(account, &note)
 }
 
-fn asset(text: &str) -> Result<Asset, Failure> {
+pub(crate) fn asset(text: &str) -> Result<Asset, Failure> {
     let asset = text.parse();
     asset.map_err(|error| Failure::usage(format!("--asset '{text}': {error}")))
 }
@@ -241,7 +249,7 @@ async fn revoke(args: &PeerRevokeArgs) -> Result<(), Failure> {
     args.node.output.done(&revoked, &note)
 }
 
-fn limits(
+pub(crate) fn limits(
     asset: &Asset,
     credit: Option<&str>,
     packet_max: Option<&str>,

@@ -579,6 +579,10 @@ impl Witness {
                 | Record::InvitePut { .. }
                 | Record::InviteAccepted { .. }
                 | Record::InviteDeleted { .. }
+                | Record::CallerBlocked { .. }
+                | Record::CallerUnblocked { .. }
+                | Record::PeeringRequestPut { .. }
+                | Record::PeeringRequestDeleted { .. }
                 | Record::Adjusted { .. }
                 | Record::AdjustmentKept { .. }
                 | Record::SettlementMade { .. }

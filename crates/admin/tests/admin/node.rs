@@ -13,11 +13,11 @@ use axum::{
 use parking_lot::Mutex;
 use rand_core::SeedableRng;
 use rialto_admin::{
-    BoxFuture, Command, Node, NodeStatus, Peering, Probed, ResolveError, ResolvedReceiver, Scopes,
-    Token, Unavailable, hash, router,
+    AutoPeering, BoxFuture, Caller, Command, Node, NodeStatus, Peering, Probed, ResolveError,
+    ResolvedReceiver, Scopes, Token, Unavailable, hash, router,
 };
 use rialto_connector::{Action, Connector, Effects, Event, Input, Now, Reason, Settings};
-use rialto_ledger::{AccountId, Record, SealedSecret};
+use rialto_ledger::{AccountId, Record, SealedSecret, TokenHash};
 use rialto_packet::{Prepare, Timestamp};
 use rialto_stream::SharedSecret;
 use serde_json::Value;
@@ -266,6 +266,18 @@ impl Node for TestNode {
 
     fn probe(&self, _: AccountId, _: bool) -> BoxFuture<'_, Probed> {
         Box::pin(async { Probed::default() })
+    }
+
+    fn callers(&self) -> Vec<Caller> {
+        Vec::new()
+    }
+
+    fn forget_caller(&self, _: TokenHash) {}
+
+    fn block_callers(&self, _: &mut dyn Iterator<Item = TokenHash>) {}
+
+    fn auto_peering(&self) -> Option<AutoPeering> {
+        None
     }
 
     fn peering(&self) -> &Peering {

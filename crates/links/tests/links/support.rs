@@ -165,6 +165,7 @@ impl Node {
             connections_max: options.connections_max,
             newcomers: options.newcomers,
             newcomer_counters: Arc::clone(&newcomer_counters),
+            greeting_path: None,
             greeting: Box::new(|_| Box::pin(async { http::Response::default() })),
             spsp: Box::new(answer_spsp),
             has_session: options.has_session,

@@ -29,4 +29,5 @@ mod real_engine;
 mod refusals;
 mod settlement;
 mod settlement_kills;
+mod strangers;
 mod tls;

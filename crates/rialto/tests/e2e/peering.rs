@@ -3,7 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     sync::mpsc,
     thread,
 };
@@ -19,24 +19,28 @@ use crate::{
 const INVITE_PATH: &str = "/.well-known/rialto/invite";
 
 /// The program as the operator of a node runs it.
-fn rialto(node: &Node, arguments: &[&str]) -> Output {
+pub(crate) fn rialto(node: &Node, arguments: &[&str]) -> Output {
+    command(node, arguments).output().unwrap()
+}
+
+fn command(node: &Node, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rialto"));
     command
         .args(arguments)
         .env("RIALTO_CONFIG", node.folder().join("rialto.toml"))
         .env_remove("RIALTO_URL")
         .env_remove("RIALTO_TOKEN");
-    command.output().unwrap()
+    command
 }
 
-fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 /// What went wrong, in words.
-fn failure(output: &Output) -> String {
+pub(crate) fn failure(output: &Output) -> String {
     assert!(!output.status.success());
     String::from_utf8(output.stderr.clone()).unwrap()
 }
@@ -86,7 +90,7 @@ fn refused(node: &Node, reason: &str) -> u64 {
     found.unwrap().parse().unwrap()
 }
 
-fn account_names(node: &Node) -> Vec<String> {
+pub(crate) fn account_names(node: &Node) -> Vec<String> {
     let accounts = node.ok("GET", "/v1/accounts", None);
     let accounts = accounts["accounts"].as_array().unwrap().iter();
     accounts
@@ -227,6 +231,73 @@ fn an_answer_that_is_lost_is_asked_for_again() {
     relay.join().unwrap();
     assert_eq!(account_names(&alice), ["wallet", "shop", "hub"]);
     assert_eq!(account_names(&bob), ["wallet", "shop", "alice"]);
+}
+
+#[test]
+fn accepting_finishes_when_it_is_repeated_whoever_was_killed() {
+    for (is_maker_killed, is_passed_on) in
+        [(true, false), (true, true), (false, false), (false, true)]
+    {
+        let mut alice = Node::start("alice", "test.alice", "");
+        let mut bob = Node::start("bob", "test.bob", "");
+        with_users(&alice);
+        with_users(&bob);
+        let between = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = between.local_addr().unwrap().to_string();
+        let text = invite_through(&bob, &address);
+        let asking = command(&alice, &["peer", "accept", &text])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut asker, _) = between.accept().unwrap();
+        let mut bytes = [0; 4_096];
+        let read = asker.read(&mut bytes).unwrap();
+        if is_passed_on {
+            let mut node = TcpStream::connect(bob.node).unwrap();
+            node.write_all(&bytes[..read]).unwrap();
+            let answered = node.read(&mut bytes).unwrap();
+            assert!(bytes[..answered].starts_with(b"HTTP/1.1 200"));
+        }
+        let victim = match is_maker_killed {
+            true => &mut bob,
+            false => &mut alice,
+        };
+        victim.kill();
+        drop((asker, between));
+        failure(&asking.wait_with_output().unwrap());
+        victim.restart();
+        let made: &[&str] = match is_passed_on {
+            true => &["wallet", "shop", "alice"],
+            false => &["wallet", "shop"],
+        };
+        assert_eq!(account_names(&bob), made, "on disk before it was answered");
+        assert_eq!(account_names(&alice), ["wallet", "shop"]);
+
+        // The invite's exchange, and then the session, as often as it is opened.
+        drop(relay_to(&address, bob.node, 8));
+        stdout(&rialto(&alice, &["peer", "accept", &text]));
+        assert_eq!(account_names(&alice), ["wallet", "shop", "bob"]);
+        assert_eq!(account_names(&bob), ["wallet", "shop", "alice"]);
+        wait_up(&bob, "alice");
+        pays(&alice, &bob, "k");
+        alice.kill();
+        alice.restart();
+        stdout(&rialto(&alice, &["peer", "accept", &text]));
+        assert_eq!(account_names(&alice), ["wallet", "shop", "bob"]);
+
+        // Who is a peer already is not made one again.
+        let another = invite(&bob, &[]);
+        let said = failure(&rialto(&alice, &["peer", "accept", &another]));
+        assert!(
+            said.contains("under the address of another account"),
+            "{said}"
+        );
+        assert_eq!(account_names(&bob), ["wallet", "shop", "alice"]);
+    }
+    println!(
+        "reliability: invite | 4 SIGKILLs of either node between request and answer | 0 accounts lost or made twice"
+    );
 }
 
 /// An invite of the node that names another endpoint.
