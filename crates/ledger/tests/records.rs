@@ -229,7 +229,7 @@ prop_compose! {
             from,
             ilp_address: "test.stranger".parse().unwrap(),
             url,
-            asset: settings.asset,
+            asset: settings.asset.clone(),
             name,
             created_at_ms: times[0],
             expires_at_ms: times[1],
@@ -237,8 +237,8 @@ prop_compose! {
                 0 => None,
                 1 => Some(PeeringVerdict::Denied),
                 number => Some(PeeringVerdict::Approved {
-                    name: (number == 2).then_some(settings.name),
-                    limits: settings.limits,
+                    name: (number == 2).then_some(settings.name.clone()),
+                    limits: settings.limits.clone(),
                 }),
             },
         }
