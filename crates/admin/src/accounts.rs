@@ -592,10 +592,20 @@ pub(crate) fn http_link(
         }
         (None, _) => return Err(missing("http.token")),
     };
+    if link.callback {
+        let endpoint = node.0.endpoint();
+        if let Err(detail) = node.0.may_connect(&endpoint) {
+            let detail = format!(
+                "peers would have to answer to {endpoint}, which {detail}: set node.public_url"
+            );
+            return Err(Problem::invalid("http.callback", detail));
+        }
+    }
     Ok(HttpLink {
         url: link.url,
         token,
         jwt,
+        callback: link.callback,
     })
 }
 
@@ -654,6 +664,7 @@ fn shape_http(link: &HttpLink) -> shapes::HttpLink {
             lifetime_seconds: Some(jwt.lifetime_s),
             ..shape_jwt(jwt.algorithm, &jwt.claims)
         }),
+        callback: link.callback,
     }
 }
 

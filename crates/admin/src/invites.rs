@@ -424,6 +424,7 @@ pub(crate) async fn accept(
         // The account is found by the token, so the path need not know its name.
         InviteLink::Http => Some(shapes::HttpLink {
             jwt: None,
+            callback: false,
             url: format!("{}/ilp", own_endpoint(node)?),
             token: Some(theirs),
         }),
@@ -443,6 +444,7 @@ pub(crate) async fn accept(
         InviteLink::Http => {
             let link = shapes::HttpLink {
                 jwt: None,
+                callback: false,
                 url: base,
                 token: Some(ours),
             };
@@ -642,7 +644,11 @@ fn acceptance(node: &Handle, secret: TokenHash, asked: Request1) -> Result<Accep
             let link_token = link.token.as_deref().unwrap_or_default();
             check_outgoing("http.token", link_token)?;
             request.push_str(&format!("\n{}\n{link_token}", link.url));
-            let link = shapes::HttpLink { jwt: None, ..link };
+            let link = shapes::HttpLink {
+                jwt: None,
+                callback: false,
+                ..link
+            };
             Some(http_link(link, None, node)?)
         }
     };

@@ -438,6 +438,15 @@ fn render_node(page: &mut Page, status: &NodeStatus, seen: &Seen) {
     for (reason, count) in &status.unauthenticated {
         page.sample(name, &[("reason", reason.row().word)], count);
     }
+    let name = "rialto_callbacks_refused_total";
+    page.family(
+        name,
+        "counter",
+        "Requests in callback mode that were refused.",
+    );
+    for (reason, count) in &status.refused_callbacks {
+        page.sample(name, &[("reason", reason)], count);
+    }
 }
 
 /// How far each neighbour has come, and since when.

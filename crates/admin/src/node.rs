@@ -139,6 +139,8 @@ pub struct NodeStatus {
     pub worker_count: usize,
     /// Requests and connections that opened no account, by reason.
     pub unauthenticated: Vec<(Reason, u64)>,
+    /// Requests in callback mode that were refused, by the word for it.
+    pub refused_callbacks: Vec<(&'static str, u64)>,
     /// Connections of clients that have not yet authenticated.
     pub unauthenticated_connections: u64,
     /// Those that had to make room for another.

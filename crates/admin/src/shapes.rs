@@ -236,6 +236,10 @@ pub struct HttpLink {
     /// Tokens are made, and renewed in time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt: Option<Jwt>,
+    /// The peer is asked to send answers in requests of its own, to this node's public URL; one that
+    /// answers at once is understood all the same.
+    #[serde(default)]
+    pub callback: bool,
 }
 
 /// Outgoing BTP connection.

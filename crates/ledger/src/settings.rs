@@ -190,6 +190,9 @@ pub struct HttpLink {
     /// Tokens are made, and renewed in time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt: Option<OutgoingJwt>,
+    /// The peer is asked to send answers in requests of its own (RFC 35).
+    #[serde(default, skip_serializing_if = "text::is_default")]
+    pub callback: bool,
 }
 
 /// Where a BTP connection is kept up.

@@ -79,7 +79,7 @@ prop_compose! {
             ilp_address: address.map(|address| address.parse().expect("an address")),
             limits,
             spread,
-            http: link.as_ref().map(|text| HttpLink { url: text.clone(), token: secret(text), jwt: None }),
+            http: link.as_ref().map(|text| HttpLink { url: text.clone(), token: secret(text), jwt: None, callback: text.len() % 2 == 1 }),
             btp: link.as_ref().map(|text| BtpLink {
                 url: text.clone(),
                 username: Some(text.clone()),

@@ -462,6 +462,9 @@ pub enum HttpPeerError {
     /// The token has characters that no header can carry.
     #[error("token has characters that an HTTP header cannot carry")]
     Token,
+    /// The same of the URL for answers.
+    #[error("callback URL has characters that an HTTP header cannot carry")]
+    Callback,
 }
 
 /// An ILP over HTTP endpoint and the token to present there.
@@ -476,6 +479,8 @@ pub struct HttpPeer {
     pub(crate) port: u16,
     /// Of every request, but for `Host` where it is HTTP/1.1.
     pub(crate) headers: HeaderMap,
+    /// Where answers are asked to be sent, in callback mode.
+    pub(crate) callback: Option<HeaderValue>,
 }
 
 impl HttpPeer {
@@ -523,7 +528,18 @@ impl HttpPeer {
             host,
             port,
             headers,
+            callback: None,
         })
+    }
+
+    /// The same in callback mode: answers are asked to be sent to `url`.
+    ///
+    /// # Errors
+    /// [`HttpPeerError::Callback`].
+    pub fn with_callback(self, url: &str) -> Result<Self, HttpPeerError> {
+        let callback = HeaderValue::try_from(url).map_err(|_| HttpPeerError::Callback)?;
+        let callback = Some(callback);
+        Ok(Self { callback, ..self })
     }
 
     /// Whether TLS is spoken.

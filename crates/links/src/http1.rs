@@ -101,6 +101,8 @@ pub fn request(bytes: &[u8]) -> Result<Option<RequestHead<'_>>, RequestError> {
             7 if is("upgrade") => wide = true,
             10 if is("connection") => close |= has_token(header.value, "close"),
             12 if is("content-type") => content_type = content_type.or(Some(header.value)),
+            // The answer is a request of its own.
+            12 if is("callback-url") => wide = true,
             13 if is("authorization") => {
                 authorizations += 1;
                 authorization = Some(header.value);

@@ -15,7 +15,7 @@ use crate::{
     body::PACKET_BODY_BYTES_MAX,
     connect::Stream,
     directory::HttpPeer,
-    http_client::{Outcome, judge_head, too_large},
+    http_client::{Answer, Outcome, Special, judge_head, too_large},
     http1::{self, BodyEnd, Chunks, ChunksState, HEAD_BYTES_MAX},
     scratch::Scratch,
 };
@@ -26,11 +26,12 @@ const RESPONSE_BYTES_MAX: usize = HEAD_BYTES_MAX + 2 * PACKET_BODY_BYTES_MAX;
 /// Bytes of buffer that a connection keeps between requests.
 const IDLE_BUFFER_BYTES_MAX: usize = 2 * 1024;
 
-/// The head of every request to a peer, up to the value of `Content-Length`.
-pub(crate) fn request_head(peer: &HttpPeer) -> Vec<u8> {
-    let path = peer.url.path_and_query().map_or("/", |path| path.as_str());
+/// The head of a request to a peer, up to the value of `Content-Length`.
+pub(crate) fn request_head(peer: &HttpPeer, special: &Special) -> Vec<u8> {
+    let path = special.path.as_ref().or(peer.url.path_and_query());
+    let path = path.map_or("/", |path| path.as_str());
     let mut head = format!("POST {path} HTTP/1.1\r\n").into_bytes();
-    for (name, value) in &peer.headers_http1() {
+    for (name, value) in peer.headers_http1().iter().chain(&special.headers) {
         head.extend_from_slice(name.as_str().as_bytes());
         head.extend_from_slice(b": ");
         head.extend_from_slice(value.as_bytes());
@@ -126,15 +127,15 @@ impl Http1 {
     /// What became of the packet, and how many bytes of the buffer said so.
     async fn receive(&mut self) -> Result<(Outcome, usize), Outcome> {
         let mut start = 0;
-        let (body_end, close) = loop {
+        let (answer, body_end, close) = loop {
             match http1::response(&self.buffer[start..]) {
                 Ok(None) => self.fill().await?,
                 // Another head follows (RFC 9110, section 15.2).
                 Ok(Some(head)) if head.status < 200 && head.status != 101 => start += head.head_len,
                 Ok(Some(head)) => {
-                    judge_head(head.status, head.content_type)?;
+                    let answer = judge_head(head.status, head.content_type)?;
                     start += head.head_len;
-                    break (head.body, head.close);
+                    break (answer, head.body, head.close);
                 }
                 Err(malformed) => return Err(unanswered(malformed)),
             }
@@ -175,7 +176,10 @@ impl Http1 {
             }
         };
         self.closed = close;
-        Ok(received)
+        Ok(match (answer, received) {
+            (Answer::Reply, received) => received,
+            (Answer::Accepted, (_, len)) => (Outcome::Accepted, len),
+        })
     }
 
     async fn fill(&mut self) -> Result<(), Outcome> {

@@ -5,29 +5,35 @@
 //! idle last is used first, so the others can run dry and close.
 
 use std::{
+    borrow::Cow,
     cell::{Cell, RefCell},
     collections::VecDeque,
     future::poll_fn,
     pin::{Pin, pin},
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, Uri, header::CONTENT_TYPE, uri::PathAndQuery,
+};
 use http_body_util::Full;
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rialto_connector::{Input, LinkFailure, LinkId, RequestId};
 use rialto_ledger::AccountId;
 use tokio::{
+    sync::oneshot,
     task::spawn_local,
     time::{Sleep, sleep_until},
 };
 
 use crate::{
     body::{self, PACKET_BODY_BYTES_MAX},
+    callback::{CALLBACK_URL, Callbacks, Delivered, Delivery, Id, REQUEST_ID},
     clock::Clock,
     connect::{ConnectError, Stream, connect},
     directory::HttpPeer,
@@ -69,6 +75,7 @@ pub(crate) struct HttpClient {
     clock: Clock,
     inbox: Inbox,
     scratch: Scratch,
+    callbacks: Arc<Callbacks>,
     lanes: RefCell<Lanes>,
     connect_warning: Pace,
     exchange_warning: Pace,
@@ -113,9 +120,28 @@ struct Slot {
 
 /// A packet to be delivered.
 struct Job {
-    request: RequestId,
+    errand: Errand,
     packet: Bytes,
     deadline_ns: u64,
+    /// What differs from the peer's usual requests.
+    special: Option<Box<Special>>,
+}
+
+/// Of a request in callback mode.
+#[derive(Default)]
+pub(crate) struct Special {
+    /// Instead of the path in the peer's URL.
+    pub(crate) path: Option<PathAndQuery>,
+    /// Beside the usual.
+    pub(crate) headers: HeaderMap,
+}
+
+/// What a packet is, and who wants to know what became of it.
+enum Errand {
+    /// A Prepare, which the core named. In callback mode the peer knows it by its id.
+    Prepare(RequestId, Option<Id>),
+    /// The answer to one that the peer sent in callback mode.
+    Answer(Cell<Option<oneshot::Sender<Delivered>>>),
 }
 
 impl HttpClient {
@@ -127,16 +153,18 @@ impl HttpClient {
         clock: Clock,
         inbox: Inbox,
         scratch: Scratch,
+        callbacks: Arc<Callbacks>,
     ) -> Rc<Self> {
         Rc::new(Self {
             account,
             name,
-            head_http1: http1_client::request_head(&peer),
+            head_http1: http1_client::request_head(&peer, &Special::default()),
             peer,
             tls,
             clock,
             inbox,
             scratch,
+            callbacks,
             lanes: RefCell::default(),
             connect_warning: Pace::default(),
             exchange_warning: Pace::default(),
@@ -148,13 +176,44 @@ impl HttpClient {
         &self.peer
     }
 
-    /// Delivers a packet as soon as a lane is free.
+    /// Delivers a Prepare as soon as a lane is free.
     pub(crate) fn send(self: &Rc<Self>, request: RequestId, packet: Bytes, deadline_ns: u64) {
-        let job = Job {
-            request,
+        let special = self.peer.callback.as_ref().and_then(|url| {
+            let now_ns = self.clock.now_ns();
+            // Before it is sent: the answer may be quicker than the 202.
+            let sent = self
+                .callbacks
+                .send(self.account, request, deadline_ns, now_ns);
+            sent.map(|id| (id, with_id(id, Some((CALLBACK_URL, url)))))
+        });
+        let (id, special) = special.unzip();
+        self.put(Job {
+            errand: Errand::Prepare(request, id),
             packet,
             deadline_ns,
-        };
+            special,
+        });
+    }
+
+    /// Makes one attempt to deliver an answer to the peer's callback URL.
+    pub(crate) async fn deliver(
+        self: &Rc<Self>,
+        delivery: &Delivery,
+        deadline_ns: u64,
+    ) -> Delivered {
+        let (done, delivered) = oneshot::channel();
+        let mut special = with_id(delivery.id, None);
+        special.path = Some(delivery.path.clone());
+        self.put(Job {
+            errand: Errand::Answer(Cell::new(Some(done))),
+            packet: delivery.packet.clone(),
+            deadline_ns,
+            special: Some(special),
+        });
+        delivered.await.unwrap_or(Delivered::Unknown)
+    }
+
+    fn put(self: &Rc<Self>, job: Job) {
         let lanes = &mut *self.lanes.borrow_mut();
         if let Some(slot) = lanes.idle.pop() {
             slot.job.set(Some(job));
@@ -174,12 +233,25 @@ impl HttpClient {
         }
     }
 
+    /// The packet was not taken.
     fn fail(&self, job: &Job, failure: LinkFailure) {
-        self.inbox.push(Input::Failed {
-            link: LinkId::Http(self.account),
-            request: job.request,
-            failure,
-        });
+        match &job.errand {
+            Errand::Prepare(request, id) if self.is_first(*id) => {
+                self.inbox.push(Input::Failed {
+                    link: LinkId::Http(self.account),
+                    request: *request,
+                    failure,
+                });
+            }
+            Errand::Prepare(..) => {}
+            Errand::Answer(done) => tell(done, Delivered::No),
+        }
+    }
+
+    /// Whether nothing has answered the Prepare yet.
+    fn is_first(&self, id: Option<Id>) -> bool {
+        let answer = |id| self.callbacks.answer(self.account, id, self.clock.now_ns());
+        id.is_none_or(|id| answer(id).is_ok())
     }
 
     async fn open(&self) -> Result<Connection, ConnectError> {
@@ -220,12 +292,27 @@ impl HttpClient {
         lanes.http2.clone()
     }
 
-    fn request_http2(&self, packet: Bytes) -> Request<Body> {
-        let mut request = Request::new(Full::new(packet));
+    fn request_http2(&self, job: &Job) -> Request<Body> {
+        let mut request = Request::new(Full::new(job.packet.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.peer.url.clone();
         *request.headers_mut() = self.peer.headers.clone();
+        if let Some(special) = &job.special {
+            request.headers_mut().extend(special.headers.clone());
+            if special.path.is_some() {
+                let mut parts = self.peer.url.clone().into_parts();
+                parts.path_and_query.clone_from(&special.path);
+                *request.uri_mut() = Uri::from_parts(parts).expect("another path of the same URL");
+            }
+        }
         request
+    }
+
+    fn head_http1(&self, job: &Job) -> Cow<'_, [u8]> {
+        match &job.special {
+            None => Cow::Borrowed(&self.head_http1),
+            Some(special) => Cow::Owned(http1_client::request_head(&self.peer, special)),
+        }
     }
 
     /// A job that no connection could be had for. Those that wait fare no better.
@@ -248,12 +335,22 @@ impl HttpClient {
 
     /// A job that was answered, or will not be.
     fn finish(&self, job: &Job, outcome: Outcome) {
+        let (request, id) = match &job.errand {
+            Errand::Prepare(request, id) => (*request, *id),
+            Errand::Answer(done) => return tell(done, delivered(&outcome)),
+        };
         match outcome {
-            Outcome::Reply(packet) => self.inbox.push(Input::Reply {
+            // A peer that knows no callback mode answers at once. The first answer counts.
+            Outcome::Reply(packet) if self.is_first(id) => self.inbox.push(Input::Reply {
                 link: LinkId::Http(self.account),
-                request: job.request,
+                request,
                 packet,
             }),
+            Outcome::Reply(_) => {}
+            Outcome::Accepted if id.is_some() => {}
+            Outcome::Accepted => {
+                self.warn("peer answers in callback mode (202), which was not asked for");
+            }
             Outcome::Failed(failure, message) => {
                 self.warn(&message);
                 self.fail(job, failure);
@@ -357,7 +454,7 @@ async fn attempt(
     };
     let outcome = open.exchange(client, job, timer).await;
     let keep = match &outcome {
-        Outcome::Reply(_) => true,
+        Outcome::Reply(_) | Outcome::Accepted => true,
         // One request is given up; other streams go on.
         Outcome::Late => matches!(open, Connection::Http2(_)),
         Outcome::Failed(..) | Outcome::Unknown(_) | Outcome::Unsent => false,
@@ -372,6 +469,8 @@ async fn attempt(
 pub(crate) enum Outcome {
     /// With bytes that should be a Fulfill or Reject.
     Reply(Bytes),
+    /// The reply is to come in a request of its own.
+    Accepted,
     /// With an answer that is none.
     Failed(LinkFailure, String),
     /// After it was written, without an answer.
@@ -404,9 +503,9 @@ impl Connection {
         }
         let mut exchange = pin!(async {
             match self {
-                Self::Http1(http1) => http1.exchange(&client.head_http1, &job.packet).await,
+                Self::Http1(http1) => http1.exchange(&client.head_http1(job), &job.packet).await,
                 Self::Http2(sender) => {
-                    let request = client.request_http2(job.packet.clone());
+                    let request = client.request_http2(job);
                     exchange_http2(sender, request).await
                 }
             }
@@ -455,11 +554,15 @@ fn unanswered(unsent: Option<Request<Body>>, error: &hyper::Error) -> Outcome {
 async fn read_response(response: Response<Incoming>) -> Outcome {
     let (head, body) = response.into_parts();
     let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    if let Err(outcome) = judge_head(head.status.as_u16(), content_type) {
-        return outcome;
-    }
+    let answer = match judge_head(head.status.as_u16(), content_type) {
+        Ok(answer) => answer,
+        Err(outcome) => return outcome,
+    };
     match body::read(body, PACKET_BODY_BYTES_MAX).await {
-        Ok(packet) => Outcome::Reply(packet),
+        Ok(packet) => match answer {
+            Answer::Reply => Outcome::Reply(packet),
+            Answer::Accepted => Outcome::Accepted,
+        },
         Err(body::BodyError::TooLarge) => too_large(),
         Err(body::BodyError::Broken(error)) => Outcome::Unknown(format!(
             "peer did not finish its answer to a packet: {error}"
@@ -467,22 +570,59 @@ async fn read_response(response: Response<Incoming>) -> Outcome {
     }
 }
 
-/// Whether the body that follows is a reply.
-pub(crate) fn judge_head(status: u16, content_type: Option<&[u8]>) -> Result<(), Outcome> {
+/// What a peer's head announces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The body is a reply.
+    Reply,
+    /// The reply comes later, and the body is nothing.
+    Accepted,
+}
+
+/// What the body that follows is.
+pub(crate) fn judge_head(status: u16, content_type: Option<&[u8]>) -> Result<Answer, Outcome> {
     match status {
-        200 if is_packet_type(content_type) => Ok(()),
+        200 if is_packet_type(content_type) => Ok(Answer::Reply),
         200 => {
             let message = "peer answered a packet with another content type".to_owned();
             Err(Outcome::Failed(LinkFailure::ContentType, message))
         }
-        202 => {
-            let message = "peer answers packets in asynchronous mode (202), which is not supported";
-            Err(Outcome::Unknown(message.to_owned()))
-        }
+        202 => Ok(Answer::Accepted),
         _ => {
             let message = format!("peer answered a packet with status {status}");
             Err(Outcome::Failed(LinkFailure::Http(status), message))
         }
+    }
+}
+
+fn with_id(id: Id, more: Option<(http::HeaderName, &HeaderValue)>) -> Box<Special> {
+    let mut headers = HeaderMap::new();
+    let value = HeaderValue::try_from(id.to_string()).expect("hexadecimal digits and hyphens");
+    headers.insert(REQUEST_ID, value);
+    if let Some((name, value)) = more {
+        headers.insert(name, value.clone());
+    }
+    let path = None;
+    Box::new(Special { path, headers })
+}
+
+/// What became of an answer (RFC 35): any status of success or of the request's own fault is the end.
+fn delivered(outcome: &Outcome) -> Delivered {
+    match outcome {
+        Outcome::Reply(_)
+        | Outcome::Accepted
+        | Outcome::Failed(LinkFailure::ContentType | LinkFailure::BadReply, _)
+        | Outcome::Failed(LinkFailure::Http(200..=299), _) => Delivered::Yes,
+        Outcome::Failed(LinkFailure::Http(status @ 300..=499), _) => Delivered::Refused(*status),
+        Outcome::Failed(..) | Outcome::Unsent => Delivered::No,
+        Outcome::Unknown(_) | Outcome::Late => Delivered::Unknown,
+    }
+}
+
+fn tell(done: &Cell<Option<oneshot::Sender<Delivered>>>, delivered: Delivered) {
+    if let Some(done) = done.take() {
+        // It is no mistake that nobody wants to know any more.
+        let _ = done.send(delivered);
     }
 }
 

@@ -16,6 +16,7 @@
 //! | `server.rs` | the node listener; requests by hyper |
 //! | `http1.rs` | heads and chunks of HTTP/1.1, as values |
 //! | `http1_server.rs` | packets that come by HTTP/1.1 |
+//! | `callback.rs` | packets whose answer comes in a request of its own |
 //! | `newcomers.rs` | connections whose client has not said who it is |
 //! | `waiting.rs` | HTTP requests that wait for their answer |
 //! | `http_client.rs` | packets to one peer by HTTP |
@@ -32,6 +33,7 @@
 
 mod body;
 mod btp;
+mod callback;
 mod callers;
 mod clock;
 mod connect;
@@ -61,6 +63,7 @@ mod worker;
 
 pub use body::PACKET_BODY_BYTES_MAX;
 pub use btp::{OUTBOX_BYTES_MAX, OUTBOX_PREPARE_BYTES_MAX};
+pub use callback::{ANSWERS_BYTES_MAX, CALLBACK_MARGIN, CALLBACKS_MAX, CallbackRefusal, Callbacks};
 pub use callers::{CALLERS_MAX, CALLERS_PER_ADDRESS_MAX, Caller, Callers};
 pub use clock::Clock;
 pub use connect::{CONNECT_TIMEOUT, ConnectError, Stream, connect};

@@ -32,6 +32,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rialto_btp::session::Session;
+use rialto_ledger::AccountId;
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -48,6 +49,7 @@ use tokio_tungstenite::{
 use crate::{
     body::{self, BodyError, PACKET_BODY_BYTES_MAX},
     btp::{Driver, Side, websocket_config},
+    callback::{CALLBACK_URL, CallbackRefusal, REQUEST_ID},
     clock::wall,
     directory::{OCTET_STREAM, Visitor, bearer},
     http1::HEAD_BYTES_MAX,
@@ -291,6 +293,7 @@ impl Drop for Busy<'_> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Route<'a> {
     Ilp(Option<&'a str>),
+    Callback(Option<&'a str>),
     Btp(Option<&'a str>),
     Spsp(Option<&'a str>),
     Greeting,
@@ -302,6 +305,7 @@ impl<'a> Route<'a> {
         match path {
             "/ilp" => return Self::Ilp(None),
             "/ilp/btp" => return Self::Btp(None),
+            "/ilp/callback" => return Self::Callback(None),
             "/.well-known/pay" => return Self::Spsp(None),
             _ => {}
         }
@@ -312,6 +316,7 @@ impl<'a> Route<'a> {
             return match rest.split_once('/') {
                 Some((name, "ilp")) => Self::Ilp(Some(name)),
                 Some((name, "ilp/btp")) => Self::Btp(Some(name)),
+                Some((name, "ilp/callback")) => Self::Callback(Some(name)),
                 Some((name, "spsp")) => Self::Spsp(Some(name)),
                 _ => Self::None,
             };
@@ -362,6 +367,7 @@ impl Client {
             }
             _ if self.worker.greets_at(head.uri.path()) => self.greet(head.clone(), body).await,
             Route::Ilp(named) => self.ilp(&head, named, body).await,
+            Route::Callback(named) => self.callback(&head, named, body).await,
             Route::Btp(named) => self.btp(&head, named, upgrade),
             Route::Spsp(named) => {
                 spsp::answer(&head.method, named, &head.headers, self.worker.spsp())
@@ -376,14 +382,50 @@ impl Client {
         response
     }
 
-    /// A packet. The head is judged before a byte of the body is read.
+    /// A packet.
     async fn ilp(&self, head: &Parts, named: Option<&str>, body: Incoming) -> Response<Body> {
+        let (account, packet) = match self.packet(head, named, body).await {
+            Ok(came) => came,
+            Err(refused) => return refused,
+        };
+        let packet = BytesMut::from(packet);
+        let value = |name| head.headers.get(name).map(HeaderValue::as_bytes);
+        let callback = value(CALLBACK_URL).and_then(|url| self.worker.callback_path(account, url));
+        if let (Some(id), Some(path)) = (value(REQUEST_ID), callback) {
+            let accepted =
+                path.and_then(|path| self.worker.packet_for_callback(account, id, path, packet));
+            return called_back(accepted, StatusCode::ACCEPTED);
+        }
+        let reply = self.worker.packet(account, packet).await;
+        let mut response = Response::new(Full::new(reply));
+        response.headers_mut().insert(CONTENT_TYPE, OCTET_STREAM);
+        response
+    }
+
+    /// The answer to a packet that went out in callback mode.
+    async fn callback(&self, head: &Parts, named: Option<&str>, body: Incoming) -> Response<Body> {
+        let (account, packet) = match self.packet(head, named, body).await {
+            Ok(came) => came,
+            Err(refused) => return refused,
+        };
+        let id = head.headers.get(REQUEST_ID).map(HeaderValue::as_bytes);
+        let answered = self.worker.answered_by_callback(account, id, packet);
+        called_back(answered, StatusCode::OK)
+    }
+
+    /// Who sends a packet, and its bytes. The head is judged before a byte of the body is read.
+    async fn packet(
+        &self,
+        head: &Parts,
+        named: Option<&str>,
+        body: Incoming,
+    ) -> Result<(AccountId, Bytes), Response<Body>> {
         if head.method != Method::POST {
-            return with(
+            return Err(with(
                 plain(StatusCode::METHOD_NOT_ALLOWED, "packets are sent by POST\n"),
                 ALLOW,
                 "POST",
-            );
+            ));
         }
         let value = |name| head.headers.get(name).map(HeaderValue::as_bytes);
         let token = bearer(value(AUTHORIZATION));
@@ -391,25 +433,21 @@ impl Client {
             self.worker
                 .recognise(&mut self.visitor.borrow_mut(), token, named, &self.permit);
         let Ok(account) = known else {
-            return NOT_AUTHORIZED.into();
+            return Err(NOT_AUTHORIZED.into());
         };
         self.permit.authenticated();
         if !is_packet_type(value(CONTENT_TYPE)) {
-            return NOT_PACKET_TYPE.into();
+            return Err(NOT_PACKET_TYPE.into());
         }
         let body = timeout(BODY_TIMEOUT, body::read(body, PACKET_BODY_BYTES_MAX));
-        let prepare = match body.await {
-            Ok(Ok(prepare)) => BytesMut::from(prepare),
-            Ok(Err(BodyError::TooLarge)) => return BODY_TOO_LARGE.into(),
+        match body.await {
+            Ok(Ok(packet)) => Ok((account, packet)),
+            Ok(Err(BodyError::TooLarge)) => Err(BODY_TOO_LARGE.into()),
             Ok(Err(BodyError::Broken(_))) => {
-                return plain(StatusCode::BAD_REQUEST, "body is broken\n");
+                Err(plain(StatusCode::BAD_REQUEST, "body is broken\n"))
             }
-            Err(_) => return BODY_LATE.into(),
-        };
-        let reply = self.worker.packet(account, prepare).await;
-        let mut response = Response::new(Full::new(reply));
-        response.headers_mut().insert(CONTENT_TYPE, OCTET_STREAM);
-        response
+            Err(_) => Err(BODY_LATE.into()),
+        }
     }
 
     /// A node that is not yet a neighbour.
@@ -521,6 +559,22 @@ fn has_unknown_coding(headers: &HeaderMap) -> bool {
     values.next().is_some_and(|only| !is_chunked(only)) || values.next().is_some()
 }
 
+/// The answer to a request in callback mode.
+fn called_back(done: Result<(), CallbackRefusal>, status: StatusCode) -> Response<Body> {
+    match done {
+        Ok(()) => {
+            let mut response = Response::new(Full::default());
+            *response.status_mut() = status;
+            response
+        }
+        Err(CallbackRefusal::Full) => plain(
+            StatusCode::SERVICE_UNAVAILABLE,
+            CallbackRefusal::Full.message(),
+        ),
+        Err(why) => plain(StatusCode::BAD_REQUEST, why.message()),
+    }
+}
+
 fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
@@ -609,6 +663,11 @@ mod tests {
             ("/accounts/alice/ilp", Route::Ilp(Some("alice"))),
             ("/ilp/btp", Route::Btp(None)),
             ("/accounts/alice/ilp/btp", Route::Btp(Some("alice"))),
+            ("/ilp/callback", Route::Callback(None)),
+            (
+                "/accounts/alice/ilp/callback",
+                Route::Callback(Some("alice")),
+            ),
             ("/accounts/alice/spsp", Route::Spsp(Some("alice"))),
             ("/.well-known/pay", Route::Spsp(None)),
             ("/alice", Route::Spsp(Some("alice"))),

@@ -10,6 +10,19 @@ use std::{
 use bytes::Bytes;
 use rialto_connector::RequestId;
 
+/// The highest bit of a request's name is for those that do not wait.
+const GENERATION_MAX: u32 = u32::MAX >> 1;
+
+/// The request's name, if nobody waits for its answer: a number of the caller's below 2^63.
+pub(crate) fn unattended(number: u64) -> RequestId {
+    RequestId(number | 1 << 63)
+}
+
+/// The number that [`unattended`] was given.
+pub(crate) fn number_of_unattended(request: RequestId) -> Option<u64> {
+    (request.0 >> 63 == 1).then_some(request.0 & (u64::MAX >> 1))
+}
+
 /// One slot per request that waits. A slot that is used again has another generation, so the answer
 /// to a request whose client went away is dropped.
 #[derive(Default)]
@@ -112,7 +125,7 @@ impl Drop for Answer {
         let table = &mut *self.waiting.0.borrow_mut();
         let slot = &mut table.slots[self.index as usize];
         slot.state = State::Vacant;
-        slot.generation = slot.generation.wrapping_add(1);
+        slot.generation = slot.generation.wrapping_add(1) & GENERATION_MAX;
         table.free.push(self.index);
     }
 }

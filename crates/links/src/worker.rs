@@ -4,22 +4,26 @@ use std::{
     cell::{Cell, Ref, RefCell},
     collections::HashMap,
     net::IpAddr,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
 };
 
 use bytes::{Bytes, BytesMut};
+use http::uri::PathAndQuery;
 use rialto_btp::session;
-use rialto_connector::{Action, Input, LinkFailure, LinkId, Reason, RequestId};
+use rialto_connector::{Action, Input, LinkFailure, LinkId, Paid, Reason, RequestId};
 use rialto_ledger::AccountId;
+use rialto_packet::{Prepare, Reply};
 use rustls::ServerConfig;
 use tokio::{
     net::TcpListener,
     sync::{Notify, watch},
+    task::spawn_local,
 };
 
 use crate::{
     btp::{End, Outbox},
+    callback::{self, Arrival, CallbackRefusal, Callbacks, Delivery, Id},
     clock::{Clock, wall},
     dial,
     directory::{AuthCounters, Directory, Visitor},
@@ -31,7 +35,7 @@ use crate::{
     server::{self, GREETING_PREFIX, Greeting, Permit},
     spsp::SpspAnswer,
     tls::ClientTls,
-    waiting::Waiting,
+    waiting::{Waiting, number_of_unattended, unattended},
 };
 
 /// What a worker is made of.
@@ -44,6 +48,8 @@ pub struct WorkerConfig {
     pub directory: watch::Receiver<Arc<Directory>>,
     /// Shared by all workers.
     pub auth_counters: Arc<AuthCounters>,
+    /// Shared by all workers.
+    pub callbacks: Arc<Callbacks>,
     /// How servers are verified.
     pub tls: ClientTls,
     /// Times of BTP sessions.
@@ -66,6 +72,7 @@ pub struct WorkerConfig {
 
 /// The links of one thread. Everything runs on the `LocalSet` that it is used in.
 pub struct Worker {
+    this: Weak<Self>,
     config: WorkerConfig,
     /// The last value of the configuration's receiver.
     directory: RefCell<Arc<Directory>>,
@@ -74,6 +81,10 @@ pub struct Worker {
     scratch: Scratch,
     newcomers: Rc<Newcomers>,
     waiting: Rc<Waiting>,
+    /// Packets in callback mode that the core has not yet answered.
+    unanswered: RefCell<HashMap<u64, Unanswered>>,
+    unanswered_serial: Cell<u64>,
+    undelivered_lines: RefCell<HashMap<AccountId, Pace>>,
     http: RefCell<HashMap<AccountId, Rc<HttpClient>>>,
     sessions: RefCell<HashMap<u32, Rc<Outbox>>>,
     /// When the next line that a session is down, or up, is due.
@@ -109,13 +120,22 @@ impl Door {
     }
 }
 
+/// Where the answer to a packet in callback mode goes.
+struct Unanswered {
+    account: AccountId,
+    path: PathAndQuery,
+    id: Id,
+    until_ns: u64,
+}
+
 impl Worker {
     /// A worker without connections.
     pub fn new(config: WorkerConfig) -> Rc<Self> {
         let mut directory_changes = config.directory.clone();
         let directory = directory_changes.borrow_and_update().clone();
         let newcomers = Newcomers::new(config.newcomers, Arc::clone(&config.newcomer_counters));
-        Rc::new(Self {
+        Rc::new_cyclic(|this| Self {
+            this: this.clone(),
             config,
             directory: RefCell::new(directory),
             directory_changes: RefCell::new(directory_changes),
@@ -123,6 +143,9 @@ impl Worker {
             scratch: Scratch::default(),
             newcomers: Rc::new(newcomers),
             waiting: Rc::default(),
+            unanswered: RefCell::default(),
+            unanswered_serial: Cell::new(0),
+            undelivered_lines: RefCell::default(),
             http: RefCell::default(),
             sessions: RefCell::default(),
             session_lines: RefCell::default(),
@@ -164,7 +187,10 @@ impl Worker {
             } => {
                 let delivered = match link {
                     LinkId::Waiting { worker } if worker == self.config.id => {
-                        self.waiting.answer(request, packet)
+                        match number_of_unattended(request) {
+                            None => self.waiting.answer(request, packet),
+                            Some(number) => return self.call_back(number, packet, paid),
+                        }
                     }
                     LinkId::Session { .. } => self
                         .session(link)
@@ -222,22 +248,27 @@ impl Worker {
         packet: Bytes,
         deadline_ns: u64,
     ) {
+        match self.http_client(account) {
+            Some(client) => client.send(request, packet, deadline_ns),
+            None => self.inbox.push(Input::Failed {
+                link: LinkId::Http(account),
+                request,
+                failure: LinkFailure::Closed,
+            }),
+        }
+    }
+
+    /// What packets to the account go through, if it has a URL.
+    pub(crate) fn http_client(&self, account: AccountId) -> Option<Rc<HttpClient>> {
         // Before the clients are borrowed, because it may let go of some.
         let directory = self.directory();
         let clients = &mut *self.http.borrow_mut();
         if let Some(client) = clients.get(&account) {
-            client.send(request, packet, deadline_ns);
-            return;
+            return Some(Rc::clone(client));
         }
-        let peer = directory.account(account).and_then(|of| of.http().cloned());
-        let Some(peer) = peer else {
-            self.inbox.push(Input::Failed {
-                link: LinkId::Http(account),
-                request,
-                failure: LinkFailure::Closed,
-            });
-            return;
-        };
+        let peer = directory
+            .account(account)
+            .and_then(|of| of.http().cloned())?;
         let config = &self.config;
         let client = HttpClient::new(
             account,
@@ -247,9 +278,151 @@ impl Worker {
             config.clock,
             self.inbox.clone(),
             self.scratch.clone(),
+            Arc::clone(&config.callbacks),
         );
-        client.send(request, packet, deadline_ns);
-        clients.insert(account, client);
+        clients.insert(account, Rc::clone(&client));
+        Some(client)
+    }
+
+    /// Where an answer may be sent that the account asks to have sent to `url`. `None`: the account has
+    /// no URL of its own, so that it can only be answered at once.
+    pub(crate) fn callback_path(
+        &self,
+        account: AccountId,
+        url: &[u8],
+    ) -> Option<Result<PathAndQuery, CallbackRefusal>> {
+        let directory = self.directory();
+        let peer = directory.account(account)?.http().cloned()?;
+        let path = callback::path_on(&peer, url).ok_or(CallbackRefusal::Url);
+        Some(path.inspect_err(|why| self.config.callbacks.count(*why)))
+    }
+
+    /// Gives a packet in callback mode to the core. One that came before is not given again: it gets
+    /// the answer that it had, or will have.
+    pub(crate) fn packet_for_callback(
+        &self,
+        account: AccountId,
+        id: &[u8],
+        path: PathAndQuery,
+        packet: BytesMut,
+    ) -> Result<(), CallbackRefusal> {
+        let accepted = self.accept_for_callback(account, id, path, packet);
+        accepted.inspect_err(|why| self.config.callbacks.count(*why))
+    }
+
+    fn accept_for_callback(
+        &self,
+        account: AccountId,
+        id: &[u8],
+        path: PathAndQuery,
+        packet: BytesMut,
+    ) -> Result<(), CallbackRefusal> {
+        let id = Id::parse(id).ok_or(CallbackRefusal::Id)?;
+        let prepare = Prepare::parse(&packet[..]).map_err(|_| CallbackRefusal::Prepare)?;
+        let life_ms = prepare.expires_at().unix_ms() - wall().unix_ms();
+        let now_ns = self.clock().now_ns();
+        let until_ns = callback::remember_until_ns(life_ms, now_ns);
+        let callbacks = &self.config.callbacks;
+        match callbacks.receive(account, id, &packet, until_ns, now_ns)? {
+            Arrival::New => {
+                let number = self.unanswered_serial.get();
+                self.unanswered_serial.set(number + 1);
+                let unanswered = Unanswered {
+                    account,
+                    path,
+                    id,
+                    until_ns,
+                };
+                self.unanswered.borrow_mut().insert(number, unanswered);
+                self.inbox.push(Input::Prepare {
+                    account,
+                    link: LinkId::Waiting {
+                        worker: self.config.id,
+                    },
+                    request: unattended(number),
+                    packet,
+                });
+            }
+            Arrival::Again => {}
+            // What is lost if it does not arrive was counted the first time.
+            Arrival::Answered(packet) => self.deliver(Delivery {
+                account,
+                path,
+                id,
+                packet,
+                paid: None,
+                until_ns,
+            }),
+        }
+        Ok(())
+    }
+
+    /// The core's answer to a packet in callback mode.
+    fn call_back(&self, number: u64, packet: Bytes, paid: Option<Paid>) {
+        let unanswered = self.unanswered.borrow_mut().remove(&number);
+        let Some(unanswered) = unanswered else {
+            return; // the core answers once
+        };
+        let Unanswered {
+            account,
+            path,
+            id,
+            until_ns,
+        } = unanswered;
+        self.config.callbacks.keep(account, id, &packet);
+        self.deliver(Delivery {
+            account,
+            path,
+            id,
+            packet,
+            paid,
+            until_ns,
+        });
+    }
+
+    fn deliver(&self, delivery: Delivery) {
+        spawn_local(delivery.run(Weak::clone(&self.this)));
+    }
+
+    /// An answer in callback mode did not arrive. The books have what it says.
+    pub(crate) fn undelivered(&self, account: AccountId, paid: Option<Paid>, why: &str) {
+        let mut lines = self.undelivered_lines.borrow_mut();
+        if let Some(held_back) = lines.entry(account).or_default().due(self.clock().now_ns()) {
+            let amount = paid.map_or(0, |paid| paid.amount);
+            let account = self.config.directory.borrow().name_of(account);
+            tracing::warn!(
+                account,
+                amount,
+                why,
+                held_back,
+                "an answer could not be delivered to the peer's callback URL"
+            );
+        }
+        if let Some(paid) = paid {
+            self.inbox.push(Input::Undelivered(paid));
+        }
+    }
+
+    /// An answer of a peer in callback mode.
+    pub(crate) fn answered_by_callback(
+        &self,
+        account: AccountId,
+        id: Option<&[u8]>,
+        packet: Bytes,
+    ) -> Result<(), CallbackRefusal> {
+        let callbacks = &self.config.callbacks;
+        let answered = || {
+            let id = id.and_then(Id::parse).ok_or(CallbackRefusal::Id)?;
+            Reply::parse(&packet[..]).map_err(|_| CallbackRefusal::Reply)?;
+            callbacks.answer(account, id, self.clock().now_ns())
+        };
+        let request = answered().inspect_err(|why| callbacks.count(*why))?;
+        self.inbox.push(Input::Reply {
+            link: LinkId::Http(account),
+            request,
+            packet,
+        });
+        Ok(())
     }
 
     fn forward_session(&self, link: LinkId, request: RequestId, packet: &[u8]) {

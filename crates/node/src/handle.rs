@@ -16,7 +16,7 @@ use rialto_admin::{
 use rialto_connector::{Connector, Effects, Event, PeeringBounds};
 use rialto_ledger::{AccountId, SealedSecret, TokenHash};
 use rialto_links::{
-    AuthCounters, ClientTls, NewcomerCounters, Verdict,
+    AuthCounters, CallbackRefusal, Callbacks, ClientTls, NewcomerCounters, Verdict,
     spsp_client::{self, Permissions, QueryError},
 };
 use rialto_stream::pointer;
@@ -32,6 +32,7 @@ pub(crate) struct Handle {
     pub(crate) tls: ClientTls,
     pub(crate) auth: Arc<AuthCounters>,
     pub(crate) newcomers: Arc<NewcomerCounters>,
+    pub(crate) callbacks: Arc<Callbacks>,
     /// Where the node listener is reached, without a slash at the end.
     pub(crate) public_url: String,
     pub(crate) started: Instant,
@@ -156,6 +157,9 @@ impl Node for Handle {
             journal_failure: shell.has_failed().then(|| "see the log".to_owned()),
             worker_count: shell.mailboxes.len(),
             unauthenticated: unauthenticated.to_vec(),
+            refused_callbacks: CallbackRefusal::ALL
+                .map(|why| (why.word(), self.callbacks.refused(why)))
+                .to_vec(),
             unauthenticated_connections: self.newcomers.open(),
             displaced_connections: self.newcomers.displaced(),
         }

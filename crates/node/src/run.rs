@@ -175,15 +175,17 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
 
     let workers = config.node.threads.unwrap_or_else(cores);
     let (engines, engine_asks) = mpsc::unbounded_channel();
-    let shell = Arc::new(recover(&config, files.secret, workers, engines)?);
+    let public_url = public_url(&config, endpoints.node, files.server_tls.is_some());
+    let shell = recover(&config, files.secret, workers, engines, public_url.clone())?;
+    let shell = Arc::new(shell);
     let auth = Arc::new(AuthCounters::default());
     shell.read(|core| auth.callers.block(core.ledger().blocked_callers()));
-    let public_url = public_url(&config, endpoints.node, files.server_tls.is_some());
     let handle = Arc::new(Handle {
         shell: Arc::clone(&shell),
         tls: files.client_tls.clone(),
         auth: Arc::clone(&auth),
         newcomers: Arc::default(),
+        callbacks: Arc::default(),
         public_url,
         started: Instant::now(),
         rates_changed: Notify::new(),
@@ -207,6 +209,7 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
             clock: handle.shell.clock,
             directory: handle.shell.directory.subscribe(),
             auth_counters: Arc::clone(&handle.auth),
+            callbacks: Arc::clone(&handle.callbacks),
             tls: client_tls,
             btp: session::Settings::default(),
             connections_max,
@@ -396,6 +399,7 @@ fn recover(
     secret: NodeSecret,
     workers: u16,
     engines: mpsc::UnboundedSender<Action>,
+    public_url: String,
 ) -> Result<Shell, RunError> {
     make_data_folder(&config.node.data_dir).map_err(system("make the data folder"))?;
     let rng = ChaCha20Rng::from_seed(random());
@@ -441,7 +445,9 @@ fn recover(
             let _ = engines.send(effect.action);
         }
     }
-    Ok(Shell::new(connector, journal, secret, workers, engines))
+    Ok(Shell::new(
+        connector, journal, secret, workers, engines, public_url,
+    ))
 }
 
 /// Who owes whom is for its owner's eyes only. A folder that is there keeps its permissions.

@@ -75,6 +75,8 @@ pub(crate) struct Shell {
     /// account, and as many messages as the core lets wait.
     engines: mpsc::UnboundedSender<Action>,
     pub(crate) secret: NodeSecret,
+    /// Where the node listener is reached, without a slash at the end.
+    public_url: String,
     /// When the timer has to fire next, on the monotonic clock; `u64::MAX` for never.
     timer_at_ns: AtomicU64,
     /// By the number of a reason: when the next refusal for it is worth a warning.
@@ -96,6 +98,7 @@ impl Shell {
         secret: NodeSecret,
         workers: u16,
         engines: mpsc::UnboundedSender<Action>,
+        public_url: String,
     ) -> Self {
         let synced = Lsn(journal.synced().0);
         let shell = Self {
@@ -110,6 +113,7 @@ impl Shell {
             synced: watch::Sender::new(synced),
             engines,
             secret,
+            public_url,
             // Once at the start: the core may have something to do before anything happens.
             timer_at_ns: AtomicU64::new(0),
             warn_at_ns: [const { AtomicU64::new(0) }; Reason::ALL.len()],
@@ -468,7 +472,7 @@ impl Shell {
             error!(account = settings.name, %error, "the account's link cannot be used");
         };
         if let Some(http) = &settings.http {
-            opened.http = self.opened_http(id, http, made, unusable);
+            opened.http = self.opened_http(id, &settings.name, http, made, unusable);
         }
         if let Some(btp) = &settings.btp {
             let token = self.secret.open(&btp.token).inspect_err(|e| unusable(e));
@@ -500,6 +504,7 @@ impl Shell {
     fn opened_http(
         &self,
         id: AccountId,
+        name: &str,
         http: &HttpLink,
         made: &mut BTreeMap<AccountId, u32>,
         unusable: impl Fn(&dyn std::fmt::Display),
@@ -515,6 +520,13 @@ impl Shell {
                 let token = signer.ok()?.sign(&jwt.claims, jwt.lifetime_s, now);
                 HttpPeer::new(&http.url, &token)
             }
+        };
+        let peer = match http.callback {
+            false => peer,
+            true => peer.and_then(|peer| {
+                let base = &self.public_url;
+                peer.with_callback(&format!("{base}/accounts/{name}/ilp/callback"))
+            }),
         };
         peer.inspect_err(|e| unusable(e)).ok()
     }
@@ -605,7 +617,14 @@ mod tests {
         });
         let (journal, _) = journal.unwrap();
         let (engines, _) = mpsc::unbounded_channel();
-        let shell = Shell::new(connector, journal, NodeSecret::new([0; 32]), 1, engines);
+        let shell = Shell::new(
+            connector,
+            journal,
+            NodeSecret::new([0; 32]),
+            1,
+            engines,
+            String::new(),
+        );
         let account = AccountSettings {
             name: "alice".to_owned(),
             incoming_tokens: Vec::new(),

@@ -452,6 +452,7 @@ fn settings(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Val
                 })
             });
             link.insert("jwt".to_owned(), jwt.unwrap_or(Value::Null));
+            link.insert("callback".to_owned(), args.http_callback.into());
         }
         body.insert("http".to_owned(), link);
     }

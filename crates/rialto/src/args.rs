@@ -507,6 +507,9 @@ pub(crate) struct AccountSettingsArgs {
         help_heading = "Link"
     )]
     pub(crate) http_token_file: Option<PathBuf>,
+    /// Ask it to send answers in requests of its own, to this node's public URL
+    #[arg(long, requires = "http_url", help_heading = "Link")]
+    pub(crate) http_callback: bool,
     /// Make JSON Web Tokens instead, signed with the key in that file: a shared secret in base64, or an
     /// Ed25519 private key
     #[arg(long, value_name = "ALGORITHM", value_parser = ["HS256", "EdDSA"], requires_all = ["http_token_file", "http_jwt_subject"], help_heading = "Link")]

@@ -407,6 +407,7 @@ impl AccountPlan {
                 // What is in it is for sockets, which there are none of.
                 http: self.http.map(|_| HttpLink {
                     jwt: None,
+                    callback: false,
                     url: "http://peer.example".to_owned(),
                     token: SealedSecret(String::new()),
                 }),

@@ -1237,6 +1237,7 @@ async fn metrics_are_in_the_text_format() {
         "rialto_unauthenticated_total{reason=\"auth.missing\"} 3",
         "rialto_unauthenticated_connections 5",
         "rialto_displaced_connections_total 7",
+        "rialto_callbacks_refused_total{reason=\"late\"} 8",
         "rialto_uptime_seconds 61.234",
         "rialto_build_info{version=\"0.0.0\"} 1",
     ] {

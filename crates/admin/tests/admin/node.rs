@@ -235,6 +235,7 @@ impl Node for TestNode {
             worker_count: 1,
             unauthenticated: vec![(Reason::AuthMissing, 3)],
             unauthenticated_connections: 5,
+            refused_callbacks: vec![("late", 8)],
             displaced_connections: 7,
         }
     }

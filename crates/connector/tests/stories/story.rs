@@ -244,6 +244,7 @@ fn change(settings: &mut AccountSettings, words: &[&str]) {
                     url: "http://peer.example".to_owned(),
                     token: SealedSecret("sealed".to_owned()),
                     jwt: None,
+                    callback: false,
                 });
             }
             "credit" => limits.balance_min = -number::<i128>(value()),

@@ -6,6 +6,7 @@
 )]
 
 mod btp;
+mod callback;
 mod http_client;
 mod http_server;
 mod spsp;

@@ -15,8 +15,8 @@ use rialto_btp::session;
 use rialto_connector::{Action, Input, LinkFailure, LinkId, RequestId};
 use rialto_ledger::{AccountId, AccountSettings, IncomingToken};
 use rialto_links::{
-    Account, AuthCounters, ClientTls, Clock, Directory, HttpPeer, NewcomerCounters, NewcomerLimits,
-    Opened, SpspQuery, SpspRefusal, Worker, WorkerConfig, hash_token,
+    Account, AuthCounters, Callbacks, ClientTls, Clock, Directory, HttpPeer, NewcomerCounters,
+    NewcomerLimits, Opened, SpspQuery, SpspRefusal, Worker, WorkerConfig, hash_token,
 };
 use rialto_stream::{SharedSecret, spsp};
 use rustls::ServerConfig;
@@ -135,6 +135,7 @@ pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     pub(crate) directory: watch::Sender<Arc<Directory>>,
     pub(crate) auth_counters: Arc<AuthCounters>,
+    pub(crate) callbacks: Arc<Callbacks>,
     pub(crate) newcomer_counters: Arc<NewcomerCounters>,
     pub(crate) clock: Clock,
     pub(crate) serving: JoinHandle<()>,
@@ -154,12 +155,14 @@ impl Node {
         let clock = Clock::new();
         let auth_counters = Arc::new(AuthCounters::default());
         let newcomer_counters = Arc::new(NewcomerCounters::default());
+        let callbacks = Arc::new(Callbacks::default());
         let (directory, receiver) = watch::channel(Arc::new(Directory::new(options.accounts)));
         let worker = Worker::new(WorkerConfig {
             id: 7,
             clock,
             directory: receiver,
             auth_counters: Arc::clone(&auth_counters),
+            callbacks: Arc::clone(&callbacks),
             tls: options.client_tls,
             btp: options.btp,
             connections_max: options.connections_max,
@@ -178,6 +181,7 @@ impl Node {
             address,
             directory,
             auth_counters,
+            callbacks,
             newcomer_counters,
             clock,
             serving,
