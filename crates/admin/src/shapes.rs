@@ -238,7 +238,7 @@ pub struct HttpLink {
     pub jwt: Option<Jwt>,
     /// The peer is asked to send answers in requests of its own, to this node's public URL; one that
     /// answers at once is understood all the same.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub callback: bool,
 }
 
