@@ -103,7 +103,7 @@ fn peers_that_answer_by_callback() {
         "account": "wallet", "receiver": bob.pointer("shop"), "amount": "1000",
     });
     let (status, _) = alice.call_once("/v1/payments", "refused", request);
-    assert_eq!(status, 201);
+    assert_eq!(status, 202);
     wait_for("the loss to be told", || {
         bob.log().contains("could not be delivered").then_some(())
     });
