@@ -144,17 +144,29 @@ enum Errand {
     Answer(Cell<Option<oneshot::Sender<Delivered>>>),
 }
 
+/// What the clients of one worker share.
+pub(crate) struct Shared {
+    pub(crate) tls: ClientTls,
+    pub(crate) clock: Clock,
+    pub(crate) inbox: Inbox,
+    pub(crate) scratch: Scratch,
+    pub(crate) callbacks: Arc<Callbacks>,
+}
+
 impl HttpClient {
     pub(crate) fn new(
         account: AccountId,
         name: String,
         peer: HttpPeer,
-        tls: ClientTls,
-        clock: Clock,
-        inbox: Inbox,
-        scratch: Scratch,
-        callbacks: Arc<Callbacks>,
+        shared: Shared,
     ) -> Rc<Self> {
+        let Shared {
+            tls,
+            clock,
+            inbox,
+            scratch,
+            callbacks,
+        } = shared;
         Rc::new(Self {
             account,
             name,

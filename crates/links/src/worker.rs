@@ -27,7 +27,7 @@ use crate::{
     clock::{Clock, wall},
     dial,
     directory::{AuthCounters, Directory, Visitor},
-    http_client::HttpClient,
+    http_client::{HttpClient, Shared},
     inbox::Inbox,
     newcomers::{Newcomer, NewcomerCounters, NewcomerLimits, Newcomers},
     pace::Pace,
@@ -270,16 +270,14 @@ impl Worker {
             .account(account)
             .and_then(|of| of.http().cloned())?;
         let config = &self.config;
-        let client = HttpClient::new(
-            account,
-            directory.name_of(account),
-            peer,
-            config.tls.clone(),
-            config.clock,
-            self.inbox.clone(),
-            self.scratch.clone(),
-            Arc::clone(&config.callbacks),
-        );
+        let shared = Shared {
+            tls: config.tls.clone(),
+            clock: config.clock,
+            inbox: self.inbox.clone(),
+            scratch: self.scratch.clone(),
+            callbacks: Arc::clone(&config.callbacks),
+        };
+        let client = HttpClient::new(account, directory.name_of(account), peer, shared);
         clients.insert(account, Rc::clone(&client));
         Some(client)
     }
