@@ -572,6 +572,7 @@ pub(crate) async fn asked(node: &Handle, request: &Request<Bytes>) -> Result<Vec
         jwt: None,
         url: url.clone(),
         token: Some(ours.clone()),
+        callback: false,
     };
     let link = http_link(link, None, node)?;
     let from = request
