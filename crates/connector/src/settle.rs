@@ -253,7 +253,13 @@ impl Connector {
             return 0;
         };
         let earned = account.balance() - account.prepaid();
-        let owed = earned - account.settings.settlement.settle_to;
+        // We do not pay ahead while they have: two that both did would pay each other for ever.
+        let settle_to = account.settings.settlement.settle_to;
+        let settle_to = match account.prepaid() {
+            0 => settle_to,
+            _ => settle_to.max(0),
+        };
+        let owed = earned - settle_to;
         let amount = owed.min(account.available()).max(0);
         u64::try_from(amount).unwrap_or(u64::MAX)
     }
@@ -338,12 +344,15 @@ impl Connector {
         out: &mut Effects,
     ) -> SettlementId {
         let id = self.ledger.next_settlement();
+        let holder = self.ledger.account(account);
+        let prepaid = holder.map_or(0, |holder| holder.prepaid_in(amount));
         let settlement = Settlement {
             id,
             account,
             key: self.settle_key(),
             request_key,
             amount,
+            prepaid,
             cause,
             created_at_ms: now.wall.unix_ms(),
             state: SettlementState::Open,

@@ -193,6 +193,12 @@ impl Account {
         self.prepaid
     }
 
+    /// What of a settlement of `amount` they had paid ahead: what they earned is paid first.
+    pub fn prepaid_in(&self, amount: u64) -> i128 {
+        let left = (self.balance - i128::from(amount)).max(0);
+        (self.prepaid - left).max(0)
+    }
+
     /// Of packets they sent.
     pub fn exposure(&self) -> Exposure {
         let active = self.active.as_deref();
@@ -238,6 +244,10 @@ pub enum LedgerMutant {
     ReleasedTwice,
     /// The caps on value at risk do not count what is in flight.
     InFlightUncounted,
+    /// What is left of an incoming settlement is dropped.
+    LeftoverDropped,
+    /// What is paid ahead counts as earned.
+    PrepaidUncounted,
 }
 
 /// All accounts, routes, rates and payments of a node.
@@ -911,6 +921,9 @@ impl Ledger {
             .ok_or(LedgerError::UnknownSettlement(id))?;
         if *state == SettlementState::Cancelled {
             self.settle(settlement.account, -i128::from(settlement.amount))?;
+            let account = self.existing_mut(settlement.account)?;
+            let prepaid = account.prepaid + settlement.prepaid;
+            account.prepaid = prepaid.min(account.balance.max(0));
         }
         settlement.state = state.clone();
         self.settlements.put(&settlement);
@@ -926,8 +939,16 @@ impl Ledger {
         let account = self.existing_mut(credit.account)?;
         // What they owed is paid first; the rest is ahead.
         account.prepaid += amount.min(account.balance.max(0));
+        #[cfg(feature = "mutants")]
+        if self.mutant == Some(LedgerMutant::PrepaidUncounted) {
+            self.account_mut(credit.account).prepaid = 0;
+        }
         self.settlements
             .put_leftover(credit.account, &credit.leftover);
+        #[cfg(feature = "mutants")]
+        if self.mutant == Some(LedgerMutant::LeftoverDropped) {
+            self.settlements.leftovers.remove(&credit.account);
+        }
         self.settlements.put_credit(credit);
         Ok(())
     }

@@ -6,7 +6,10 @@ use rialto_packet::quantity::Quantity;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::{settings::AccountId, text};
+use crate::{
+    settings::AccountId,
+    text::{self, is_default},
+};
 
 /// Settlements that are remembered; beyond it the oldest ended ones are forgotten.
 pub const SETTLEMENTS_MAX: usize = 100_000;
@@ -85,6 +88,9 @@ pub struct Settlement {
     /// In units of the account's asset.
     #[serde(with = "text")]
     pub amount: u64,
+    /// What of it they had paid ahead: it is so again when the settlement is taken back.
+    #[serde(default, with = "text", skip_serializing_if = "is_default")]
+    pub prepaid: i128,
     /// Why it was made.
     pub cause: SettlementCause,
     /// Milliseconds since 1970.

@@ -116,6 +116,7 @@ prop_compose! {
             account: AccountId(numbers.1),
             request_key,
             amount: numbers.2,
+            prepaid: numbers.3.into(),
             cause: match cause {
                 0 => SettlementCause::Threshold,
                 1 => SettlementCause::Schedule,

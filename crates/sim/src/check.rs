@@ -12,6 +12,7 @@ use rialto_packet::{Prepare, Reply, Timestamp};
 use crate::{
     change::Change,
     plan::{AccountPlan, HOLD_MS_MAX, NodePlan, Party},
+    settle::{Call, Outside, Settled},
 };
 
 /// What was found to be wrong, in one line.
@@ -132,10 +133,10 @@ pub(crate) struct Hop {
 
 /// What is known of one node.
 #[derive(Debug)]
-struct Books {
+pub(crate) struct Books {
     /// As it was at first.
     first_plan: NodePlan,
-    plan: NodePlan,
+    pub(crate) plan: NodePlan,
     /// Rates before the present one, and until when they were in force, in simulated time.
     rates: Vec<(u64, u64)>,
     /// What accounts use of their limits.
@@ -147,6 +148,12 @@ struct Books {
     /// Sums of what was seen on the wires.
     seen: BTreeMap<AccountId, i128>,
     in_flight: BTreeMap<AccountId, u128>,
+    /// Sums of what packets earned.
+    pub(crate) earned: BTreeMap<AccountId, i128>,
+    /// Sums of what settlements paid of what they owed.
+    pub(crate) repaid: BTreeMap<AccountId, i128>,
+    pub(crate) settled: Settled,
+    pub(crate) outside: Outside,
     open: BTreeSet<HopKey>,
     /// Counts restarts.
     life: u32,
@@ -157,6 +164,8 @@ struct Books {
 struct Entry {
     bytes: Vec<u8>,
     commit: Option<Commit>,
+    /// Of a settlement.
+    settlement: Option<Record>,
     /// What an operator asked for, in its first record.
     change: Option<Change>,
 }
@@ -208,6 +217,10 @@ pub(crate) enum Seen {
     },
     Timeout,
     Change(Change),
+    /// An engine says that something came in.
+    Credit(Call),
+    /// An operator decides on settlements.
+    Operator,
     Other,
 }
 
@@ -261,6 +274,10 @@ pub struct Tally {
     pub updates: u64,
     /// Packets that met a node for a second time while routes changed.
     pub loops: u64,
+    /// Settlements that engines took.
+    pub settlements: u64,
+    /// Incoming settlements that were credited.
+    pub credits: u64,
 }
 
 impl Tally {
@@ -278,13 +295,15 @@ impl Tally {
         self.forgotten += other.forgotten;
         self.updates += other.updates;
         self.loops += other.loops;
+        self.settlements += other.settlements;
+        self.credits += other.credits;
     }
 }
 
 /// The witness.
 #[derive(Debug)]
 pub(crate) struct Witness {
-    nodes: Vec<Books>,
+    pub(crate) nodes: Vec<Books>,
     hops: BTreeMap<HopKey, Hop>,
     pub(crate) tally: Tally,
     /// When an update last carried anything, in simulated time.
@@ -319,7 +338,21 @@ impl Books {
         );
         if commit.to != AccountId::NODE {
             add(&mut self.recorded, commit.to, commit.amount_out.into());
+            add(&mut self.earned, commit.to, commit.amount_out.into());
         }
+    }
+
+    /// A record of a settlement. Its amounts are those that engines were told, or told.
+    fn settle(&mut self, record: &Record) -> Checked {
+        if let Some((account, amount)) = self.settled.enter(&self.plan, record)? {
+            if let Record::SettlementCredited { .. } = record {
+                let owed = -self.recorded.get(&account).copied().unwrap_or_default();
+                add(&mut self.repaid, account, amount.min(owed.max(0)));
+            }
+            add(&mut self.recorded, account, amount);
+            add(&mut self.seen, account, amount);
+        }
+        Ok(())
     }
 
     /// Commits after record `lsn`, by payer.
@@ -421,6 +454,10 @@ impl Witness {
             recorded: BTreeMap::new(),
             seen: BTreeMap::new(),
             in_flight: BTreeMap::new(),
+            earned: BTreeMap::new(),
+            repaid: BTreeMap::new(),
+            settled: Settled::default(),
+            outside: Outside::default(),
             open: BTreeSet::new(),
             life: 0,
         };
@@ -505,7 +542,8 @@ impl Witness {
         effects: &[Effect],
         links: &Links,
     ) -> Checked {
-        let commits = self.observe_records(node, at, seen, records)?;
+        let (commits, settled) = self.observe_records(node, at, seen, records)?;
+        self.observe_settled(node, seen, &settled, effects)?;
         self.observe_input(node, at, seen, &commits)?;
         let mut fulfilled = 0;
         for effect in effects {
@@ -526,6 +564,9 @@ impl Witness {
                     packet,
                     ..
                 } => {
+                    if effect.after != Durable::Nothing {
+                        return complain(format!("a packet waits for {:?}", effect.after));
+                    }
                     let link = links.asking(*link).ok_or("a packet to no link")?;
                     self.observe_forward(node, at, seen, link, request.0, packet)?;
                 }
@@ -551,7 +592,7 @@ impl Witness {
         at: Moment,
         seen: &Seen,
         records: &[Vec<u8>],
-    ) -> Result<Vec<(u64, Commit)>, String> {
+    ) -> Result<(Vec<(u64, Commit)>, Vec<Record>), String> {
         let books = &mut self.nodes[node];
         let mut change = match seen {
             Seen::Change(change) => Some(change.clone()),
@@ -559,13 +600,22 @@ impl Witness {
             | Seen::Reply { .. }
             | Seen::Failed { .. }
             | Seen::Timeout
+            | Seen::Credit(_)
+            | Seen::Operator
             | Seen::Other => None,
         };
-        let mut commits = Vec::new();
+        let (mut commits, mut settlements) = (Vec::new(), Vec::new());
         for bytes in records {
             let record = Record::decode(bytes).map_err(|error| error.to_string())?;
+            let mut is_settlement = false;
             let commit = match record {
                 Record::Commit(commit) => Some(commit),
+                Record::SettlementMade { .. }
+                | Record::SettlementMoved { .. }
+                | Record::SettlementCredited { .. } => {
+                    is_settlement = true;
+                    None
+                }
                 Record::Progress(_)
                 | Record::AccountPut { .. }
                 | Record::TermsKept { .. }
@@ -585,9 +635,6 @@ impl Witness {
                 | Record::PeeringRequestDeleted { .. }
                 | Record::Adjusted { .. }
                 | Record::AdjustmentKept { .. }
-                | Record::SettlementMade { .. }
-                | Record::SettlementMoved { .. }
-                | Record::SettlementCredited { .. }
                 | Record::CreditKeyUsed { .. }
                 | Record::SettlementKept { .. }
                 | Record::CreditKept { .. }
@@ -601,9 +648,15 @@ impl Witness {
                 self.tally.changes += 1;
                 books.change(at.now_ns, change);
             }
+            let settlement = is_settlement.then_some(record);
+            if let Some(record) = &settlement {
+                books.settle(record)?;
+                settlements.push(record.clone());
+            }
             books.history.push(Entry {
                 bytes: bytes.clone(),
                 commit,
+                settlement,
                 change,
             });
             let Some(commit) = commit else { continue };
@@ -614,7 +667,7 @@ impl Witness {
             self.tally.commits += 1;
             commits.push((books.history.len() as u64, commit));
         }
-        Ok(commits)
+        Ok((commits, settlements))
     }
 
     /// Packets that end with this input, and the one that a Fulfill pays.
@@ -653,7 +706,7 @@ impl Witness {
                     .collect();
                 due.into_iter().for_each(|key| self.close(node, key));
             }
-            Seen::Change(_) | Seen::Other => {}
+            Seen::Change(_) | Seen::Credit(_) | Seen::Operator | Seen::Other => {}
         }
         let books = &mut self.nodes[node];
         let to_neighbours: Vec<_> = commits
@@ -779,6 +832,8 @@ impl Witness {
             | Seen::Failed { .. }
             | Seen::Timeout
             | Seen::Change(_)
+            | Seen::Credit(_)
+            | Seen::Operator
             | Seen::Other => None,
         };
         if is_talk && packet.amount() > 0 {
@@ -971,13 +1026,13 @@ impl Witness {
             }
             *sums.entry(account.settings.asset.clone()).or_default() += balance;
         }
-        for (asset, position, _) in ledger.positions() {
-            let sum = sums.get(asset).copied().unwrap_or_default() + position;
+        for ((asset, position, _), (_, settled)) in ledger.positions().zip(ledger.settled()) {
+            let sum = sums.get(asset).copied().unwrap_or_default() + position + settled;
             if sum != 0 {
                 return complain(format!("I1: the accounts in {asset} sum to {sum}"));
             }
         }
-        Ok(())
+        books.settled.check(&books.plan, ledger)
     }
 
     /// A record that recovery read must be the one that was appended.
@@ -1041,10 +1096,17 @@ impl Witness {
         self.tally.lost += gone.iter().filter(|entry| entry.commit.is_some()).count() as u64;
         books.life += 1;
         books.recorded.clear();
+        books.earned.clear();
+        books.repaid.clear();
+        books.settled = Settled::default();
+        books.seen.clear();
         books.plan = books.first_plan.clone();
         for entry in std::mem::take(&mut books.history) {
             if let Some(commit) = &entry.commit {
                 books.commit(commit);
+            }
+            if let Some(record) = &entry.settlement {
+                books.settle(record)?;
             }
             if let Some(change) = &entry.change {
                 books.change(0, change);
@@ -1056,11 +1118,14 @@ impl Witness {
         books.open.clear();
         books.in_flight.clear();
         self.recovered_hops(node, death, last)?;
-        self.check_balances(node, ledger)
+        self.check_balances(node, ledger)?;
+        let books = &self.nodes[node];
+        books.outside.check_recovered(&books.settled)?;
+        books.settled.check_all(ledger)
     }
 
     fn recovered_hops(&mut self, node: usize, death: Death, last: u64) -> Checked {
-        let mut seen = BTreeMap::new();
+        let mut seen = std::mem::take(&mut self.nodes[node].seen);
         for (key, hop) in &mut self.hops {
             if hop.from == Party::Node(node) {
                 hop.is_open = false;
@@ -1104,6 +1169,7 @@ impl Witness {
                     account.settings.name
                 ));
             }
+            self.nodes[node].settled.check_all(core.ledger())?;
             let mut payments = core.ledger().payments().values();
             if let Some(payment) = payments.find(|payment| payment.end.is_none()) {
                 return complain(format!(
@@ -1156,7 +1222,12 @@ impl Witness {
                     .account_by_name(&self.nodes[with].plan.name);
                 account.expect("neighbours have accounts").balance()
             };
-            let sum = balance(a, b) + balance(b, a);
+            let paid = |of: usize, with: usize| {
+                let books = &self.nodes[of];
+                let account = books.plan.id(&self.nodes[with].plan.name);
+                books.settled.paid(account)
+            };
+            let sum = balance(a, b) + paid(a, b) + balance(b, a) + paid(b, a);
             if sum != difference {
                 let (a, b) = (&self.nodes[a].plan.name, &self.nodes[b].plan.name);
                 return complain(format!(

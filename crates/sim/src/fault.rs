@@ -1,9 +1,11 @@
 //! What goes wrong, as the seed draws it.
 
 use rialto_journal::{Fate, Faults};
+use rialto_ledger::Record;
 
 use crate::{
     check::Checked,
+    mutant::Mutant,
     node::Fuse,
     plan::Party,
     rng::Rng,
@@ -25,6 +27,8 @@ pub(crate) struct Weather {
     disks: bool,
     pub(crate) changes: bool,
     floods: bool,
+    /// Of settlement engines.
+    pub(crate) engines: bool,
 }
 
 impl Weather {
@@ -39,6 +43,7 @@ impl Weather {
         disks: false,
         changes: false,
         floods: false,
+        engines: false,
     };
 
     pub(crate) fn draw(rng: &mut Rng) -> Self {
@@ -52,6 +57,7 @@ impl Weather {
             disks: rng.percent(60),
             changes: rng.percent(40),
             floods: rng.percent(20),
+            engines: rng.percent(70),
         }
     }
 }
@@ -67,7 +73,7 @@ impl World {
         let weather = self.weather;
         let node = self.rng.index(self.nodes.len());
         let name = self.name(node);
-        match self.rng.below(11) {
+        match self.rng.below(14) {
             0 | 1 if weather.links => self.fault_link(),
             2 if weather.links => self.fault_garbage(),
             3..6 if weather.crashes => {
@@ -97,6 +103,7 @@ impl World {
             }
             8 if weather.disks => return self.fault_checkpoint(node),
             10 if weather.floods => self.fault_flood()?,
+            11.. if weather.engines => self.fault_engine(),
             9 if weather.disks && self.rng.percent(30) => {
                 let faults = match self.rng.percent(50) {
                     true => Faults {
@@ -239,7 +246,9 @@ impl World {
             return Ok(());
         }
         let (at, records) = (live.core.lsn(), live.core.ledger().snapshot());
-        let records = records.map(|record| {
+        let forgets = self.options.mutant == Some(Mutant::CreditKeyForgotten);
+        let is_kept = |record: &Record| !forgets || !matches!(record, Record::CreditKept { .. });
+        let records = records.filter(is_kept).map(|record| {
             let mut bytes = Vec::new();
             record.encode(&mut bytes);
             bytes

@@ -17,6 +17,7 @@
 mod change;
 mod check;
 mod edge;
+mod engine;
 mod fault;
 // The one that the node uses.
 #[allow(dead_code, reason = "the node asks it for more than a step needs")]
@@ -28,6 +29,7 @@ mod mutant;
 mod node;
 mod plan;
 mod rng;
+mod settle;
 mod story;
 mod topology;
 mod wire;

@@ -1,7 +1,7 @@
 //! Faults of the node's own, put in on purpose: the checkers must catch each of them.
 //!
 //! Most are made where the simulator touches the node (its shell, its clock, what goes in and comes
-//! out). Two are in the books, behind a feature that no build of the node has.
+//! out). Some are in the books, behind a feature that no build of the node has.
 
 use rialto_ledger::LedgerMutant;
 
@@ -68,6 +68,18 @@ mutants! {
     InFlightUncounted = "in-flight-uncounted",
     /// No cap on what is in flight or unsynced.
     CapLifted = "cap-lifted",
+    /// An engine that is told again is told another key.
+    KeyRenewed = "key-renewed-on-retry",
+    /// An engine is told before the record of the settlement is on disk.
+    ToldBeforeRecord = "told-before-its-record",
+    /// An engine hears that it was credited before the record is on disk.
+    CreditBeforeRecord = "credit-before-its-record",
+    /// A checkpoint leaves out the keys of incoming settlements.
+    CreditKeyForgotten = "credit-key-forgotten",
+    /// What is left of an incoming settlement is dropped.
+    LeftoverDropped = "leftover-dropped",
+    /// What they paid ahead is settled back.
+    PrepaidSettled = "paid-ahead-is-settled",
 }
 
 impl Mutant {
@@ -76,6 +88,8 @@ impl Mutant {
         match self {
             Self::HoldReleasedTwice => Some(LedgerMutant::ReleasedTwice),
             Self::InFlightUncounted => Some(LedgerMutant::InFlightUncounted),
+            Self::LeftoverDropped => Some(LedgerMutant::LeftoverDropped),
+            Self::PrepaidSettled => Some(LedgerMutant::PrepaidUncounted),
             Self::GateDropped
             | Self::WriteAfterSend
             | Self::WrittenCountsAsSynced
@@ -93,7 +107,11 @@ impl Mutant {
             | Self::ExpiryKept
             | Self::RoundedUp
             | Self::LimitOffByOne
-            | Self::CapLifted => None,
+            | Self::CapLifted
+            | Self::KeyRenewed
+            | Self::ToldBeforeRecord
+            | Self::CreditBeforeRecord
+            | Self::CreditKeyForgotten => None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rialto_connector::{Connector, Effects, Input, Now};
+use rialto_connector::{Connector, Effects, Input, Now, command::CommandError, settle::Credited};
 use rialto_journal::{Journal, JournalError, Options, Replay, SimDisk};
 use rialto_ledger::{Lsn, Record};
 use rialto_packet::Timestamp;
@@ -57,6 +57,8 @@ pub(crate) struct Live {
     /// The journal failed.
     pub(crate) failed: bool,
     pub(crate) fuse: Option<Fuse>,
+    /// Answers to engines that wait for the disk: until which record, which engine and which call.
+    pub(crate) answers: Vec<(Lsn, usize, usize, Result<Credited, CommandError>)>,
 }
 
 /// A death that is coming.
@@ -133,6 +135,7 @@ impl Live {
             has_sync: false,
             failed: false,
             fuse: None,
+            answers: Vec::new(),
         };
         Ok((live, last))
     }

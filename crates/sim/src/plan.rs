@@ -18,6 +18,7 @@ use rialto_packet::money::Asset;
 use crate::{
     mutant::Mutant,
     rng::Rng,
+    settle::FINEST_SCALE,
     topology::{Topology, diameter, next_hops},
 };
 
@@ -92,6 +93,19 @@ pub(crate) struct AccountPlan {
     pub(crate) http: Option<Party>,
     /// Routes are told to it and learnt from it.
     pub(crate) tells_routes: bool,
+    /// How it is settled, where it has an engine.
+    pub(crate) terms: Option<Terms>,
+}
+
+/// How an account is settled.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    pub(crate) threshold: Option<i128>,
+    pub(crate) settle_to: i128,
+    pub(crate) every_s: Option<u32>,
+    pub(crate) amount_min: u64,
+    /// Of the engine's ledger.
+    pub(crate) engine_scale: u8,
 }
 
 /// One node. Its address is `g.` and its name.
@@ -151,13 +165,14 @@ impl Network {
                 ..NodePlan::plain(format!("n{node}").into())
             });
         }
+        let settles = rng.percent(60);
         for (a, b) in links {
             let asset = rng.pick(&ASSETS);
             // Either of the two dials.
             let (client, server) = rng.pick(&[(a, b), (b, a)]);
-            network.link(rng, asset, client, server);
+            network.link(rng, asset, client, server, settles);
         }
-        network.draw_edges(rng);
+        network.draw_edges(rng, settles);
         for node in rng.some(topology.nodes, 2 + topology.nodes / 15) {
             let asset = rng.pick(&ASSETS);
             let plan = AccountPlan::draw(rng, LOCAL.into(), Relation::Local, asset);
@@ -170,8 +185,16 @@ impl Network {
     }
 
     /// Two nodes that are each other's peer.
-    fn link(&mut self, rng: &mut Rng, asset: (&'static str, u8), client: usize, server: usize) {
+    fn link(
+        &mut self,
+        rng: &mut Rng,
+        asset: (&'static str, u8),
+        client: usize,
+        server: usize,
+        settles: bool,
+    ) {
         let is_http = rng.percent(HTTP_PERCENT);
+        let engine_scale = engine_scale(rng, asset, settles);
         for (node, other) in [(client, server), (server, client)] {
             let name = self.nodes[other].name.clone();
             let mut plan = AccountPlan::draw(rng, name, Relation::Peer, asset);
@@ -179,6 +202,7 @@ impl Network {
             plan.address = (!self.learns).then(|| self.nodes[other].address());
             plan.tells_routes = self.learns;
             plan.http = is_http.then_some(Party::Node(other));
+            plan.terms = engine_scale.map(|scale| Terms::draw(rng, asset.1, scale));
             self.nodes[node].accounts.push(plan);
         }
         if is_http {
@@ -198,7 +222,7 @@ impl Network {
     }
 
     /// Scripted neighbours: mostly honest, one in three not.
-    fn draw_edges(&mut self, rng: &mut Rng) {
+    fn draw_edges(&mut self, rng: &mut Rng, settles: bool) {
         let count = 3 + self.nodes.len() / 10;
         let nodes = rng.some(self.nodes.len(), count);
         for edge in 0..count {
@@ -210,6 +234,8 @@ impl Network {
             let is_http = rng.percent(HTTP_PERCENT);
             let mut plan = AccountPlan::draw(rng, name.clone(), Relation::Child, asset);
             plan.http = is_http.then_some(Party::Edge(edge));
+            let engine_scale = engine_scale(rng, asset, settles);
+            plan.terms = engine_scale.map(|scale| Terms::draw(rng, asset.1, scale));
             self.nodes[node].accounts.push(plan);
             self.edges.push(Edge {
                 name: name.clone(),
@@ -265,6 +291,38 @@ impl Network {
         let window_ms = self.nodes.iter().map(|plan| plan.window_ms).max();
         let window_ms = u64::try_from(window_ms.unwrap_or(0)).expect("a length of time");
         window_ms * (self.diameter as u64 + 2)
+    }
+}
+
+/// The scale of the ledger that an account is settled on, coarser or finer than its own, if it is.
+fn engine_scale(rng: &mut Rng, (_, scale): (&'static str, u8), settles: bool) -> Option<u8> {
+    let engine_scale = (scale + rng.pick(&[0, 2, 3, 11])).saturating_sub(2);
+    (settles && rng.percent(60)).then_some(engine_scale.min(FINEST_SCALE))
+}
+
+impl Terms {
+    fn draw(rng: &mut Rng, scale: u8, engine_scale: u8) -> Self {
+        let unit = 10_i128.pow(scale.into());
+        let threshold = rng.pick(&[None, Some(unit / 1_000), Some(unit / 10), Some(unit)]);
+        // What accounts owe at most is never less than a unit.
+        let settle_to = rng.pick(&[0, 0, -unit / 2, threshold.unwrap_or(0) / 2]);
+        Self {
+            threshold,
+            settle_to,
+            every_s: rng.pick(&[None, Some(1), Some(3)]),
+            amount_min: rng.pick(&[0, 1, 10_u64.pow(scale.into()) / 100]),
+            engine_scale,
+        }
+    }
+
+    fn settings(&self) -> SettlementTerms {
+        SettlementTerms {
+            engine_url: Some("http://engine.example".to_owned()),
+            threshold: self.threshold,
+            settle_to: self.settle_to,
+            every_s: self.every_s,
+            amount_min: self.amount_min,
+        }
     }
 }
 
@@ -371,6 +429,7 @@ impl AccountPlan {
             is_paused: false,
             http: None,
             tells_routes: false,
+            terms: None,
         };
         plan.draw_limits(rng);
         plan
@@ -418,7 +477,7 @@ impl AccountPlan {
                     receive: self.tells_routes.then_some(true),
                     ..RouteExchange::default()
                 },
-                settlement: SettlementTerms::default(),
+                settlement: self.terms.as_ref().map(Terms::settings).unwrap_or_default(),
             }
             .into(),
         }

@@ -4,6 +4,7 @@
 //! node  a [strict]                       address g.a
 //! link  a b USD/9 [http]                 peers of each other; the first dials
 //! edge  alice a USD/9 [credit N] [cap N] [http]   a neighbour whom the story plays, address g.a.alice
+//! link, edge: settles N [ahead N] [on SCALE]   by engines, whose ledger may have a scale of its own
 //!
 //! alice pays carol 40 for 10s            a packet that lives as long
 //! carol fulfills | rejects | lies        answers the oldest packet that it got
@@ -11,6 +12,10 @@
 //! cut a b                                the connection is lost with what is on it
 //! clock a 3600s | clock a -3600s         the wall clock is so much ahead
 //! disk a slow | full | failing | sound
+//! engine a/alice hangs | fails | refuses | dead | sound
+//! engine a/alice receives 40             in units of its ledger
+//! engine a/alice repeats [a unit more]   its latest call
+//! a settles alice 40 | a retries | a cancels
 //! wait 10s
 //! balances                               those that are not 0
 //! ```
@@ -25,7 +30,8 @@ use rialto_packet::{Prepare, Reply};
 use crate::{
     check::{Checked, HopKey},
     edge::{ReplyTo, fulfill, reject},
-    plan::{AccountPlan, Dialler, Edge, Name, Network, NodePlan, Party},
+    engine::{Mood, Settling},
+    plan::{AccountPlan, Dialler, Edge, Name, Network, NodePlan, Party, Terms},
     rng::Rng,
     topology::{diameter, next_hops},
     world::{MS, S, World},
@@ -88,6 +94,14 @@ fn network(lines: &[&str]) -> Result<Network, String> {
             plan.balance_min = -i128::from(number("credit").unwrap_or(1_000_000));
             plan.in_flight_count_max = 1_000;
             plan.unsynced_max = number("cap").unwrap_or(1_000_000);
+            plan.terms = number("settles").map(|threshold| Terms {
+                threshold: Some(threshold.into()),
+                settle_to: number("ahead").map_or(0, |ahead| -i128::from(ahead)),
+                every_s: None,
+                amount_min: 0,
+                engine_scale: number("on")
+                    .map_or(asset.1, |scale| u8::try_from(scale).unwrap_or(9)),
+            });
             Ok(plan)
         };
         match words[..] {
@@ -207,6 +221,47 @@ impl World {
                     },
                     _ => return Err(format!("no disk is {how}")),
                 });
+            }
+            ["engine", name, how] => {
+                let engine = self.engine_named(name)?;
+                match how {
+                    "repeats" => self.engine_repeats(engine, 0)?,
+                    "hangs" => self.engines[engine].mood = Mood::Hangs,
+                    "fails" => self.engines[engine].mood = Mood::Fails,
+                    "refuses" => self.engines[engine].mood = Mood::Refuses,
+                    "dead" => self.engines[engine].mood = Mood::Dead,
+                    "sound" => self.engines[engine].mood = Mood::Sound,
+                    _ => return Err(format!("no engine {how}")),
+                }
+            }
+            ["engine", name, "repeats", "a", "unit", "more"] => {
+                let engine = self.engine_named(name)?;
+                self.engine_repeats(engine, 1)?;
+            }
+            ["engine", name, "receives", amount] => {
+                let engine = self.engine_named(name)?;
+                let amount = amount
+                    .parse()
+                    .map_err(|_| format!("'{amount}' is no amount"))?;
+                self.engine_receives(engine, amount, MS);
+            }
+            [node, "settles", account, amount] => {
+                let amount = amount
+                    .parse()
+                    .map_err(|_| format!("'{amount}' is no amount"))?;
+                let key = line.to_owned();
+                let settling = Settling::Manual(account.into(), Some(amount), key);
+                self.settle_operator(self.node(node)?, settling)?;
+            }
+            [node, how @ ("retries" | "cancels")] => {
+                let node = self.node(node)?;
+                for id in self.witness.parked(node) {
+                    let settling = match how {
+                        "retries" => Settling::Retry(id),
+                        _ => Settling::Cancel(id),
+                    };
+                    self.settle_operator(node, settling)?;
+                }
             }
             ["wait", length] => takes_ns = length_ns(length)?,
             ["balances"] => return Ok(self.balances()),

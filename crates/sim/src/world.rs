@@ -1,7 +1,7 @@
 //! The world of a run: what happens next, and to whom.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -9,7 +9,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use rialto_btp::session::{Event as SessionEvent, Session};
 use rialto_connector::{
-    Action, Connector, Durable, Effect, Effects, Input, LinkFailure, LinkId, Now, RequestId,
+    Action, Connector, Durable, Effect, Effects, EngineAsk, Input, LinkFailure, LinkId, Now,
+    RequestId,
     command::{PaymentCreated, PaymentRequest},
 };
 use rialto_journal::{Faults, SimDisk};
@@ -21,6 +22,7 @@ use crate::{
     change::Change,
     check::{Checked, HopKey, Link, Links, Seen, Tally, Witness},
     edge::{EdgeState, ReplyTo},
+    engine::{Engine, Settling, engines},
     fault::Weather,
     http::{Exchange, Outcome},
     mutant::Mutant,
@@ -191,6 +193,26 @@ pub(crate) enum Event {
         exchange: u32,
         outcome: Outcome,
     },
+    EngineAsked {
+        engine: usize,
+        /// Of the node, if it hears the answer.
+        life: Option<u32>,
+        number: u64,
+        ask: EngineAsk,
+    },
+    EngineAnswered {
+        node: usize,
+        life: u32,
+        input: Input,
+    },
+    EngineCalls {
+        engine: usize,
+        call: usize,
+    },
+    EngineMood {
+        engine: usize,
+    },
+    Settle,
     Change,
     Pay,
     Heal,
@@ -209,6 +231,7 @@ pub(crate) enum Work {
     Input(Input),
     Command(Box<Command>),
     Change(Change),
+    Settling(Settling),
 }
 
 /// One compact line per event.
@@ -233,6 +256,11 @@ pub(crate) struct World {
     last_connection: u32,
     /// All requests by HTTP.
     pub(crate) exchanges: Vec<Exchange>,
+    pub(crate) engines: Vec<Engine>,
+    /// What engines were asked.
+    pub(crate) asks: u64,
+    /// Nodes, and keys that they have told.
+    pub(crate) tellings: BTreeSet<(usize, String)>,
     pub(crate) witness: Witness,
     trace: Trace,
     pub(crate) weather: Weather,
@@ -340,6 +368,9 @@ impl World {
             connections: BTreeMap::new(),
             last_connection: 0,
             exchanges: Vec::new(),
+            engines: engines(&network),
+            asks: 0,
+            tellings: BTreeSet::new(),
             witness: Witness::new(&network.nodes),
             network,
             trace,
@@ -427,6 +458,7 @@ impl World {
         }
         self.plan_in(200 * MS, Event::Pay);
         self.plan_in(300 * MS, Event::Fault);
+        self.plan_in(350 * MS, Event::Settle);
         if self.weather.changes {
             self.plan_in(400 * MS, Event::Change);
         }
@@ -482,6 +514,24 @@ impl World {
                 Ok(())
             }
             Event::HttpOutcome { exchange, outcome } => self.http_outcome(exchange, outcome),
+            Event::EngineAsked {
+                engine,
+                life,
+                number,
+                ask,
+            } => self.engine_asked(engine, life, number, &ask),
+            Event::EngineAnswered { node, life, input } => {
+                if self.nodes[node].life == life {
+                    self.push(node, input);
+                }
+                Ok(())
+            }
+            Event::EngineCalls { engine, call } => self.engine_calls(engine, call),
+            Event::EngineMood { engine } => {
+                self.engine_mood(engine);
+                Ok(())
+            }
+            Event::Settle => self.settle(),
             Event::Change => self.change(),
             Event::Pay => self.pay(),
             Event::Heal => self.heal(),
@@ -892,8 +942,11 @@ impl World {
             };
             self.step(index, vec![Work::Command(Box::new(set_up))])?;
         }
-        if let Some(live) = self.nodes[index].live.as_deref() {
-            live.journal.sync().map_err(|error| error.to_string())?;
+        if let Some(live) = self.nodes[index].live.as_deref_mut() {
+            let synced = live.journal.sync().map_err(|error| error.to_string())?;
+            for action in live.gate.synced(Lsn(synced.0)) {
+                self.perform(index, action)?;
+            }
         }
         for dialler in 0..self.network.diallers.len() {
             let client = self.network.diallers[dialler].client;
@@ -923,6 +976,7 @@ impl World {
         let mut effects = Vec::new();
         for work in works {
             let seen = seen(&work, &live.links);
+            let mut credited = None;
             match work {
                 Work::Input(input) => {
                     if let Some((now, input)) =
@@ -933,6 +987,15 @@ impl World {
                 }
                 Work::Command(command) => command(&mut live.core, now, &mut live.out),
                 Work::Change(change) => change.apply(&mut live.core, mutant, &mut live.out),
+                Work::Settling(settling) => {
+                    let decided = settling.apply(&mut live.core, now, &mut live.out);
+                    if let (Settling::Credit(engine, number, call), Some(decided)) =
+                        (settling, decided)
+                    {
+                        let before = self.witness.credit(index, &call.key);
+                        credited = Some((engine, number, call, before, decided));
+                    }
+                }
             }
             let records: Vec<Vec<u8>> = live.out.records().map(<[u8]>::to_vec).collect();
             for record in &records {
@@ -948,6 +1011,13 @@ impl World {
             let at = live.moment(now_ns, skew_ms);
             self.witness
                 .observe(index, at, &seen, &records, &emitted, &live.links)?;
+            if let Some((engine, number, call, before, decided)) = credited {
+                self.witness
+                    .credit_decided(index, &call, before.as_ref(), &decided)?;
+                let lsn = decided.as_ref().map_or(Lsn(0), |(_, lsn)| *lsn);
+                let answer = decided.map(|(credited, _)| credited);
+                live.answers.push((lsn, engine, number, answer));
+            }
             effects.extend(emitted);
         }
         if live.burns() {
@@ -968,8 +1038,11 @@ impl World {
             let Some(live) = self.nodes[index].live.as_deref_mut() else {
                 return Ok(());
             };
-            let waits = matches!(effect.after, Durable::Synced { .. })
-                && mutant != Some(Mutant::GateDropped);
+            let waits = match effect.after {
+                Durable::Nothing | Durable::Written(_) => false,
+                Durable::Synced { .. } => mutant != Some(Mutant::GateDropped),
+                Durable::OnDisk(_) => mutant != Some(Mutant::ToldBeforeRecord),
+            };
             let action = match waits {
                 true => live.gate.pass(effect, Lsn(synced), now.mono_ns),
                 false => Some(effect.action),
@@ -985,6 +1058,7 @@ impl World {
                 return self.die(index);
             }
         }
+        self.acknowledge(index);
         if writes_late && let Some(mut live) = self.nodes[index].live.take() {
             let dies = self.write(index, &mut live);
             self.nodes[index].live = Some(live);
@@ -1008,6 +1082,23 @@ impl World {
         let written = live.journal.write();
         live.failed |= written.is_err() && !dies;
         dies && written.is_err()
+    }
+
+    /// Engines hear what came of their calls once it is on disk.
+    fn acknowledge(&mut self, index: usize) {
+        let waits = !self.is_mutant(Mutant::CreditBeforeRecord);
+        let Some(live) = self.nodes[index].live.as_deref_mut() else {
+            return;
+        };
+        let synced = Lsn(live.journal.synced().0);
+        let answers = std::mem::take(&mut live.answers);
+        let (waiting, ready) = answers
+            .into_iter()
+            .partition(|(lsn, ..)| waits && *lsn > synced);
+        live.answers = waiting;
+        for (_, engine, number, answer) in ready {
+            self.engine_acknowledged(index, engine, number, answer);
+        }
     }
 
     fn after_step(&mut self, index: usize) -> Checked {
@@ -1094,6 +1185,7 @@ impl World {
                         return self.die(node);
                     }
                 }
+                self.acknowledge(node);
             }
         }
         self.after_step(node)
@@ -1136,7 +1228,8 @@ impl World {
                 self.close(to.connection, to.end);
                 Ok(())
             }
-            Action::Engine { .. } | Action::Report(_) => Ok(()),
+            Action::Engine { account, ask, .. } => self.engine_ask(node, account, ask),
+            Action::Report(_) => Ok(()),
         }
     }
 
@@ -1230,7 +1323,8 @@ impl World {
             }
             Seen::Failed { key } => format!("failed {}#{}", key.connection, key.request),
             Seen::Timeout => "timeout".to_owned(),
-            Seen::Change(_) | Seen::Other => "other".to_owned(),
+            Seen::Credit(call) => format!("credit {} {}", call.key, call.quantity),
+            Seen::Change(_) | Seen::Operator | Seen::Other => "other".to_owned(),
         };
         let mut does = String::new();
         for effect in effects {
@@ -1321,6 +1415,7 @@ impl World {
                 self.after_step(index)?;
             }
         }
+        self.heal_engines();
         self.plan_in(STOP_NS, Event::Stop);
         self.plan_in(QUIET_NS, Event::Probe { number: 0 });
         Ok(())
@@ -1354,6 +1449,9 @@ impl World {
     /// accounts let few be in flight.
     fn probe(&mut self, number: usize) -> Checked {
         self.witness.is_settled = self.network.learns;
+        if number == 0 {
+            (0..self.nodes.len()).try_for_each(|node| self.settle_parked(node))?;
+        }
         let edges = self.edges.len();
         let each = PROBES_EACH.min(edges - 1);
         let expires_in_ms = PROBE_MS + self.network.windows_ms();
@@ -1392,6 +1490,7 @@ impl World {
             self.check_routes()?;
         }
         self.witness.check_quiet(&cores)?;
+        self.check_engines()?;
         // Replay equals history.
         for node in 0..self.nodes.len() {
             self.crash(node, false);
@@ -1411,6 +1510,8 @@ fn seen(work: &Work, links: &Links) -> Seen {
         Work::Input(input) => input,
         Work::Command(_) => return Seen::Other,
         Work::Change(change) => return Seen::Change(change.clone()),
+        Work::Settling(Settling::Credit(_, _, call)) => return Seen::Credit(call.clone()),
+        Work::Settling(_) => return Seen::Operator,
     };
     let seen = match input {
         Input::Prepare {

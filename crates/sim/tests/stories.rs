@@ -169,6 +169,155 @@ fn a_wrong_preimage_pays_nobody_by_http_too() {
     );
 }
 
+/// One whom the node pays, and one who pays through it.
+const SHOP: &str = "
+    node a
+    edge alice a USD/9
+    edge bert a USD/9 settles 100
+";
+
+fn check_shop(text: &str) {
+    check(&format!("{SHOP}{text}"));
+}
+
+#[test]
+fn what_one_peer_pays_comes_in_at_the_other_to_the_unit() {
+    check(
+        "node a
+         node b
+         link a b USD/9 settles 100 on 6
+         edge alice a USD/9
+         edge carol b USD/9
+         alice pays carol 1100 for 10s -> carol gets 1100
+         carol fulfills                -> alice hears fulfill
+         wait 2s
+         balances                      -> a/alice -1100, b/a -100, b/carol 1100
+         alice pays carol 900 for 10s  -> carol gets 900
+         carol fulfills                -> alice hears fulfill
+         wait 2s
+         balances                      -> a/alice -2000, b/carol 2000",
+    );
+}
+
+#[test]
+fn an_engine_that_never_answered_is_told_again_and_pays_once() {
+    check_shop(
+        "engine a/bert fails
+         alice pays bert 100 for 10s -> bert gets 100
+         bert fulfills               -> alice hears fulfill
+         wait 2s
+         power cut a
+         engine a/bert sound
+         restart a                   -> a/bert is paid 100/9
+         engine a/bert hangs
+         alice pays bert 100 for 10s -> bert gets 100
+         bert fulfills               -> alice hears fulfill
+         engine a/bert sound
+         wait 30s                    -> a/bert is paid 100/9
+         kill a
+         restart a
+         wait 30s
+         balances                    -> a/alice -200",
+    );
+}
+
+#[test]
+fn an_engine_is_told_of_nothing_that_is_not_on_disk() {
+    check_shop(
+        "disk a slow
+         alice pays bert 100 for 10s -> bert gets 100
+         bert fulfills               -> alice hears fulfill
+         balances                    -> a/alice -100
+         power cut a
+         disk a sound
+         restart a
+         balances                    ->",
+    );
+}
+
+#[test]
+fn a_settlement_that_comes_in_again_is_credited_once() {
+    check_shop(
+        "engine a/bert receives 40
+         balances                           -> a/bert 40
+         engine a/bert repeats
+         engine a/bert repeats a unit more
+         balances                           -> a/bert 40
+         power cut a
+         restart a
+         engine a/bert repeats
+         engine a/bert repeats a unit more
+         balances                           -> a/bert 40",
+    );
+}
+
+#[test]
+fn what_they_paid_ahead_is_not_paid_back() {
+    check_shop(
+        "engine a/bert receives 150
+         alice pays bert 99 for 10s -> bert gets 99
+         bert fulfills              -> alice hears fulfill
+         balances                   -> a/alice -99, a/bert 249
+         alice pays bert 1 for 10s  -> bert gets 1
+         bert fulfills              -> alice hears fulfill, a/bert is paid 100/9
+         balances                   -> a/alice -100, a/bert 150",
+    );
+}
+
+#[test]
+fn what_was_paid_ahead_stays_so_when_a_settlement_of_it_is_taken_back() {
+    check_shop(
+        "engine a/bert receives 150
+         engine a/bert refuses
+         a settles bert 120
+         balances                    -> a/bert 30
+         a cancels
+         balances                    -> a/bert 150
+         engine a/bert sound
+         alice pays bert 1 for 10s   -> bert gets 1
+         bert fulfills               -> alice hears fulfill
+         balances                    -> a/alice -1, a/bert 151
+         a settles bert 121          -> a/bert is paid 121/9",
+    );
+}
+
+#[test]
+fn two_that_pay_ahead_do_not_pay_each_other_for_ever() {
+    check(
+        "node a
+         node b
+         link a b USD/9 settles 100 ahead 50
+         edge alice a USD/9
+         edge carol b USD/9
+         alice pays carol 100 for 10s -> carol gets 100
+         carol fulfills               -> alice hears fulfill
+         wait 2s
+         balances                     -> a/b -50, a/alice -100, b/a 50, b/carol 100
+         alice pays carol 40 for 10s  -> carol gets 40
+         carol fulfills               -> alice hears fulfill
+         wait 60s
+         balances                     -> a/b -10, a/alice -140, b/a 10, b/carol 140",
+    );
+}
+
+#[test]
+fn a_settlement_that_was_refused_is_retried_with_its_key_or_owed_again() {
+    check_shop(
+        "engine a/bert refuses
+         alice pays bert 100 for 10s -> bert gets 100
+         bert fulfills               -> alice hears fulfill
+         wait 60s
+         kill a
+         engine a/bert sound
+         restart a
+         wait 60s
+         balances                    -> a/alice -100
+         a retries                   -> a/bert is paid 100/9
+         a cancels
+         balances                    -> a/alice -100",
+    );
+}
+
 #[test]
 fn a_story_that_ends_otherwise_says_at_which_line() {
     let text = format!("{ROW}alice pays carol 40 for 10s -> carol gets 41");
