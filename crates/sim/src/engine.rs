@@ -219,7 +219,8 @@ impl World {
         let input = match ask {
             EngineAsk::Introduce => Input::Introduced { account, answer },
             EngineAsk::Settle { id, .. } => Input::Settled { id: *id, answer },
-            EngineAsk::Forget => return,
+            // No engine here has anything to say to another.
+            EngineAsk::Forget | EngineAsk::Message { .. } => return,
         };
         self.plan_in(delay_ns, Event::EngineAnswered { node, life, input });
     }
@@ -248,7 +249,7 @@ impl World {
             (Mood::Fails, _) => unknown("500"),
             (Mood::Dead, _) => unknown("connection refused"),
             (_, EngineAsk::Introduce) => EngineAnswer::Accepted,
-            (_, EngineAsk::Forget) => return Ok(()),
+            (_, EngineAsk::Forget | EngineAsk::Message { .. }) => return Ok(()),
             (_, EngineAsk::Settle { key, .. }) if of.accepted.contains_key(key) => {
                 EngineAnswer::Accepted
             }
