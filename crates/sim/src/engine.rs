@@ -220,7 +220,7 @@ impl World {
             EngineAsk::Introduce => Input::Introduced { account, answer },
             EngineAsk::Settle { id, .. } => Input::Settled { id: *id, answer },
             // No engine here has anything to say to another.
-            EngineAsk::Forget | EngineAsk::Message { .. } => return,
+            EngineAsk::Close | EngineAsk::Message { .. } => return,
         };
         self.plan_in(delay_ns, Event::EngineAnswered { node, life, input });
     }
@@ -249,7 +249,7 @@ impl World {
             (Mood::Fails, _) => unknown("500"),
             (Mood::Dead, _) => unknown("connection refused"),
             (_, EngineAsk::Introduce) => EngineAnswer::Accepted,
-            (_, EngineAsk::Forget | EngineAsk::Message { .. }) => return Ok(()),
+            (_, EngineAsk::Close | EngineAsk::Message { .. }) => return Ok(()),
             (_, EngineAsk::Settle { key, .. }) if of.accepted.contains_key(key) => {
                 EngineAnswer::Accepted
             }
