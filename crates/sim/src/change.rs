@@ -90,6 +90,8 @@ impl World {
         };
         note!(self, "{} changes {change:?}", self.name(node));
         self.nodes[node].is_changed = true;
+        // What a sync lets go is judged by the limits before.
+        self.step(node, Vec::new())?;
         self.step(node, vec![Work::Change(change)])
     }
 
@@ -107,6 +109,7 @@ impl World {
             changes.push(Change::RoutePut(prefix, account));
         }
         changes.extend(plan.accounts.into_iter().map(Change::Account));
+        self.step(node, Vec::new())?;
         self.step(node, changes.into_iter().map(Work::Change).collect())
     }
 }

@@ -430,7 +430,7 @@ impl World {
     }
 
     /// Money that comes in by itself, and what operators want settled.
-    pub(crate) fn settle(&mut self) -> Checked {
+    pub(crate) fn settle_next(&mut self) -> Checked {
         if self.is_healed || self.engines.is_empty() {
             return Ok(());
         }

@@ -531,7 +531,7 @@ impl World {
                 self.engine_mood(engine);
                 Ok(())
             }
-            Event::Settle => self.settle(),
+            Event::Settle => self.settle_next(),
             Event::Change => self.change(),
             Event::Pay => self.pay(),
             Event::Heal => self.heal(),
