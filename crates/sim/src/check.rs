@@ -15,6 +15,9 @@ use crate::{
     settle::{Call, Outside, Settled},
 };
 
+/// Commits, with the numbers of their records.
+type Commits = Vec<(u64, Commit)>;
+
 /// What was found to be wrong, in one line.
 pub(crate) type Checked = Result<(), String>;
 
@@ -592,7 +595,7 @@ impl Witness {
         at: Moment,
         seen: &Seen,
         records: &[Vec<u8>],
-    ) -> Result<(Vec<(u64, Commit)>, Vec<Record>), String> {
+    ) -> Result<(Commits, Vec<Record>), String> {
         let books = &mut self.nodes[node];
         let mut change = match seen {
             Seen::Change(change) => Some(change.clone()),

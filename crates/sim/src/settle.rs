@@ -79,11 +79,14 @@ impl Settled {
         plan: &NodePlan,
         record: &Record,
     ) -> Result<Option<(AccountId, i128)>, String> {
-        match record {
-            Record::SettlementMade { settlement } => self.enter_made(settlement).map(Some),
-            Record::SettlementMoved { id, state } => self.enter_moved(*id, state),
-            Record::SettlementCredited { credit } => self.enter_credit(plan, credit).map(Some),
-            _ => Ok(None),
+        if let Record::SettlementMade { settlement } = record {
+            self.enter_made(settlement).map(Some)
+        } else if let Record::SettlementMoved { id, state } = record {
+            self.enter_moved(*id, state)
+        } else if let Record::SettlementCredited { credit } = record {
+            self.enter_credit(plan, credit).map(Some)
+        } else {
+            Ok(None)
         }
     }
 
@@ -239,47 +242,41 @@ impl Witness {
         let mut credited = None;
         let mut made = None;
         for record in records {
-            match record {
-                Record::SettlementMade { settlement } => {
-                    let (id, account) =
-                        (settlement.account, books.plan.account(settlement.account));
-                    let is_asked = matches!(seen, Seen::Operator);
-                    let is_manual = settlement.cause == SettlementCause::Manual;
-                    let by_itself = books.settled.by_itself(id);
-                    let of = |sums: &BTreeMap<_, i128>| sums.get(&id).copied().unwrap_or_default();
-                    let earned = of(&books.earned) + of(&books.repaid);
-                    let ahead = account.terms.as_ref().map_or(0, |terms| -terms.settle_to);
-                    if is_asked != is_manual || account.terms.is_none() {
-                        return complain(format!("nobody asked for it: {settlement:?}"));
-                    }
-                    // They may have paid ahead: that is theirs to spend, and not to be paid back.
-                    if !is_manual && by_itself > earned + ahead.max(0) {
-                        return complain(format!(
-                            "I8: {by_itself} was settled of {earned} that {} earned",
-                            account.name
-                        ));
-                    }
-                    made = Some(settlement);
+            if let Record::SettlementMade { settlement } = record {
+                let (id, account) = (settlement.account, books.plan.account(settlement.account));
+                let is_asked = matches!(seen, Seen::Operator);
+                let is_manual = settlement.cause == SettlementCause::Manual;
+                let by_itself = books.settled.by_itself(id);
+                let of = |sums: &BTreeMap<_, i128>| sums.get(&id).copied().unwrap_or_default();
+                let earned = of(&books.earned) + of(&books.repaid);
+                let ahead = account.terms.as_ref().map_or(0, |terms| -terms.settle_to);
+                if is_asked != is_manual || account.terms.is_none() {
+                    return complain(format!("nobody asked for it: {settlement:?}"));
                 }
-                Record::SettlementMoved { id, state } => {
-                    let moved = &books.settled.outgoing[id];
-                    let is_accepted = books.outside.accepted.contains_key(&moved.key);
-                    let is_right = match state {
-                        SettlementState::Open => matches!(seen, Seen::Operator) && !is_accepted,
-                        SettlementState::Accepted => is_accepted,
-                        SettlementState::Parked { .. } => !is_accepted,
-                        SettlementState::Cancelled => {
-                            matches!(seen, Seen::Operator) && !is_accepted
-                        }
-                    };
-                    if !is_right {
-                        return complain(format!(
-                            "I8: it is {state:?}, its engine has it: {is_accepted}: {moved:?}"
-                        ));
-                    }
+                // They may have paid ahead: that is theirs to spend, and not to be paid back.
+                if !is_manual && by_itself > earned + ahead.max(0) {
+                    return complain(format!(
+                        "I8: {by_itself} was settled of {earned} that {} earned",
+                        account.name
+                    ));
                 }
-                Record::SettlementCredited { credit } => credited = Some(credit),
-                _ => {}
+                made = Some(settlement);
+            } else if let Record::SettlementMoved { id, state } = record {
+                let moved = &books.settled.outgoing[id];
+                let is_accepted = books.outside.accepted.contains_key(&moved.key);
+                let is_right = match state {
+                    SettlementState::Open => matches!(seen, Seen::Operator) && !is_accepted,
+                    SettlementState::Accepted => is_accepted,
+                    SettlementState::Parked { .. } => !is_accepted,
+                    SettlementState::Cancelled => matches!(seen, Seen::Operator) && !is_accepted,
+                };
+                if !is_right {
+                    return complain(format!(
+                        "I8: it is {state:?}, its engine has it: {is_accepted}: {moved:?}"
+                    ));
+                }
+            } else if let Record::SettlementCredited { credit } = record {
+                credited = Some(credit);
             }
         }
         if let Some(credit) = credited {
