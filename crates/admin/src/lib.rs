@@ -26,6 +26,7 @@ mod adjustments;
 mod auth;
 mod balances;
 mod ccp;
+mod channels;
 mod doctor;
 mod extract;
 mod health;
@@ -215,6 +216,13 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(settlements::read))
         .routes(routes!(settlements::retry))
         .routes(routes!(settlements::cancel))
+        .routes(routes!(channels::list, channels::create))
+        .routes(routes!(channels::read))
+        .routes(routes!(channels::accept))
+        .routes(routes!(channels::decline))
+        .routes(routes!(channels::limits))
+        .routes(routes!(channels::close))
+        .routes(routes!(channels::statement))
         .routes(routes!(health::status))
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))

@@ -158,8 +158,8 @@ pub(crate) async fn retry(
     extract::Path(id): extract::Path,
 ) -> Result<Json<shapes::Settlement>, Problem> {
     let id = read_id(&id)?;
-    let done = api.node.execute(move |connector, _, out| {
-        connector.settle_retry(id, out)?;
+    let done = api.node.execute(move |connector, now, out| {
+        connector.settle_retry(now, id, out)?;
         shape_of(connector, id)
     });
     Ok(Json(done.await??))
@@ -226,6 +226,7 @@ fn shape(connector: &Connector, settlement: &Settlement) -> shapes::Settlement {
         key: settlement.key.clone(),
         created_at: rfc3339(settlement.created_at_ms),
         state,
+        channel: settlement.channel.map(|id| id.to_string()),
         failures,
         message: message.map(ToOwned::to_owned),
     }

@@ -10,7 +10,7 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, Type},
 };
 
-use crate::Problem;
+use crate::{Problem, channels::ChannelTerms};
 
 /// A number of units, zero or more, written as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -273,6 +273,8 @@ pub struct SettlementTerms {
     pub every_s: Option<u32>,
     /// Least amount that is settled when its time has come.
     pub amount_min: Amount,
+    /// Which channels are opened and accepted without an operator.
+    pub channel: Option<ChannelTerms>,
 }
 
 impl From<&rialto_ledger::SettlementTerms> for SettlementTerms {
@@ -283,6 +285,7 @@ impl From<&rialto_ledger::SettlementTerms> for SettlementTerms {
             settle_to: SignedAmount(terms.settle_to),
             every_s: terms.every_s,
             amount_min: Amount(terms.amount_min),
+            channel: terms.channel.map(Into::into),
         }
     }
 }
@@ -295,6 +298,7 @@ impl From<SettlementTerms> for rialto_ledger::SettlementTerms {
             settle_to: terms.settle_to.0,
             every_s: terms.every_s,
             amount_min: terms.amount_min.0,
+            channel: terms.channel.map(Into::into),
         }
     }
 }
@@ -1205,6 +1209,8 @@ pub struct Settlement {
     pub created_at: Option<String>,
     /// How far it has come.
     pub state: SettlementState,
+    /// The channel that it is paid over; null where an engine pays.
+    pub channel: Option<String>,
     /// Times that the engine did not answer since the start.
     pub failures: u32,
     /// What the engine said, or why it could not be asked.

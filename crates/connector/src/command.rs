@@ -1,6 +1,7 @@
 //! What operators change. Each call checks everything first, then makes one record; the caller waits
 //! until that record is on disk before it says so.
 
+use rialto_channel::Kind;
 use rialto_ledger::{
     AccountId, AccountSettings, IncomingToken, NAME_BYTES_MAX, Payment, PaymentEnd, PaymentId,
     PaymentProgress, Rate, Record, Relation, RouteShare, TOKENS_MAX, check_name,
@@ -200,6 +201,7 @@ impl Connector {
                 self.settle_introduce(id, out);
             }
         }
+        self.channel_account_changed(id);
         if is_revoked || is_readdressed {
             // Whoever is there may have come in with the token, or asks for its address again when it
             // has connected again. A token that only gets an end stays good.
@@ -232,6 +234,13 @@ impl Connector {
         if let Some(unended) = self.ledger.settlement_of(id) {
             let message = format!("settlement {} is still under way", unended.id.0);
             return Err(CommandError::conflict("settlement", message));
+        }
+        let channels = self.ledger.channels_of(id).map(|known| &known.channel);
+        let unended = channels.filter(|channel| !channel.is_quiet());
+        let unended = unended.map(|channel| (channel.id, channel.state_word()));
+        if let Some((id, word)) = unended.last() {
+            let message = format!("channel {id} is {word}: close it first");
+            return Err(CommandError::conflict("channel", message));
         }
         if let Some(engine_url) = account.settings.settlement.engine_url.clone() {
             self.settle_close(id, engine_url, out);
@@ -804,7 +813,23 @@ fn check_settlement(settings: &AccountSettings) -> Result<(), CommandError> {
         let message = "must be at least 1 second";
         return Err(CommandError::invalid("settlement.every_s", message));
     }
+    if let Some(channel) = &terms.channel {
+        let kind = channel.kind;
+        if channel.propose && channel.limit == 0 && channel.their_limit == 0 {
+            let message = "a channel on which neither side may owe anything can carry no payment";
+            return Err(CommandError::invalid("settlement.channel.limit", message));
+        }
+        if kind == Kind::AsymmetricalTrustline && channel.limit > 0 && channel.their_limit > 0 {
+            let message = "on an asymmetrical trustline only the side that keeps the ledger owes: one \
+                           of limit and their_limit must be 0";
+            return Err(CommandError::invalid("settlement.channel.limit", message));
+        }
+    }
     let is_local = settings.relation == Relation::Local;
+    if is_local && terms.channel.is_some() {
+        let message = "a local account has no node of its own to settle with";
+        return Err(CommandError::invalid("settlement.channel", message));
+    }
     if is_local && terms.engine_url.is_some() {
         let message = "a local account has no node of its own to settle with";
         return Err(CommandError::invalid("settlement.engine_url", message));

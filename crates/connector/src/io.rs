@@ -1,6 +1,7 @@
 //! What goes into the core and what comes out.
 
 use bytes::{Bytes, BytesMut};
+use rialto_channel::ChannelId;
 use rialto_ledger::{AccountId, Lsn, PaymentId, Record, SettlementId};
 use rialto_packet::{Address, quantity::Quantity};
 pub use rialto_stream::Now;
@@ -286,6 +287,15 @@ pub enum Event {
         number: u64,
         /// What was found out.
         outcome: Box<QuoteOutcome>,
+    },
+    /// Something about a settlement channel that an operator may want to know.
+    ChannelNote {
+        /// With whom.
+        account: AccountId,
+        /// Which; all zeros where none is known.
+        channel: ChannelId,
+        /// A sentence.
+        message: String,
     },
     /// A message of ours to a peer was answered, or was not.
     MessageDone {

@@ -12,6 +12,7 @@
 //! | `command.rs` | what operators change |
 //! | `invite.rs` | neighbours that come by invitation |
 //! | `settle.rs` | settlement: when, and how an engine is told exactly once |
+//! | `channels.rs` | settlement channels: one record a step, told until they are answered |
 //! | `messages.rs` | messages to and from a peer, as settlement engines exchange |
 //! | `refusal.rs` | why a packet was refused: one enum, one table |
 //! | `jwt.rs` | tokens that peers make themselves, and ours |
@@ -26,6 +27,7 @@
 #![warn(clippy::iter_over_hash_type)]
 
 pub mod adjust;
+mod channels;
 pub mod command;
 mod control;
 mod forward;
@@ -57,6 +59,7 @@ use rialto_packet::{
 };
 use rustc_hash::FxHashMap;
 
+pub use channels::{ChannelNote, NOTES_MAX};
 pub use invite::{Acceptance, InviteError, routes_of_peer};
 pub use io::{
     Action, Durable, Effect, Effects, EngineAsk, Event, Input, LinkId, Now, Paid, RequestId,
@@ -72,6 +75,7 @@ pub use routes::{
 pub use stats::{AccountStats, Stats};
 pub use stranger::{PeeringBounds, PeeringStand};
 
+use channels::Channels;
 use local::Local;
 use market::{Market, MarketSettings};
 use messages::Messages;
@@ -143,6 +147,7 @@ pub struct Connector {
     pending: Pending,
     settle: Settle,
     messages: Messages,
+    channels: Channels,
     /// Authenticated BTP sessions of an account, newest last; only the newest is sent to.
     sessions: FxHashMap<AccountId, Vec<LinkId>>,
     local: Local,
@@ -158,7 +163,7 @@ pub struct Connector {
 
 impl Connector {
     /// A node with empty books. `stream_secret` is what its STREAM credentials are derived from and
-    /// must stay the same over restarts; `rng` is the only source of randomness.
+    /// must stay the same over restarts, as is the key that signs on its channels; `rng` is the only source of randomness.
     pub fn new(settings: Settings, stream_secret: [u8; 32], mut rng: ChaCha20Rng) -> Self {
         let ledger = Ledger::new(settings.unsynced_max.clone());
         let mut market = Market::default();
@@ -174,6 +179,7 @@ impl Connector {
             pending: Pending::default(),
             settle: Settle::default(),
             messages: Messages::default(),
+            channels: Channels::new(&stream_secret),
             sessions: FxHashMap::default(),
             local: Local::new(stream_secret),
             stats: Stats::default(),
@@ -216,6 +222,7 @@ impl Connector {
             );
         }
         self.settle_resume(out);
+        self.channels_resume();
     }
 
     /// Turns something that happened into what is to be done.
@@ -260,6 +267,7 @@ impl Connector {
                 self.step_routes(out);
                 self.settle_timeout(now, out);
                 self.messages_timeout(now, out);
+                self.channels_timeout(now, out);
             }
             Input::Synced(lsn) => self.ledger.synced(lsn),
         }
@@ -277,6 +285,7 @@ impl Connector {
             self.routes.poll_timeout(),
             self.settle.poll_timeout(),
             self.messages.poll_timeout(),
+            self.channels.poll_timeout(),
             parent,
         ];
         let others = others.into_iter().flatten();
@@ -418,6 +427,7 @@ impl Connector {
         self.hop_answered(account);
         self.exchange_account(account);
         self.settle_introduce(account, out);
+        self.channel_link_up(account);
         if self.is_parent(account) {
             self.parent.ask_again();
         }

@@ -161,6 +161,18 @@ impl Connector {
         data: &[u8],
         out: &mut Effects,
     ) -> Result<MessageId, Reason> {
+        self.message_send_after(now, account, data, Durable::Nothing, out)
+    }
+
+    /// The same once `after` is safe.
+    pub(crate) fn message_send_after(
+        &mut self,
+        now: Now,
+        account: AccountId,
+        data: &[u8],
+        after: Durable,
+        out: &mut Effects,
+    ) -> Result<MessageId, Reason> {
         let settings = self
             .ledger
             .account(account)
@@ -197,12 +209,13 @@ impl Connector {
         };
         self.messages.sent.insert(id, sent);
         self.messages.deadlines.insert((deadline_ns, id));
-        out.now(Action::Forward {
+        let action = Action::Forward {
             link,
             request,
             packet: packet.into(),
             deadline_ns,
-        });
+        };
+        out.after(after, action);
         Ok(id)
     }
 
@@ -238,7 +251,7 @@ impl Connector {
 
     /// Tells whoever sent a message what came of it.
     fn message_done(&mut self, id: MessageId, outcome: MessageOutcome, out: &mut Effects) {
-        if self.messages.take_sent(id).is_some() {
+        if self.messages.take_sent(id).is_some() && !self.channel_message_done(id, &outcome, out) {
             out.now(Action::Report(Event::MessageDone { id, outcome }));
         }
     }
@@ -284,6 +297,10 @@ impl Connector {
         }
         if packet.amount() > 0 {
             return Err(Refusal::from(Reason::AddressInvalid).with_code(ErrorCode::F00_BAD_REQUEST));
+        }
+        if rialto_channel::is_ours(packet.data()) {
+            self.channel_frame(now, from, packet, out);
+            return Ok(());
         }
         self.message_to_engine(now, from, packet, out)
     }

@@ -141,6 +141,11 @@ impl Routes {
         }
     }
 
+    /// When the present input came.
+    pub(crate) fn now(&self) -> Now {
+        self.now
+    }
+
     pub(crate) fn now_ns(&self) -> u64 {
         self.now.mono_ns
     }

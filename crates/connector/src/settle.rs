@@ -17,6 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use rand_core::Rng;
+use rialto_channel::Channel;
 use rialto_ledger::{
     AccountId, CREDIT_KEY_BYTES_MAX, CREDIT_KEY_REFRESH_MS, CREDIT_KEYS_MAX, Credit, Lsn, Record,
     Settlement, SettlementCause, SettlementId, SettlementState,
@@ -72,22 +73,36 @@ pub enum Credited {
 
 /// How something is being asked of an engine.
 #[derive(Debug, Default)]
-struct Asking {
+pub(crate) struct Asking {
     /// Times that the engine did not answer.
     failures: u32,
     /// When it is asked again; `None` while its answer is awaited.
-    retry_at_ns: Option<u64>,
+    pub(crate) retry_at_ns: Option<u64>,
     /// What happened last.
-    last_failure: Option<String>,
+    pub(crate) last_failure: Option<String>,
 }
 
 impl Asking {
+    /// To be asked at this time.
+    pub(crate) fn due(at_ns: u64) -> Self {
+        Self {
+            retry_at_ns: Some(at_ns),
+            ..Self::default()
+        }
+    }
+
     /// There was no answer: says when to ask again.
-    fn failed(&mut self, now: Now, jitter: u64, message: String) -> u64 {
+    pub(crate) fn failed(
+        &mut self,
+        now: Now,
+        jitter: u64,
+        message: String,
+        pause_ns_max: u64,
+    ) -> u64 {
         let pause = RETRY_NS_MIN
             .checked_shl(self.failures)
-            .filter(|pause| (RETRY_NS_MIN..=RETRY_NS_MAX).contains(pause))
-            .unwrap_or(RETRY_NS_MAX);
+            .filter(|pause| (RETRY_NS_MIN..=pause_ns_max).contains(pause))
+            .unwrap_or(pause_ns_max);
         // Between half of it and all of it, so that many do not come at once.
         let pause = pause / 2 + jitter % (pause / 2);
         let at_ns = now.mono_ns.saturating_add(pause);
@@ -173,7 +188,7 @@ impl Connector {
         match answer {
             EngineAnswer::Accepted => asking.last_failure = None,
             EngineAnswer::Refused { message } | EngineAnswer::Unknown { message } => {
-                let at_ns = asking.failed(now, jitter, message);
+                let at_ns = asking.failed(now, jitter, message, RETRY_NS_MAX);
                 self.settle.introduction_retries.insert((at_ns, id));
             }
         }
@@ -215,7 +230,7 @@ impl Connector {
             EngineAnswer::Unknown { message } => {
                 let jitter = self.rng.next_u64();
                 if let Some(asking) = self.settle.closings.get_mut(&closing) {
-                    let at_ns = asking.failed(now, jitter, message);
+                    let at_ns = asking.failed(now, jitter, message, RETRY_NS_MAX);
                     self.settle.closing_retries.insert((at_ns, closing));
                 }
             }
@@ -228,10 +243,10 @@ impl Connector {
         let Some(account) = self.ledger.account(id) else {
             return;
         };
-        let terms = &account.settings.settlement;
-        if terms.engine_url.is_none() {
+        if !self.settles(id) {
             return;
         }
+        let terms = &account.settings.settlement;
         if let Some(every_s) = terms.every_s
             && self.settle.scheduled.insert(id)
         {
@@ -246,8 +261,16 @@ impl Connector {
         }
     }
 
+    /// Whether there is something to settle with: an open channel, or an engine.
+    fn settles(&self, id: AccountId) -> bool {
+        let account = self.ledger.account(id);
+        account.is_some_and(|account| account.settings.settlement.engine_url.is_some())
+            || self.channel_to_pay(id).is_some()
+    }
+
     /// What a settlement of this account would pay now: what they earned, down to where it settles to;
-    /// never what they paid ahead, nor what is promised to packets in flight.
+    /// never what they paid ahead, nor what is promised to packets in flight, nor more than the limit
+    /// of the channel leaves that it would go over.
     pub fn settle_preview(&self, id: AccountId) -> u64 {
         let Some(account) = self.ledger.account(id) else {
             return 0;
@@ -261,7 +284,9 @@ impl Connector {
         };
         let owed = earned - settle_to;
         let amount = owed.min(account.available()).max(0);
-        u64::try_from(amount).unwrap_or(u64::MAX)
+        let amount = u64::try_from(amount).unwrap_or(u64::MAX);
+        let room = self.channel_to_pay(id).map(Channel::room);
+        room.map_or(amount, |room| amount.min(room))
     }
 
     /// Settles as an operator asks: `amount`, or what [`Self::settle_preview`] says. A second request
@@ -288,8 +313,10 @@ impl Connector {
             }
             return Ok(known.id);
         }
-        if account.settings.settlement.engine_url.is_none() {
-            let message = format!("'{name}' has no settlement engine: set one");
+        if !self.settles(id) {
+            let message = format!(
+                "'{name}' has no settlement engine, nor an open channel with room: set one, or open one"
+            );
             return Err(CommandError::invalid("settlement.engine_url", message));
         }
         if let Some(unended) = self.ledger.settlement_of(id) {
@@ -306,6 +333,15 @@ impl Connector {
             let message = format!(
                 "is above what the limits of the account leave, {} {}",
                 asset.decimal(available.into()),
+                asset.code()
+            );
+            return Err(CommandError::invalid("amount", message));
+        }
+        let room = self.channel_to_pay(id).map(Channel::room);
+        if let Some(room) = room.filter(|room| amount > *room) {
+            let message = format!(
+                "is above what the limit of the channel leaves, {} {}",
+                asset.decimal(room.into()),
                 asset.code()
             );
             return Err(CommandError::invalid("amount", message));
@@ -346,6 +382,7 @@ impl Connector {
         let id = self.ledger.next_settlement();
         let holder = self.ledger.account(account);
         let prepaid = holder.map_or(0, |holder| holder.prepaid_in(amount));
+        let channel = self.channel_to_pay(account).map(|channel| channel.id);
         let settlement = Settlement {
             id,
             account,
@@ -356,7 +393,12 @@ impl Connector {
             cause,
             created_at_ms: now.wall.unix_ms(),
             state: SettlementState::Open,
+            channel,
         };
+        if let Some(channel) = channel {
+            self.channel_pay(now, channel, settlement, out);
+            return id;
+        }
         let record = Record::SettlementMade {
             settlement: Box::new(settlement),
         };
@@ -409,7 +451,9 @@ impl Connector {
     /// After a restart: open settlements are told again, with their keys.
     pub(crate) fn settle_resume(&mut self, out: &mut Effects) {
         let settlements = self.ledger.settlements().values();
-        let open = settlements.filter(|settlement| settlement.state == SettlementState::Open);
+        // A channel remembers by itself what it has to tell.
+        let by_engine = settlements.filter(|settlement| settlement.channel.is_none());
+        let open = by_engine.filter(|settlement| settlement.state == SettlementState::Open);
         let open: Vec<_> = open.map(|settlement| settlement.id).collect();
         for id in open {
             self.settle_tell(id, out);
@@ -442,7 +486,7 @@ impl Connector {
                 let Some(telling) = self.settle.tellings.get_mut(&id) else {
                     return;
                 };
-                let at_ns = telling.failed(now, jitter, message);
+                let at_ns = telling.failed(now, jitter, message, RETRY_NS_MAX);
                 self.settle.retries.insert((at_ns, id));
                 out.now(Action::Report(Event::SettlementChanged { id }));
             }
@@ -518,13 +562,21 @@ impl Connector {
         }
     }
 
-    /// Tells the engine of a parked settlement once more, with the same key.
+    /// Tells the engine, or the other side of the channel, of a parked settlement once more, with the
+    /// same key.
     pub fn settle_retry(
         &mut self,
+        now: Now,
         id: SettlementId,
         out: &mut Effects,
     ) -> Result<(), CommandError> {
         self.parked(id)?;
+        let settlement = self.ledger.settlements().get(&id).cloned();
+        if let Some(settlement) = settlement
+            && let Some(channel) = settlement.channel
+        {
+            return self.channel_pay_again(now, &settlement, channel, out);
+        }
         self.settle_move(id, SettlementState::Open, out);
         self.settle_tell(id, out);
         Ok(())
@@ -537,6 +589,11 @@ impl Connector {
         out: &mut Effects,
     ) -> Result<(), CommandError> {
         self.parked(id)?;
+        let settlement = self.ledger.settlements().get(&id);
+        if settlement.is_some_and(|settlement| settlement.channel.is_some()) {
+            let message = "it is signed on a channel, and theirs to show: tell it again";
+            return Err(CommandError::conflict("id", message));
+        }
         self.settle_move(id, SettlementState::Cancelled, out);
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use hashbrown::HashTable;
+use rialto_channel::ChannelId;
 use rialto_packet::{
     Prefix,
     money::{Asset, MoneyError},
@@ -19,6 +20,7 @@ use thiserror::Error;
 use crate::{
     Lsn,
     bucket::Bucket,
+    channel::{AccountChannel, ChannelMoney, Channels},
     invite::Invite,
     record::{Adjustment, Commit, Payment, PaymentProgress, Record},
     settings::{
@@ -82,6 +84,9 @@ pub enum LedgerError {
     /// An account has a settlement that has not ended.
     #[error("record contradicts a settlement of account {0:?} that has not ended")]
     SettlementUnended(AccountId),
+    /// A record puts a channel of one account under another.
+    #[error("record moves channel {0} to another account")]
+    ChannelMoved(ChannelId),
     /// A record names a key of an incoming settlement that does not exist then, or exists already.
     #[error("record contradicts what is known of the settlement key '{0}'")]
     CreditKey(String),
@@ -273,6 +278,7 @@ pub struct Ledger {
     adjustments: BTreeMap<u64, Adjustment>,
     adjustment_keys: FxHashMap<String, u64>,
     settlements: Settlements,
+    channels: Channels,
     last_account: u32,
     last_payment: u64,
     /// Caps on exposure for the whole node, per asset.
@@ -424,6 +430,29 @@ impl Ledger {
             .get(&id)
             .cloned()
             .unwrap_or_default()
+    }
+
+    /// Settlement channels.
+    pub fn channels(&self) -> &BTreeMap<ChannelId, AccountChannel> {
+        &self.channels.by_id
+    }
+
+    /// Those of an account, the oldest first.
+    pub fn channels_of(
+        &self,
+        account: AccountId,
+    ) -> impl DoubleEndedIterator<Item = &AccountChannel> {
+        self.channels.of(account)
+    }
+
+    /// Whether an account can have one more.
+    pub fn has_channel_room(&self, account: AccountId) -> bool {
+        self.channels.has_room(account)
+    }
+
+    /// The number that the next channel gets.
+    pub fn next_channel(&self) -> u64 {
+        self.channels.last + 1
     }
 
     /// The number that the next settlement gets.
@@ -673,6 +702,19 @@ impl Ledger {
                     ..credit
                 });
             }
+            Record::ChannelPut {
+                number,
+                account,
+                channel,
+                money,
+            } => {
+                let put = AccountChannel {
+                    number: *number,
+                    account: *account,
+                    channel: (**channel).clone(),
+                };
+                self.apply_channel(put, money.as_ref())?;
+            }
             Record::SettlementKept { settlement } => self.settlements.put(settlement),
             Record::CreditKept { credit } => self.settlements.put_credit(credit),
             Record::Leftover { account, leftover } => {
@@ -792,6 +834,14 @@ impl Ledger {
                 settlement: Box::new(settlement.clone()),
             });
         }
+        for known in self.channels.by_id.values() {
+            records.push(Record::ChannelPut {
+                number: known.number,
+                account: known.account,
+                channel: Box::new(known.channel.clone()),
+                money: None,
+            });
+        }
         for credit in self.settlements.credits() {
             records.push(Record::CreditKept {
                 credit: Box::new(credit.clone()),
@@ -889,6 +939,7 @@ impl Ledger {
             return Err(LedgerError::SettlementUnended(id));
         }
         self.settlements.leftovers.remove(&id);
+        self.channels.forget(id);
         if let Some(account) = self.accounts[id.0 as usize].take() {
             assert!(
                 account.is_idle(),
@@ -950,6 +1001,29 @@ impl Ledger {
             self.settlements.leftovers.remove(&credit.account);
         }
         self.settlements.put_credit(credit);
+        Ok(())
+    }
+
+    /// The channel and its money, or neither.
+    fn apply_channel(
+        &mut self,
+        put: AccountChannel,
+        money: Option<&ChannelMoney>,
+    ) -> Result<(), LedgerError> {
+        let id = put.channel.id;
+        self.existing_mut(put.account)?;
+        if let Some(known) = self.channels.by_id.get(&id)
+            && (known.account, known.number) != (put.account, put.number)
+        {
+            return Err(LedgerError::ChannelMoved(id));
+        }
+        match money {
+            Some(ChannelMoney::Made { settlement }) => self.apply_settlement(settlement)?,
+            Some(ChannelMoney::Moved { id, state }) => self.apply_settlement_moved(*id, state)?,
+            Some(ChannelMoney::Credited { credit }) => self.apply_credit(credit)?,
+            None => {}
+        }
+        self.channels.put(put);
         Ok(())
     }
 

@@ -16,6 +16,7 @@
 #![warn(clippy::iter_over_hash_type)]
 
 mod bucket;
+mod channel;
 mod invite;
 mod ledger;
 mod record;
@@ -26,6 +27,7 @@ mod terms;
 pub mod text;
 
 pub use bucket::Bucket;
+pub use channel::{ACCOUNT_CHANNELS_MAX, AccountChannel, CHANNELS_MAX, ChannelMoney, ChannelTerms};
 pub use invite::{INVITES_MAX, Invite, InviteUse};
 #[cfg(feature = "mutants")]
 pub use ledger::LedgerMutant;

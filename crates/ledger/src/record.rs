@@ -4,11 +4,13 @@
 //! which a checkpoint may hold very many: accounts and routes. The others, which change when an operator
 //! acts, are JSON objects. The first byte tells which. docs/design/journal.md has the bytes.
 
+use rialto_channel::Channel;
 use rialto_packet::{Prefix, money::Asset, quantity::Quantity};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
+    channel::ChannelMoney,
     invite::{Invite, InviteUse},
     settings::{
         AccountId, AccountSettings, AccountTerms, IncomingToken, PaymentId, Rate, RouteShare,
@@ -279,6 +281,18 @@ pub enum Record {
         /// Milliseconds since 1970.
         at_ms: i64,
     },
+    /// A step of a settlement channel, with what it does to the books; without money also in checkpoints.
+    ChannelPut {
+        /// Counts the channels of the node.
+        number: u64,
+        /// Whose.
+        account: AccountId,
+        /// All that is remembered of it.
+        channel: Box<Channel>,
+        /// What it does to the books.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        money: Option<ChannelMoney>,
+    },
     /// Only in checkpoints: a settlement whose amount has left the balance.
     SettlementKept {
         /// All of it.
@@ -413,6 +427,7 @@ impl Record {
             | Self::SettlementMoved { .. }
             | Self::SettlementCredited { .. }
             | Self::CreditKeyUsed { .. }
+            | Self::ChannelPut { .. }
             | Self::SettlementKept { .. }
             | Self::CreditKept { .. }
             | Self::Leftover { .. }

@@ -12,7 +12,7 @@ use rialto_packet::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::{Map, Value};
 
-use crate::text;
+use crate::{channel::ChannelTerms, text};
 
 /// Names an account for ever; never used again after a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -350,6 +350,9 @@ pub struct SettlementTerms {
     /// Least amount that is settled when its time has come.
     #[serde(with = "text")]
     pub amount_min: u64,
+    /// Which channels are opened and accepted without an operator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel: Option<ChannelTerms>,
 }
 
 /// One counterparty, in one asset.

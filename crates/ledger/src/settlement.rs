@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rialto_channel::ChannelId;
 use rialto_packet::quantity::Quantity;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,9 @@ pub struct Settlement {
     pub created_at_ms: i64,
     /// How far it has come.
     pub state: SettlementState,
+    /// The channel that it is paid over; the engine where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<ChannelId>,
 }
 
 /// An incoming settlement: the key, what was credited and what is left, all in one record.

@@ -1,12 +1,13 @@
 //! The bytes of records: what is written is read back, and nothing else is read.
 
 use proptest::prelude::*;
+use rialto_channel::{Channel, ChannelId, ChannelKey, Kind, Limits as ChannelLimits, Terms};
 use rialto_ledger::{
-    AccountId, AccountSettings, AccountTerms, Adjustment, BtpLink, Commit, Credit, HttpLink,
-    IncomingToken, Invite, InviteUse, Limits, Payment, PaymentEnd, PaymentId, PaymentProgress,
-    PeeringRequest, PeeringVerdict, Rate, Record, Relation, RouteExchange, RouteShare,
-    SealedSecret, Settlement, SettlementCause, SettlementId, SettlementState, SettlementTerms,
-    TokenHash,
+    AccountId, AccountSettings, AccountTerms, Adjustment, BtpLink, ChannelMoney, ChannelTerms,
+    Commit, Credit, HttpLink, IncomingToken, Invite, InviteUse, Limits, Payment, PaymentEnd,
+    PaymentId, PaymentProgress, PeeringRequest, PeeringVerdict, Rate, Record, Relation,
+    RouteExchange, RouteShare, SealedSecret, Settlement, SettlementCause, SettlementId,
+    SettlementState, SettlementTerms, TokenHash,
 };
 use rialto_packet::quantity::Quantity;
 
@@ -98,9 +99,33 @@ prop_compose! {
                 settle_to: terms.1,
                 every_s: terms.2,
                 amount_min: terms.3,
+                channel: send.map(|propose| ChannelTerms {
+                    kind: Kind::SymmetricalTrustline,
+                    limit: terms.3,
+                    their_limit: terms.3,
+                    propose,
+                }),
             },}.into(),
 }
     }
+}
+
+/// A channel with a message that waits.
+fn channel() -> Channel {
+    let keys = [[1; 32], [2; 32]].map(|seed| ChannelKey::from_seed(&seed));
+    let terms = Terms {
+        kind: Kind::SymmetricalTrustline,
+        asset: "USD/2".parse().expect("an asset"),
+        opener: keys[0].public(),
+        accepter: keys[1].public(),
+        limits: ChannelLimits {
+            opener: 100,
+            accepter: u64::MAX,
+            revision: 0,
+        },
+    };
+    let step = Channel::propose(ChannelId([9; 16]), terms, &keys[0]);
+    step.expect("good terms").channel
 }
 
 prop_compose! {
@@ -129,6 +154,7 @@ prop_compose! {
                 2 => SettlementState::Cancelled,
                 _ => SettlementState::Parked { message: key.clone() },
             },
+            channel: (cause > 1).then_some(ChannelId([7; 16])),
             key,
         }
     }
@@ -398,6 +424,31 @@ fn record() -> impl Strategy<Value = Record> {
         settlement().prop_map(|s| Record::SettlementMoved {
             id: s.id,
             state: s.state
+        }),
+        (any::<u64>(), credit()).prop_map(|(number, credit)| Record::ChannelPut {
+            number,
+            account: credit.account,
+            channel: Box::new(channel()),
+            money: number.is_multiple_of(2).then(|| ChannelMoney::Credited {
+                credit: Box::new(credit),
+            }),
+        }),
+        settlement().prop_map(|settlement| Record::ChannelPut {
+            number: 1,
+            account: settlement.account,
+            channel: Box::new(channel()),
+            money: Some(ChannelMoney::Made {
+                settlement: Box::new(settlement),
+            }),
+        }),
+        settlement().prop_map(|settlement| Record::ChannelPut {
+            number: 1,
+            account: settlement.account,
+            channel: Box::new(channel()),
+            money: Some(ChannelMoney::Moved {
+                id: settlement.id,
+                state: settlement.state,
+            }),
         }),
         credit().prop_map(|credit| Record::SettlementCredited {
             credit: Box::new(credit)

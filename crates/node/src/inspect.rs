@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rialto_channel::ChannelId;
 use rialto_journal::{FileDisk, JournalError, Replay, Torn};
 use rialto_ledger::{Ledger, Record};
 use rialto_packet::money::Asset;
@@ -34,6 +35,23 @@ pub struct Books {
     pub accounts: Vec<AccountLine>,
     /// All assets, by code and scale.
     pub assets: Vec<AssetLine>,
+    /// All settlement channels, by number.
+    pub channels: Vec<ChannelLine>,
+}
+
+/// A settlement channel's line in the books.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelLine {
+    /// Which.
+    pub id: ChannelId,
+    /// Name of the account; `None` once it is deleted.
+    pub account: Option<String>,
+    /// Where it stands, in one word.
+    pub state: &'static str,
+    /// What it is counted in.
+    pub asset: Asset,
+    /// In units of the asset. Positive: the node owes them over it.
+    pub owed: i128,
 }
 
 /// An account's line in the books.
@@ -305,5 +323,18 @@ fn books(ledger: &Ledger, checkpoint: Option<u64>, last: u64) -> Books {
         last,
         accounts,
         assets,
+        channels: ledger
+            .channels()
+            .values()
+            .map(|known| ChannelLine {
+                id: known.channel.id,
+                account: ledger
+                    .account(known.account)
+                    .map(|account| account.settings.name.clone()),
+                state: known.channel.state_word(),
+                asset: known.channel.terms.asset.clone(),
+                owed: known.channel.owed(),
+            })
+            .collect(),
     }
 }

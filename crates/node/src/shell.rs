@@ -334,6 +334,11 @@ impl Shell {
                 warn!(%message, "no address from the parent; the node asks again");
             }
             Event::SettlementChanged { id } => self.report_settlement(*id),
+            Event::ChannelNote {
+                account,
+                channel,
+                message,
+            } => info!(account = account.0, %channel, %message, "settlement channel"),
             Event::PaymentEnded { .. }
             | Event::QuoteDone { .. }
             | Event::PingDone { .. }

@@ -497,6 +497,25 @@ fn settlement(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, V
         };
         terms.insert("every_s".to_owned(), term);
     }
+    if let Some(kind) = &args.channel {
+        let limit = |flag: &str, value: &Option<String>| {
+            let units = units(flag, asset, value.as_deref().unwrap_or("0"))?;
+            Ok::<_, Failure>(units.to_string())
+        };
+        let limits = (
+            limit("--channel-limit", &args.channel_limit)?,
+            limit("--channel-their-limit", &args.channel_their_limit)?,
+        );
+        let term = or_null(kind, || {
+            json!({
+                "kind": kind,
+                "limit": limits.0,
+                "their_limit": limits.1,
+                "propose": args.channel_propose,
+            })
+        });
+        terms.insert("channel".to_owned(), term);
+    }
     Ok(terms)
 }
 

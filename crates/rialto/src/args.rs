@@ -106,6 +106,10 @@ Without an amount it settles what the terms of the account say; `account show` h
     #[command(subcommand)]
     Settlement(SettlementCommand),
 
+    /// Settlement channels with the holders of accounts
+    #[command(subcommand)]
+    Channel(ChannelCommand),
+
     /// Find out what a payment would deliver, without paying
     #[command(after_help = "\
 Examples:
@@ -567,6 +571,28 @@ pub(crate) struct AccountSettingsArgs {
     /// Least amount that is settled when its time has come
     #[arg(long, value_name = "AMOUNT", help_heading = "Settlement")]
     pub(crate) settle_amount_min: Option<String>,
+    /// Accept channels of this kind, symmetrical or asymmetrical, and settle over them
+    #[arg(long, value_name = "KIND", help_heading = "Settlement")]
+    pub(crate) channel: Option<String>,
+    /// The most that we may owe over a channel
+    #[arg(
+        long,
+        value_name = "AMOUNT",
+        requires = "channel",
+        help_heading = "Settlement"
+    )]
+    pub(crate) channel_limit: Option<String>,
+    /// The most that they may owe over a channel
+    #[arg(
+        long,
+        value_name = "AMOUNT",
+        requires = "channel",
+        help_heading = "Settlement"
+    )]
+    pub(crate) channel_their_limit: Option<String>,
+    /// Propose such a channel as soon as they are there
+    #[arg(long, requires = "channel", help_heading = "Settlement")]
+    pub(crate) channel_propose: bool,
 }
 
 #[derive(Debug, Args)]
@@ -1080,6 +1106,149 @@ pub(crate) struct SettlementArgs {
     pub(crate) id: u64,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ChannelCommand {
+    /// Propose a channel to the holder of an account
+    #[command(after_help = "\
+Examples:
+  rialto channel open bob --kind symmetrical --limit 100 --their-limit 50
+  rialto channel open bob --kind asymmetrical --limit 100 --json
+
+On an asymmetrical trustline the side with a limit keeps the ledger; the other holds an account on it.")]
+    Open(ChannelOpenArgs),
+    /// List channels, newest first
+    #[command(after_help = "\
+Examples:
+  rialto channel list
+  rialto channel list --account bob --json")]
+    List(ChannelListArgs),
+    /// Show a channel, or write what can be shown of it to others
+    #[command(after_help = "\
+Examples:
+  rialto channel show 5c0f8a1e2b3d4c5f60718293a4b5c6d7
+  rialto channel show 5c0f8a1e2b3d4c5f60718293a4b5c6d7 --statement bob.json")]
+    Show(ChannelShowArgs),
+    /// Accept a channel that was offered, or other limits of one
+    #[command(after_help = "\
+Examples:
+  rialto channel accept 5c0f8a1e2b3d4c5f60718293a4b5c6d7
+  rialto channel accept 5c0f8a1e2b3d4c5f60718293a4b5c6d7 --json")]
+    Accept(ChannelArgs),
+    /// Decline a channel that was offered, or other limits of one
+    #[command(after_help = "\
+Examples:
+  rialto channel decline 5c0f8a1e2b3d4c5f60718293a4b5c6d7
+  rialto channel decline 5c0f8a1e2b3d4c5f60718293a4b5c6d7 --reason 'at most 20 USD'")]
+    Decline(ChannelDeclineArgs),
+    /// Propose other limits of an open channel
+    #[command(after_help = "\
+Examples:
+  rialto channel limits 5c0f8a1e2b3d4c5f60718293a4b5c6d7 --limit 200 --their-limit 50
+  rialto channel limits 5c0f8a1e2b3d4c5f60718293a4b5c6d7 --limit 200 --their-limit 50 --json")]
+    Limits(ChannelLimitsArgs),
+    /// End a channel, in agreement or alone
+    #[command(after_help = "\
+Examples:
+  rialto channel close 5c0f8a1e2b3d4c5f60718293a4b5c6d7
+  rialto channel close 5c0f8a1e2b3d4c5f60718293a4b5c6d7 --alone")]
+    Close(ChannelCloseArgs),
+    /// Check a statement of a channel; needs no node
+    #[command(after_help = "\
+Examples:
+  rialto channel verify bob.json
+  rialto channel verify bob.json --json")]
+    Verify(ChannelVerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChannelOpenArgs {
+    /// Name of the account
+    pub(crate) account: String,
+    /// What kind of channel
+    #[arg(long, value_name = "KIND", value_parser = ["symmetrical", "asymmetrical"])]
+    pub(crate) kind: String,
+    /// The most that we may owe over it, as a decimal of the account's asset
+    #[arg(long, value_name = "AMOUNT", default_value = "0")]
+    pub(crate) limit: String,
+    /// The most that they may owe over it
+    #[arg(long, value_name = "AMOUNT", default_value = "0")]
+    pub(crate) their_limit: String,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChannelListArgs {
+    /// Only channels with this account
+    #[arg(long, value_name = "ACCOUNT")]
+    pub(crate) account: Option<String>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChannelArgs {
+    /// Number of the channel, as `channel list` shows it
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChannelShowArgs {
+    /// Number of the channel, as `channel list` shows it
+    pub(crate) id: String,
+    /// Write a signed statement of it to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) statement: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChannelDeclineArgs {
+    /// Number of the channel, as `channel list` shows it
+    pub(crate) id: String,
+    /// For the other side
+    #[arg(long, value_name = "TEXT", default_value = "declined by the operator")]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChannelLimitsArgs {
+    /// Number of the channel, as `channel list` shows it
+    pub(crate) id: String,
+    /// The most that we may owe over it, as a decimal of the account's asset
+    #[arg(long, value_name = "AMOUNT")]
+    pub(crate) limit: String,
+    /// The most that they may owe over it
+    #[arg(long, value_name = "AMOUNT")]
+    pub(crate) their_limit: String,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChannelCloseArgs {
+    /// Number of the channel, as `channel list` shows it
+    pub(crate) id: String,
+    /// At once, without waiting for the other side
+    #[arg(long)]
+    pub(crate) alone: bool,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChannelVerifyArgs {
+    /// File with the statement
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Args)]

@@ -81,6 +81,20 @@ fn print(found: &Inspection) -> Result<(), Failure> {
         assets.collect(),
     )?;
     output::line("")?;
+    if !books.channels.is_empty() {
+        let channels = books.channels.iter().map(|channel| {
+            vec![
+                channel.id.to_string(),
+                channel.account.clone().unwrap_or_default(),
+                channel.state.to_owned(),
+                channel.asset.to_string(),
+                channel.asset.decimal(channel.owed),
+            ]
+        });
+        let header = ["channel", "account", "state", "asset", "we owe"];
+        output::table(&header, channels.collect())?;
+        output::line("")?;
+    }
     let checkpoint = books
         .checkpoint
         .map_or_else(String::new, |at| format!(", checkpoint after {at}"));
@@ -109,6 +123,16 @@ pub(crate) fn to_json(folder: &Path, found: &Inspection) -> Value {
             "sum": line.sum().to_string(),
         })
     });
+    let channels = books.channels.iter().map(|channel| {
+        json!({
+            "channel": channel.id,
+            "account": channel.account,
+            "state": channel.state,
+            "asset_code": channel.asset.code(),
+            "asset_scale": channel.asset.scale(),
+            "owed": channel.owed.to_string(),
+        })
+    });
     let torn = found.torn.as_ref().map(|torn| {
         json!({
             "file": torn.path.display().to_string(),
@@ -131,6 +155,7 @@ pub(crate) fn to_json(folder: &Path, found: &Inspection) -> Value {
         "checkpoint": books.checkpoint,
         "accounts": accounts.collect::<Vec<_>>(),
         "assets": assets.collect::<Vec<_>>(),
+        "channels": channels.collect::<Vec<_>>(),
         "unfinished_end": torn,
         "damage": damage,
     })

@@ -15,6 +15,7 @@ mod accounts;
 mod args;
 mod backup;
 mod bench;
+mod channels;
 mod client;
 mod connect;
 mod demo;
@@ -62,6 +63,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Rate(command) => block_on(routes::rate(command)),
         Command::Balance(args) => block_on(accounts::balance(args)),
         Command::Settle(args) => block_on(settlements::settle(args)),
+        Command::Channel(command) => block_on(channels::channel(command)),
         Command::Settlement(command) => block_on(settlements::settlement(command)),
         Command::Quote(args) => block_on(payments::quote(args)),
         Command::Pay(args) => block_on(payments::pay(args)),

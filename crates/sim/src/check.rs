@@ -639,6 +639,7 @@ impl Witness {
                 | Record::Adjusted { .. }
                 | Record::AdjustmentKept { .. }
                 | Record::CreditKeyUsed { .. }
+                | Record::ChannelPut { .. }
                 | Record::SettlementKept { .. }
                 | Record::CreditKept { .. }
                 | Record::Leftover { .. }

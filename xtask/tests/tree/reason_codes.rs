@@ -77,6 +77,9 @@ fn advice(reason: Reason) -> &'static str {
         R::EngineRefused => "What came with the reject, and the log of the settlement engine.",
         R::EngineFailed => "Whether the settlement engine runs, and its log.",
         R::EngineBusy => "Whether the settlement engine answers, and what floods it.",
+        R::ChannelFrame => {
+            "The version of the peer's node, and the log: it names what is wrong with the frame."
+        }
         R::PeerReject => "The text and the code name who rejected.",
         R::Drain => "Nothing: the node is being stopped.",
         R::Overload => "The load; more packets are in flight than the node's bound.",

@@ -402,7 +402,7 @@ impl Story {
             }
             ["retry", id] => {
                 let id = SettlementId(number(id));
-                self.operate(|core, _, out| core.settle_retry(id, out));
+                self.operate(|core, now, out| core.settle_retry(now, id, out));
             }
             ["cancel", id] => {
                 let id = SettlementId(number(id));
@@ -812,7 +812,11 @@ impl Story {
                         }
                     }
                 }
-                Action::Report(Event::AccountChanged { .. } | Event::SettlementChanged { .. }) => {}
+                Action::Report(
+                    Event::AccountChanged { .. }
+                    | Event::SettlementChanged { .. }
+                    | Event::ChannelNote { .. },
+                ) => {}
                 Action::Report(
                     event @ (Event::AddressTaken { .. } | Event::AddressProblem { .. }),
                 ) => {
