@@ -14,8 +14,8 @@ use rialto_connector::{
     command::CommandErrorKind,
 };
 use rialto_ledger::{
-    AccountId, AccountSettings, ChannelTerms, Limits, Lsn, Record, Relation, RouteExchange,
-    SettlementState, SettlementTerms,
+    AccountId, AccountSettings, AccountTerms, ChannelTerms, Limits, Lsn, Record, Relation,
+    RouteExchange, SettlementState, SettlementTerms,
 };
 use rialto_packet::{Prepare, Reply, Timestamp};
 
@@ -67,23 +67,26 @@ fn core(index: usize) -> Connector {
 fn peer(other: &str, channel: Option<ChannelTerms>) -> AccountSettings {
     AccountSettings {
         name: "peer".to_owned(),
-        relation: Relation::Peer,
-        asset: "USD/2".parse().unwrap(),
-        ilp_address: Some(other.parse().unwrap()),
-        limits: Limits {
-            balance_min: -1_000,
-            ..Limits::default()
-        },
-        spread: None,
         incoming_tokens: Vec::new(),
-        http: None,
-        btp: None,
-        paused: false,
-        routes: RouteExchange::default(),
-        settlement: SettlementTerms {
-            channel,
-            ..SettlementTerms::default()
-        },
+        terms: AccountTerms {
+            relation: Relation::Peer,
+            asset: "USD/2".parse().unwrap(),
+            ilp_address: Some(other.parse().unwrap()),
+            limits: Limits {
+                balance_min: -1_000,
+                ..Limits::default()
+            },
+            spread: None,
+            http: None,
+            btp: None,
+            paused: false,
+            routes: RouteExchange::default(),
+            settlement: SettlementTerms {
+                channel,
+                ..SettlementTerms::default()
+            },
+        }
+        .into(),
     }
 }
 
