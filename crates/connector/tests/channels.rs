@@ -10,7 +10,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use rialto_channel::{Kind, MAGIC, Phase};
 use rialto_connector::{
-    Action, Connector, Durable, Effect, Effects, Input, LinkId, Now, Settings,
+    Action, Connector, Durable, Effect, Effects, Input, LinkId, Now, Reason, Settings,
     command::CommandErrorKind,
 };
 use rialto_ledger::{
@@ -412,4 +412,20 @@ fn packets_that_are_lost_are_told_again() {
         world.loses = true;
         world.run(kind);
     }
+}
+
+#[test]
+fn a_frame_that_is_none_is_refused_by_name() {
+    let mut world = World::new(Kind::SymmetricalTrustline);
+    let (to, mut input) = world.wire.pop_front().unwrap();
+    let Input::Prepare { packet, .. } = &mut input else {
+        panic!("the first that is sent is a greeting: {input:?}")
+    };
+    let mut windows = packet.windows(MAGIC.len());
+    let version = windows.position(|bytes| bytes == MAGIC).unwrap() + MAGIC.len();
+    packet[version] = 0xff;
+    let side = &mut world.sides[to];
+    side.core.handle(world.now, input, &mut side.out);
+    let refused = &side.core.stats().account(PEER).unwrap().refused;
+    assert_eq!(refused[Reason::ChannelFrame as usize], 1);
 }

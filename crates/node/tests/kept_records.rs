@@ -191,6 +191,20 @@ fn books(records: &[Vec<u8>]) -> String {
         )
         .unwrap();
     }
+    for known in ledger.channels().values() {
+        let channel = &known.channel;
+        writeln!(
+            text,
+            "channel {} account {} {} ours {} theirs {} {:?}",
+            known.number,
+            known.account.0,
+            channel.terms.asset,
+            channel.ours.total,
+            channel.theirs.total,
+            channel.phase
+        )
+        .unwrap();
+    }
     let keys: BTreeSet<String> = records
         .iter()
         .filter_map(|bytes| serde_json::from_slice::<serde_json::Value>(bytes).ok())
