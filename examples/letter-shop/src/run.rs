@@ -53,7 +53,11 @@ struct AdminRequest {
 
 impl Configuration {
     pub(crate) fn of_the_example() -> Result<Vec<Self>> {
-        let files = [("account.toml", include_str!("../account.toml"))];
+        let files = [
+            ("account.toml", include_str!("../account.toml")),
+            ("asymmetrical.toml", include_str!("../asymmetrical.toml")),
+            ("symmetrical.toml", include_str!("../symmetrical.toml")),
+        ];
         files
             .iter()
             .map(|(name, text)| Self::parse(name, text))

@@ -32,7 +32,7 @@ fn each_way_to_settle_pays_for_each_letter_once() {
         .iter()
         .map(|run| run["settlement"].as_str().unwrap())
         .collect();
-    assert_eq!(settlements, ["account"]);
+    assert_eq!(settlements, ["account", "asymmetrical", "symmetrical"]);
     for run in runs {
         assert_eq!(run["letters"], LETTERS, "{run}");
         assert_eq!(run["paid"], LETTERS * PRICE, "{run}");
