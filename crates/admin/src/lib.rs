@@ -46,6 +46,7 @@ mod route_views;
 mod routes;
 mod settlements;
 pub mod shapes;
+mod statements;
 mod strangers;
 pub mod words;
 
@@ -223,6 +224,7 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(channels::limits))
         .routes(routes!(channels::close))
         .routes(routes!(channels::statement))
+        .routes(routes!(statements::list, statements::create))
         .routes(routes!(health::status))
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))

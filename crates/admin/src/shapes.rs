@@ -697,6 +697,34 @@ pub struct Adjustments {
     pub next_cursor: Option<String>,
 }
 
+/// A statement of an account, as it was made and signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Statement {
+    /// The account, by the name it had then.
+    pub account: String,
+    /// Counted from 1 for each account.
+    pub number: u32,
+    /// RFC 3339.
+    pub closed_at: Option<String>,
+    /// The balance that it ends with.
+    pub closing: SignedAmount,
+    /// What it says: a JSON object, byte for byte what was signed.
+    pub text: String,
+    /// SHA-256 of the text, by which the next one names it.
+    pub hash: String,
+    /// The node's Ed25519 signature.
+    pub signature: String,
+}
+
+/// A page of statements, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Statements {
+    /// The statements.
+    pub statements: Vec<Statement>,
+    /// For the next page; null on the last.
+    pub next_cursor: Option<String>,
+}
+
 /// Why a route is there. For the same prefix the first of these wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]

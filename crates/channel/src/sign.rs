@@ -43,6 +43,11 @@ impl ChannelKey {
         self.public
     }
 
+    /// Under the text of an account statement.
+    pub fn sign_statement(&self, text: &[u8]) -> Signature {
+        self.sign(&account_statement(text))
+    }
+
     pub(crate) fn sign(&self, message: &[u8]) -> Signature {
         let signature = self.pair.sign(message);
         let bytes = signature.as_ref().try_into();
@@ -51,9 +56,29 @@ impl ChannelKey {
 }
 
 impl PublicKey {
+    /// Whether this key signed the text of an account statement.
+    pub fn verifies_statement(&self, text: &[u8], signature: &Signature) -> bool {
+        self.verifies(&account_statement(text), signature)
+    }
+
     pub(crate) fn verifies(&self, message: &[u8], signature: &Signature) -> bool {
         let key = UnparsedPublicKey::new(&ED25519, &self.0);
         key.verify(message, &signature.0).is_ok()
+    }
+}
+
+/// What a node signs under an account statement.
+fn account_statement(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 32);
+    oer::put_var_octets(&mut out, b"rialto account statement");
+    out.extend_from_slice(text);
+    out
+}
+
+impl Digest {
+    /// SHA-256 of the bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        sha256(bytes)
     }
 }
 

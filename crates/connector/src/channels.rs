@@ -61,7 +61,7 @@ enum Ask {
 /// What the core knows of channels beside the books. Soft: after a restart both sides greet again, and
 /// the books tell what is still to be said.
 pub(crate) struct Channels {
-    key: ChannelKey,
+    pub(crate) key: ChannelKey,
     /// What those said with whom greetings were exchanged since the start, or since they connected.
     greeted: BTreeMap<AccountId, Greeting>,
     asking: BTreeMap<Ask, Asking>,

@@ -20,6 +20,7 @@
 //! | `rates.rs` | conversions between the assets of two accounts |
 //! | `quotes.rs`, `market.rs` | prices from a source outside |
 //! | `pace.rs` | how fast packets go to a next hop that lets only so many through |
+//! | `statement.rs` | statements of accounts: made here, checked anywhere |
 //! | `parent.rs` | our own address from our parent |
 //! | `pending.rs` | packets in flight and their deadlines |
 
@@ -45,6 +46,7 @@ mod rates;
 pub mod refusal;
 mod routes;
 pub mod settle;
+pub mod statement;
 mod stats;
 mod stranger;
 

@@ -27,6 +27,7 @@ use crate::{
         AccountId, AccountSettings, AccountTerms, Limits, PaymentId, Rate, StaticRoute, TokenHash,
     },
     settlement::{Credit, Settlement, SettlementId, SettlementState, Settlements},
+    statement::{Entry, EntryKind, Period, Statement, Statements},
     stranger::PeeringRequest,
     terms::SharedTerms,
 };
@@ -90,6 +91,11 @@ pub enum LedgerError {
     /// A record names a key of an incoming settlement that does not exist then, or exists already.
     #[error("record contradicts what is known of the settlement key '{0}'")]
     CreditKey(String),
+    /// A statement is not about the books that there are then.
+    #[error(
+        "record contradicts the books of account {0:?}: statement {1} does not follow from them"
+    )]
+    Statement(AccountId, u32),
     /// An account's asset changed.
     #[error("record changes the asset of account {0:?}")]
     AssetChanged(AccountId),
@@ -149,6 +155,8 @@ pub struct Account {
     balance: i128,
     /// What of it they paid ahead by settlements and have not spent yet.
     prepaid: i128,
+    /// What their packets paid us since their last statement.
+    sent: u128,
     /// From the first packet on: most of very many accounts are idle.
     active: Option<Box<Active>>,
     /// Index of its asset in [`Ledger::positions`].
@@ -202,6 +210,11 @@ impl Account {
     pub fn prepaid_in(&self, amount: u64) -> i128 {
         let left = (self.balance - i128::from(amount)).max(0);
         (self.prepaid - left).max(0)
+    }
+
+    /// What their packets paid us since their last statement, in units of their asset.
+    pub fn sent(&self) -> u128 {
+        self.sent
     }
 
     /// Of packets they sent.
@@ -279,6 +292,7 @@ pub struct Ledger {
     adjustment_keys: FxHashMap<String, u64>,
     settlements: Settlements,
     channels: Channels,
+    statements: Statements,
     last_account: u32,
     last_payment: u64,
     /// Caps on exposure for the whole node, per asset.
@@ -455,6 +469,16 @@ impl Ledger {
         self.channels.last + 1
     }
 
+    /// What happened on an account since its last statement, beside packets.
+    pub fn period(&self, id: AccountId) -> Option<&Period> {
+        self.statements.periods.get(&id)
+    }
+
+    /// The statements of an account that are remembered, oldest first.
+    pub fn statements(&self, id: AccountId) -> impl DoubleEndedIterator<Item = &Statement> {
+        self.statements.of(id)
+    }
+
     /// The number that the next settlement gets.
     pub fn next_settlement(&self) -> SettlementId {
         SettlementId(self.settlements.last + 1)
@@ -615,6 +639,7 @@ impl Ledger {
                 tokens,
                 balance,
                 prepaid,
+                sent,
             } => {
                 let kept = self.kept_terms.get(*terms as usize);
                 let terms = kept.ok_or(LedgerError::UnknownTerms(*terms))?;
@@ -627,6 +652,7 @@ impl Ledger {
                 let account = self.existing_mut(*id)?;
                 account.balance = *balance;
                 account.prepaid = *prepaid;
+                self.count_sent(*id, *sent)?;
             }
             Record::AccountDeleted { id } => self.apply_account_deleted(*id)?,
             Record::RoutePut {
@@ -688,6 +714,13 @@ impl Ledger {
                 account.prepaid = account.prepaid.min(account.balance.max(0));
                 let position = account.position as usize;
                 self.positions[position].amount -= adjustment.amount;
+                let entry = Entry {
+                    kind: EntryKind::Adjusted,
+                    reference: adjustment.idempotency_key.clone(),
+                    amount: adjustment.amount,
+                    at_ms: Some(adjustment.created_at_ms),
+                };
+                self.statements.enter(adjustment.account, entry);
                 self.remember(adjustment);
             }
             Record::AdjustmentKept { adjustment } => self.remember(adjustment),
@@ -720,14 +753,21 @@ impl Ledger {
             Record::Leftover { account, leftover } => {
                 self.settlements.put_leftover(*account, leftover);
             }
+            Record::StatementClosed { statement } => self.apply_statement(statement)?,
+            Record::StatementKept { statement } => self.statements.remember(statement),
+            Record::Period { account, period } => {
+                self.statements.periods.insert(*account, (**period).clone());
+            }
             Record::Balance {
-                account,
+                account: id,
                 balance,
                 prepaid,
+                sent,
             } => {
-                let account = self.existing_mut(*account)?;
+                let account = self.existing_mut(*id)?;
                 account.balance = *balance;
                 account.prepaid = *prepaid;
+                self.count_sent(*id, *sent)?;
             }
             Record::Position {
                 code,
@@ -775,7 +815,13 @@ impl Ledger {
         let accounts: Vec<_> = accounts
             .map(|account| {
                 let settings = Arc::clone(&account.settings);
-                (account.id, settings, account.balance, account.prepaid)
+                (
+                    account.id,
+                    settings,
+                    account.balance,
+                    account.prepaid,
+                    account.sent,
+                )
             })
             .collect();
         // By their place in memory: equal terms have one.
@@ -785,6 +831,17 @@ impl Ledger {
             records.into_iter().flatten()
         });
         let mut records = Vec::new();
+        for (account, period) in &self.statements.periods {
+            records.push(Record::Period {
+                account: *account,
+                period: Box::new(period.clone()),
+            });
+        }
+        for statement in self.statements.all() {
+            records.push(Record::StatementKept {
+                statement: Box::new(statement.clone()),
+            });
+        }
         for position in &self.positions {
             let (asset, amount, settled) = (&position.asset, position.amount, position.settled);
             records.push(Record::Position {
@@ -861,6 +918,7 @@ impl Ledger {
         // i128 holds 2^63 packets of 2^64 units: no sum that can be reached overflows.
         from.balance -= i128::from(commit.amount_in);
         from.prepaid = (from.prepaid - i128::from(commit.amount_in)).max(0);
+        from.sent += u128::from(commit.amount_in);
         let position = from.position as usize;
         self.positions[position].amount += i128::from(commit.amount_in);
         if commit.to != AccountId::NODE {
@@ -914,6 +972,7 @@ impl Ledger {
                 settings: Arc::new(settings),
                 balance: 0,
                 prepaid: 0,
+                sent: 0,
                 active: None,
                 position,
             });
@@ -940,6 +999,7 @@ impl Ledger {
         }
         self.settlements.leftovers.remove(&id);
         self.channels.forget(id);
+        self.statements.periods.remove(&id);
         if let Some(account) = self.accounts[id.0 as usize].take() {
             assert!(
                 account.is_idle(),
@@ -956,7 +1016,13 @@ impl Ledger {
         if self.settlement_of(account).is_some() {
             return Err(LedgerError::SettlementUnended(account));
         }
-        self.settle(account, i128::from(settlement.amount))?;
+        let entry = Entry {
+            kind: EntryKind::SettledOut,
+            reference: settlement.key.clone(),
+            amount: -i128::from(settlement.amount),
+            at_ms: Some(settlement.created_at_ms),
+        };
+        self.settle(account, entry)?;
         self.settlements.put(settlement);
         Ok(())
     }
@@ -971,7 +1037,13 @@ impl Ledger {
             .filter(|settlement| !settlement.state.is_ended())
             .ok_or(LedgerError::UnknownSettlement(id))?;
         if *state == SettlementState::Cancelled {
-            self.settle(settlement.account, -i128::from(settlement.amount))?;
+            let entry = Entry {
+                kind: EntryKind::SettlementCancelled,
+                reference: settlement.key.clone(),
+                amount: i128::from(settlement.amount),
+                at_ms: None,
+            };
+            self.settle(settlement.account, entry)?;
             let account = self.existing_mut(settlement.account)?;
             let prepaid = account.prepaid + settlement.prepaid;
             account.prepaid = prepaid.min(account.balance.max(0));
@@ -986,7 +1058,13 @@ impl Ledger {
             return Err(LedgerError::CreditKey(credit.key.clone()));
         }
         let amount = i128::from(credit.amount);
-        self.settle(credit.account, -amount)?;
+        let entry = Entry {
+            kind: EntryKind::SettledIn,
+            reference: credit.key.clone(),
+            amount,
+            at_ms: Some(credit.at_ms),
+        };
+        self.settle(credit.account, entry)?;
         let account = self.existing_mut(credit.account)?;
         // What they owed is paid first; the rest is ahead.
         account.prepaid += amount.min(account.balance.max(0));
@@ -1027,13 +1105,38 @@ impl Ledger {
         Ok(())
     }
 
-    /// `amount` of what we owe was paid outside; a negative one came in.
-    fn settle(&mut self, id: AccountId, amount: i128) -> Result<(), LedgerError> {
+    /// Something was paid outside: out of what we owe below zero, or in.
+    fn settle(&mut self, id: AccountId, entry: Entry) -> Result<(), LedgerError> {
         let account = self.existing_mut(id)?;
-        account.balance -= amount;
+        account.balance += entry.amount;
         account.prepaid = account.prepaid.min(account.balance.max(0));
         let position = account.position as usize;
-        self.positions[position].settled += amount;
+        self.positions[position].settled -= entry.amount;
+        self.statements.enter(id, entry);
+        Ok(())
+    }
+
+    /// What packets paid since the last statement, out of a checkpoint. One of before there were
+    /// statements does not say it: the first period begins with the balance that it has.
+    fn count_sent(&mut self, id: AccountId, sent: Option<u128>) -> Result<(), LedgerError> {
+        let account = self.existing_mut(id)?;
+        account.sent = sent.unwrap_or_default();
+        let balance = account.balance;
+        if sent.is_none() {
+            self.statements.periods.entry(id).or_default().opening = balance;
+        }
+        Ok(())
+    }
+
+    fn apply_statement(&mut self, statement: &Statement) -> Result<(), LedgerError> {
+        let (id, number) = (statement.account, statement.number);
+        let last = self.period(id).map_or(0, |period| period.last);
+        let account = self.existing_mut(id)?;
+        if account.balance != statement.closing || last.checked_add(1) != Some(number) {
+            return Err(LedgerError::Statement(id, number));
+        }
+        account.sent = 0;
+        self.statements.close(statement);
         Ok(())
     }
 
@@ -1141,7 +1244,7 @@ fn hash_of(accounts: &[Option<Account>], id: AccountId) -> u64 {
 
 /// The records of one account in a checkpoint, and of its terms when it is the first to have them.
 fn snapshot_account(
-    (id, settings, balance, prepaid): (AccountId, Arc<AccountSettings>, i128, i128),
+    (id, settings, balance, prepaid, sent): (AccountId, Arc<AccountSettings>, i128, i128, u128),
     numbers: &mut FxHashMap<usize, u32>,
 ) -> [Option<Record>; 2] {
     if settings
@@ -1149,10 +1252,11 @@ fn snapshot_account(
         .iter()
         .any(|token| token.jwt.is_some())
     {
-        let balance = (balance != 0).then_some(Record::Balance {
+        let balance = (balance != 0 || sent != 0).then_some(Record::Balance {
             account: id,
             balance,
             prepaid,
+            sent: Some(sent),
         });
         let settings = Box::new((*settings).clone());
         return [Some(Record::AccountPut { id, settings }), balance];
@@ -1172,6 +1276,7 @@ fn snapshot_account(
         tokens: settings.incoming_tokens.clone(),
         balance,
         prepaid,
+        sent: Some(sent),
     };
     [terms, Some(account)]
 }

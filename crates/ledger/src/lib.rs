@@ -22,6 +22,7 @@ mod ledger;
 mod record;
 mod settings;
 mod settlement;
+mod statement;
 mod stranger;
 mod terms;
 pub mod text;
@@ -44,6 +45,9 @@ pub use settings::{
 pub use settlement::{
     CREDIT_KEY_BYTES_MAX, CREDIT_KEY_KEPT_MS, CREDIT_KEY_REFRESH_MS, CREDIT_KEYS_MAX, Credit,
     SETTLEMENTS_MAX, Settlement, SettlementCause, SettlementId, SettlementState,
+};
+pub use statement::{
+    Entry, EntryKind, MoreEntries, Period, STATEMENT_ENTRIES_MAX, STATEMENTS_MAX, Statement,
 };
 pub use stranger::{BLOCKED_MAX, PeeringRequest, PeeringVerdict};
 

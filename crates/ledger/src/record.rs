@@ -17,6 +17,7 @@ use crate::{
         TokenHash,
     },
     settlement::{Credit, Settlement, SettlementId, SettlementState},
+    statement::{Period, Statement},
     stranger::PeeringRequest,
     text::{self, is_default},
 };
@@ -164,6 +165,9 @@ pub enum Record {
         balance: i128,
         /// What of it they paid ahead by settlements.
         prepaid: i128,
+        /// What their packets paid us since the last statement. It was not counted at first: where it is
+        /// missing, the period begins here.
+        sent: Option<u128>,
     },
     /// An account was deleted, with its routes.
     AccountDeleted {
@@ -311,6 +315,23 @@ pub enum Record {
         #[serde(with = "text")]
         leftover: Quantity,
     },
+    /// A statement was made of an account: its next period begins.
+    StatementClosed {
+        /// All of it.
+        statement: Box<Statement>,
+    },
+    /// Only in checkpoints: a statement that was made before.
+    StatementKept {
+        /// All of it.
+        statement: Box<Statement>,
+    },
+    /// Only in checkpoints: what happened on an account since its last statement.
+    Period {
+        /// Whose.
+        account: AccountId,
+        /// All of it.
+        period: Box<Period>,
+    },
     /// Only in checkpoints: an account's balance.
     Balance {
         /// Whose.
@@ -321,6 +342,14 @@ pub enum Record {
         /// What of it they paid ahead by settlements.
         #[serde(default, with = "text", skip_serializing_if = "is_default")]
         prepaid: i128,
+        /// What their packets paid us since the last statement. It was not counted at first: where it
+        /// is missing, the period begins here.
+        #[serde(
+            default,
+            with = "text::option",
+            skip_serializing_if = "Option::is_none"
+        )]
+        sent: Option<u128>,
     },
     /// Only in checkpoints: the node's own position in an asset.
     Position {
@@ -395,7 +424,15 @@ impl Record {
                 tokens,
                 balance,
                 prepaid,
-            } => encode_account(out, *id, *terms, name, tokens, [*balance, *prepaid]),
+                sent,
+            } => {
+                let standing = Standing {
+                    balance: *balance,
+                    prepaid: *prepaid,
+                    sent: *sent,
+                };
+                encode_account(out, *id, *terms, name, tokens, standing);
+            }
             Self::RoutePut {
                 prefix,
                 account,
@@ -431,6 +468,9 @@ impl Record {
             | Self::SettlementKept { .. }
             | Self::CreditKept { .. }
             | Self::Leftover { .. }
+            | Self::StatementClosed { .. }
+            | Self::StatementKept { .. }
+            | Self::Period { .. }
             | Self::Balance { .. }
             | Self::Position { .. }
             | Self::Counters { .. } => serde_json::to_writer(out, self)
@@ -489,6 +529,23 @@ fn decode_progress(bytes: &[u8]) -> Option<PaymentProgress> {
 
 /// What an account's record says beside its name and tokens.
 const ACCOUNT_HAS_BALANCE: u8 = 1;
+const ACCOUNT_HAS_BALANCE_AND_SENT: u8 = 2;
+
+/// Where an account stands, as its bytes say it.
+#[derive(PartialEq, Eq)]
+struct Standing {
+    balance: i128,
+    prepaid: i128,
+    sent: Option<u128>,
+}
+
+impl Standing {
+    const NEW: Self = Self {
+        balance: 0,
+        prepaid: 0,
+        sent: Some(0),
+    };
+}
 
 fn encode_account(
     out: &mut Vec<u8>,
@@ -496,16 +553,21 @@ fn encode_account(
     terms: u32,
     name: &str,
     tokens: &[IncomingToken],
-    balances: [i128; 2],
+    standing: Standing,
 ) {
     out.push(TAG_ACCOUNT);
     out.extend_from_slice(&id.0.to_be_bytes());
     out.extend_from_slice(&terms.to_be_bytes());
-    if balances == [0, 0] {
+    if standing == Standing::NEW {
         out.push(0);
     } else {
-        out.push(ACCOUNT_HAS_BALANCE);
-        out.extend(balances.into_iter().flat_map(i128::to_be_bytes));
+        out.push(match standing.sent {
+            None => ACCOUNT_HAS_BALANCE,
+            Some(_) => ACCOUNT_HAS_BALANCE_AND_SENT,
+        });
+        out.extend_from_slice(&standing.balance.to_be_bytes());
+        out.extend_from_slice(&standing.prepaid.to_be_bytes());
+        out.extend(standing.sent.into_iter().flat_map(u128::to_be_bytes));
     }
     out.push(u8::try_from(name.len()).expect("at most NAME_BYTES_MAX bytes"));
     out.extend_from_slice(name.as_bytes());
@@ -526,12 +588,21 @@ fn decode_account(bytes: &[u8]) -> Option<Record> {
     let mut bytes = bytes;
     let id = u32::from_be_bytes(take(&mut bytes)?);
     let terms = u32::from_be_bytes(take(&mut bytes)?);
-    let [balance, prepaid] = match take(&mut bytes)? {
-        [0] => [0, 0],
-        [ACCOUNT_HAS_BALANCE] => {
+    let standing = match take(&mut bytes)? {
+        [0] => Standing::NEW,
+        [has @ (ACCOUNT_HAS_BALANCE | ACCOUNT_HAS_BALANCE_AND_SENT)] => {
             let balance = i128::from_be_bytes(take(&mut bytes)?);
             let prepaid = i128::from_be_bytes(take(&mut bytes)?);
-            ([balance, prepaid] != [0, 0]).then_some([balance, prepaid])?
+            let sent = match has == ACCOUNT_HAS_BALANCE_AND_SENT {
+                true => Some(u128::from_be_bytes(take(&mut bytes)?)),
+                false => None,
+            };
+            let standing = Standing {
+                balance,
+                prepaid,
+                sent,
+            };
+            (standing != Standing::NEW).then_some(standing)?
         }
         [_] => return None,
     };
@@ -559,8 +630,9 @@ fn decode_account(bytes: &[u8]) -> Option<Record> {
         terms,
         name,
         tokens,
-        balance,
-        prepaid,
+        balance: standing.balance,
+        prepaid: standing.prepaid,
+        sent: standing.sent,
     })
 }
 

@@ -139,6 +139,7 @@ fn equal_terms_are_kept_once_and_changed_alone() {
         tokens: Vec::new(),
         balance: 0,
         prepaid: 0,
+        sent: Some(0),
     };
     assert_eq!(ledger.apply(&account), Err(LedgerError::UnknownTerms(0)));
 }
@@ -174,6 +175,7 @@ fn records_that_contradict_the_books() {
                 account: nobody,
                 balance: 1,
                 prepaid: 0,
+                sent: None,
             },
             LedgerError::UnknownAccount(nobody),
         ),

@@ -4,10 +4,10 @@ use proptest::prelude::*;
 use rialto_channel::{Channel, ChannelId, ChannelKey, Kind, Limits as ChannelLimits, Terms};
 use rialto_ledger::{
     AccountId, AccountSettings, AccountTerms, Adjustment, BtpLink, ChannelMoney, ChannelTerms,
-    Commit, Credit, HttpLink, IncomingToken, Invite, InviteUse, Limits, Payment, PaymentEnd,
-    PaymentId, PaymentProgress, PeeringRequest, PeeringVerdict, Rate, Record, Relation,
-    RouteExchange, RouteShare, SealedSecret, Settlement, SettlementCause, SettlementId,
-    SettlementState, SettlementTerms, TokenHash,
+    Commit, Credit, Entry, EntryKind, HttpLink, IncomingToken, Invite, InviteUse, Limits,
+    MoreEntries, Payment, PaymentEnd, PaymentId, PaymentProgress, PeeringRequest, PeeringVerdict,
+    Period, Rate, Record, Relation, RouteExchange, RouteShare, SealedSecret, Settlement,
+    SettlementCause, SettlementId, SettlementState, SettlementTerms, Statement, TokenHash,
 };
 use rialto_packet::quantity::Quantity;
 
@@ -278,6 +278,54 @@ prop_compose! {
     }
 }
 
+fn statement() -> impl Strategy<Value = Box<Statement>> {
+    any::<((u32, u32, i128, i64), [String; 4])>().prop_map(|(numbers, texts)| {
+        let (account, number, closing, closed_at_ms) = numbers;
+        let [account_name, text, hash, signature] = texts;
+        Box::new(Statement {
+            account: AccountId(account),
+            account_name,
+            number,
+            text,
+            hash,
+            signature,
+            closing,
+            closed_at_ms,
+        })
+    })
+}
+
+fn period() -> impl Strategy<Value = Period> {
+    let kinds = [
+        EntryKind::SettledOut,
+        EntryKind::SettledIn,
+        EntryKind::SettlementCancelled,
+        EntryKind::Adjusted,
+    ];
+    let entry = any::<(usize, String, i128, Option<i64>)>().prop_map(move |parts| {
+        let (kind, reference, amount, at_ms) = parts;
+        Entry {
+            kind: kinds[kind % kinds.len()],
+            reference,
+            amount,
+            at_ms,
+        }
+    });
+    let entries = proptest::collection::vec(entry, 0..3);
+    let rest = any::<(u32, Option<String>, Option<i64>, i128, u64, i128)>();
+    (entries, rest).prop_map(|(entries, rest)| {
+        let (last, previous, since_ms, opening, count, amount) = rest;
+        Period {
+            last,
+            previous,
+            since_ms,
+            opening,
+            entries,
+            more: MoreEntries { count, amount },
+        }
+    })
+}
+
 fn adjustment() -> impl Strategy<Value = Box<Adjustment>> {
     any::<((u64, u32, i128, i64), [String; 3])>().prop_map(|(numbers, texts)| {
         let (id, account, amount, created_at_ms) = numbers;
@@ -319,11 +367,11 @@ fn record() -> impl Strategy<Value = Record> {
             terms: Box::new((*settings.terms).clone()),
         }),
         (
-            any::<(u32, u32, i128, i128)>(),
+            any::<(u32, u32, i128, i128, Option<u128>)>(),
             name(),
             prop::collection::vec(any::<([u8; 32], Option<i64>)>(), 0..4)
         )
-            .prop_map(|((id, terms, balance, prepaid), name, tokens)| {
+            .prop_map(|((id, terms, balance, prepaid, sent), name, tokens)| {
                 let token = |(hash, expires_at_ms)| IncomingToken {
                     hash: TokenHash(hash),
                     jwt: None,
@@ -336,6 +384,7 @@ fn record() -> impl Strategy<Value = Record> {
                     tokens: tokens.into_iter().map(token).collect(),
                     balance,
                     prepaid,
+                    sent,
                 }
             }),
         any::<u32>().prop_map(|id| Record::AccountDeleted { id: AccountId(id) }),
@@ -395,10 +444,19 @@ fn record() -> impl Strategy<Value = Record> {
         }),
         adjustment().prop_map(|adjustment| Record::Adjusted { adjustment }),
         adjustment().prop_map(|adjustment| Record::AdjustmentKept { adjustment }),
-        any::<(u32, i128, i128)>().prop_map(|(id, balance, prepaid)| Record::Balance {
+        any::<(u32, i128, i128, Option<u128>)>().prop_map(|(id, balance, prepaid, sent)| {
+            Record::Balance {
+                account: AccountId(id),
+                balance,
+                prepaid,
+                sent,
+            }
+        }),
+        statement().prop_map(|statement| Record::StatementClosed { statement }),
+        statement().prop_map(|statement| Record::StatementKept { statement }),
+        (any::<u32>(), period()).prop_map(|(id, period)| Record::Period {
             account: AccountId(id),
-            balance,
-            prepaid,
+            period: Box::new(period),
         }),
         any::<(String, u8, i128, i128)>().prop_map(|(code, scale, amount, settled)| {
             Record::Position {
@@ -507,6 +565,7 @@ fn the_bytes_of_the_packet_paths_records() {
         account: AccountId(7),
         balance: i128::MIN,
         prepaid: 0,
+        sent: None,
     };
     assert_eq!(
         String::from_utf8(encoded(&balance)).expect("JSON"),
@@ -528,14 +587,15 @@ fn the_bytes_of_accounts_and_routes_in_checkpoints() {
         tokens,
         balance,
         prepaid: 0,
+        sent: Some(0),
     };
     assert_eq!(
         encoded(&account(0, Vec::new())),
         b"\x04\0\0\x01\x02\0\0\0\x03\0\x03bob\0"
     );
-    let mut expected = b"\x04\0\0\x01\x02\0\0\0\x03\x01".to_vec();
+    let mut expected = b"\x04\0\0\x01\x02\0\0\0\x03\x02".to_vec();
     expected.extend([0xff; 16]);
-    expected.extend([0; 16]);
+    expected.extend([0; 32]);
     expected.extend(b"\x03bob\x02");
     expected.extend([7; 32]);
     expected.push(0);
@@ -543,6 +603,21 @@ fn the_bytes_of_accounts_and_routes_in_checkpoints() {
     expected.extend([1, 0, 0, 0, 0, 0, 0, 0, 9]);
     let tokens = vec![token(7, None), token(8, Some(9))];
     assert_eq!(encoded(&account(-1, tokens)), expected);
+    // An account as earlier versions wrote it.
+    let mut earlier = b"\x04\0\0\x01\x02\0\0\0\x03\x01".to_vec();
+    earlier.extend([0xff; 16]);
+    earlier.extend([0; 16]);
+    earlier.extend(b"\x03bob\0");
+    let read = Record::decode(&earlier).expect("bytes");
+    assert!(matches!(
+        read,
+        Record::AccountKept {
+            balance: -1,
+            sent: None,
+            ..
+        }
+    ));
+    assert_eq!(encoded(&read), earlier);
     let route = Record::RoutePut {
         prefix: "g.x".parse().expect("a prefix"),
         account: AccountId(2),

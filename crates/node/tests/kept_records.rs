@@ -123,6 +123,15 @@ fn books(records: &[Vec<u8>]) -> String {
         if leftover != "0/0" {
             writeln!(text, "leftover {} {leftover}", account.id.0).unwrap();
         }
+        for made in ledger.statements(account.id) {
+            let (id, sent) = (account.id.0, account.sent());
+            writeln!(
+                text,
+                "statement {id} {} {} then {sent}",
+                made.number, made.closing
+            )
+            .unwrap();
+        }
     }
     for ((asset, position, _), (_, settled)) in ledger.positions().zip(ledger.settled()) {
         writeln!(text, "asset {asset} position {position} settled {settled}").unwrap();
@@ -208,7 +217,11 @@ fn books(records: &[Vec<u8>]) -> String {
     let keys: BTreeSet<String> = records
         .iter()
         .filter_map(|bytes| serde_json::from_slice::<serde_json::Value>(bytes).ok())
-        .filter_map(|json| Some(json["credit"]["key"].as_str()?.to_owned()))
+        .filter_map(|json| {
+            let by_channel = &json["money"]["credit"]["key"];
+            let key = json["credit"]["key"].as_str().or(by_channel.as_str());
+            Some(key?.to_owned())
+        })
         .collect();
     for key in keys {
         let credit = ledger.credit_by_key(&key).unwrap();

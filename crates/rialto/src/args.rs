@@ -109,6 +109,19 @@ Without an amount it settles what the terms of the account say; `account show` h
     /// Settlement channels with the holders of accounts
     #[command(subcommand)]
     Channel(ChannelCommand),
+    /// Statements of accounts: made, shown, checked
+    #[command(subcommand)]
+    Statement(StatementCommand),
+
+    /// Compare our statements of an account with the peer's
+    #[command(after_help = "\
+Examples:
+  rialto reconcile bob.jsonl from-bob.jsonl
+  rialto reconcile bob.jsonl from-bob.jsonl --json
+
+Names the first difference, to the unit; the exit code is 0 only where both sides agree. No node is
+needed.")]
+    Reconcile(ReconcileArgs),
 
     /// Find out what a payment would deliver, without paying
     #[command(after_help = "\
@@ -1057,6 +1070,57 @@ pub(crate) struct RateDeleteArgs {
     pub(crate) to: String,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StatementCommand {
+    /// Close the period of an account: make, sign and print its statement
+    #[command(after_help = "\
+Examples:
+  rialto statement close bob >> bob.jsonl
+  rialto statement close bob --csv")]
+    Close(StatementArgs),
+    /// Print the statements of an account, oldest first
+    #[command(after_help = "\
+Examples:
+  rialto statement show bob > bob.jsonl
+  rialto statement show bob --csv")]
+    Show(StatementArgs),
+    /// Check statements without a node: signatures, sums, and that each continues the one before
+    #[command(after_help = "\
+Examples:
+  rialto statement verify bob.jsonl
+  rialto statement verify bob.jsonl --json")]
+    Verify(StatementVerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatementArgs {
+    /// Name of the account
+    pub(crate) account: String,
+    /// Print a table of comma-separated values, without signatures
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) csv: bool,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatementVerifyArgs {
+    /// File with one statement on each line
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReconcileArgs {
+    /// Our statements, one on each line
+    pub(crate) mine: PathBuf,
+    /// The peer's
+    pub(crate) theirs: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Args)]

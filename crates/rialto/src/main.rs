@@ -30,13 +30,14 @@ mod peers;
 mod routes;
 mod secret;
 mod settlements;
+mod statements;
 mod strangers;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command, ConfigCommand};
+use args::{Cli, Command, ConfigCommand, StatementCommand};
 use failure::{Exit, Failure};
 
 fn main() -> ExitCode {
@@ -65,6 +66,10 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Settle(args) => block_on(settlements::settle(args)),
         Command::Channel(command) => block_on(channels::channel(command)),
         Command::Settlement(command) => block_on(settlements::settlement(command)),
+        Command::Statement(StatementCommand::Verify(args)) => statements::verify(args),
+        Command::Statement(StatementCommand::Close(args)) => block_on(statements::close(args)),
+        Command::Statement(StatementCommand::Show(args)) => block_on(statements::show(args)),
+        Command::Reconcile(args) => statements::reconcile(args),
         Command::Quote(args) => block_on(payments::quote(args)),
         Command::Pay(args) => block_on(payments::pay(args)),
         Command::Ping(args) => block_on(payments::ping(args)),

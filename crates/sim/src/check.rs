@@ -643,6 +643,9 @@ impl Witness {
                 | Record::SettlementKept { .. }
                 | Record::CreditKept { .. }
                 | Record::Leftover { .. }
+                | Record::StatementClosed { .. }
+                | Record::StatementKept { .. }
+                | Record::Period { .. }
                 | Record::Balance { .. }
                 | Record::Position { .. }
                 | Record::Counters { .. } => None,

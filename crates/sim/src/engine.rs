@@ -92,7 +92,7 @@ impl Settling {
                 None
             }
             Self::Retry(id) => {
-                let _ = core.settle_retry(*id, out);
+                let _ = core.settle_retry(now, *id, out);
                 None
             }
             Self::Cancel(id) => {

@@ -322,6 +322,7 @@ impl Terms {
             settle_to: self.settle_to,
             every_s: self.every_s,
             amount_min: self.amount_min,
+            channel: None,
         }
     }
 }

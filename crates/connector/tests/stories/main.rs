@@ -27,4 +27,5 @@ mod rates;
 mod refusals;
 mod routes;
 mod routing;
+mod statements;
 mod two_nodes;

@@ -30,5 +30,6 @@ mod real_engine;
 mod refusals;
 mod settlement;
 mod settlement_kills;
+mod statements;
 mod strangers;
 mod tls;

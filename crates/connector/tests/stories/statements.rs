@@ -1,0 +1,387 @@
+//! Statements: they add up whatever happened, follow each other, and two sides find where they differ.
+
+use proptest::prelude::*;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+use rialto_connector::{
+    Connector, Effects, Now, Settings,
+    statement::{StatementError, Statements, line, reconcile},
+};
+use rialto_ledger::{
+    AccountId, Adjustment, Commit, Credit, Lsn, Record, STATEMENT_ENTRIES_MAX, Settlement,
+    SettlementCause, SettlementId, SettlementState,
+};
+use rialto_packet::{Timestamp, quantity::Quantity};
+
+use crate::story::account;
+
+const PEER: AccountId = AccountId(1);
+
+/// A node with one peer, whose journal is written by hand.
+struct Side {
+    core: Connector,
+    records: Vec<Record>,
+    lsn: u64,
+    now_ms: i64,
+}
+
+#[derive(Debug, Clone)]
+enum Happens {
+    /// A packet from the peer.
+    In(u64),
+    /// A packet to the peer.
+    Out(u64),
+    Settled(u32),
+    TakenBack(u32),
+    Received(u32),
+    Adjusted(i32),
+    Statement,
+}
+
+impl Side {
+    fn new(address: &str, peer: &str) -> Self {
+        let mut side = Self {
+            core: core(address),
+            records: Vec::new(),
+            lsn: 0,
+            now_ms: 1_900_000_000_000,
+        };
+        let mut settings = account("peer", "USD/9");
+        settings.ilp_address = Some(peer.parse().unwrap());
+        let mut local = account("local", "USD/9");
+        local.ilp_address = None;
+        for (id, settings) in [(PEER, settings), (AccountId(2), local)] {
+            let settings = Box::new(settings);
+            side.record(Record::AccountPut { id, settings });
+        }
+        side
+    }
+
+    fn record(&mut self, record: Record) {
+        self.lsn += 1;
+        self.core.recover(Lsn(self.lsn), &record).unwrap();
+        self.records.push(record);
+    }
+
+    fn settlement(&self, amount: u32, state: SettlementState) -> Box<Settlement> {
+        let id = self.core.ledger().next_settlement();
+        Box::new(Settlement {
+            id,
+            account: PEER,
+            key: format!("out-{}", id.0),
+            request_key: None,
+            channel: None,
+            prepaid: 0,
+            amount: amount.into(),
+            cause: SettlementCause::Manual,
+            created_at_ms: self.now_ms,
+            state,
+        })
+    }
+
+    fn happens(&mut self, what: &Happens) {
+        self.now_ms += 1;
+        let local = AccountId(2);
+        let commit = |from, to, amount| {
+            Record::Commit(Commit {
+                from,
+                amount_in: amount,
+                to,
+                amount_out: amount,
+            })
+        };
+        match *what {
+            Happens::In(amount) => self.record(commit(PEER, local, amount)),
+            Happens::Out(amount) => self.record(commit(local, PEER, amount)),
+            Happens::Settled(amount) => {
+                let settlement = self.settlement(amount, SettlementState::Open);
+                let id = settlement.id;
+                self.record(Record::SettlementMade { settlement });
+                self.moved(id, SettlementState::Accepted);
+            }
+            Happens::TakenBack(amount) => {
+                let settlement = self.settlement(amount, SettlementState::Open);
+                let id = settlement.id;
+                self.record(Record::SettlementMade { settlement });
+                let message = String::new();
+                self.moved(id, SettlementState::Parked { message });
+                self.moved(id, SettlementState::Cancelled);
+            }
+            Happens::Received(amount) => {
+                let credit = Box::new(Credit {
+                    account: PEER,
+                    key: format!("in-{}", self.lsn),
+                    quantity: Quantity::default(),
+                    amount: amount.into(),
+                    leftover: Quantity::default(),
+                    at_ms: self.now_ms,
+                });
+                self.record(Record::SettlementCredited { credit });
+            }
+            Happens::Adjusted(amount) => {
+                let adjustment = Box::new(Adjustment {
+                    id: self.lsn,
+                    account: PEER,
+                    account_name: "peer".to_owned(),
+                    asset: "USD/9".parse().unwrap(),
+                    amount: amount.into(),
+                    reason: "a test".to_owned(),
+                    idempotency_key: format!("adjusted-{}", self.lsn),
+                    created_at_ms: self.now_ms,
+                });
+                self.record(Record::Adjusted { adjustment });
+            }
+            Happens::Statement => {
+                self.close();
+            }
+        }
+    }
+
+    fn moved(&mut self, id: SettlementId, state: SettlementState) {
+        self.record(Record::SettlementMoved { id, state });
+    }
+
+    fn close(&mut self) -> String {
+        let now = Now {
+            mono_ns: 0,
+            wall: Timestamp::from_unix_ms(self.now_ms),
+        };
+        let mut out = Effects::default();
+        let made = self.core.statement_close(now, "peer", &mut out).unwrap();
+        for bytes in out.records() {
+            self.lsn += 1;
+            self.records.push(Record::decode(bytes).unwrap());
+        }
+        line(&made.text, &made.signature)
+    }
+
+    /// All statements, as a file.
+    fn file(&self) -> String {
+        let made = self.core.ledger().statements(PEER);
+        let lines: Vec<_> = made.map(|made| line(&made.text, &made.signature)).collect();
+        lines.join("\n") + "\n"
+    }
+
+    /// The same books out of a checkpoint.
+    fn restarted(&self) -> Self {
+        let mut restarted = Self {
+            core: core("test.copy"),
+            records: Vec::new(),
+            lsn: 0,
+            now_ms: self.now_ms,
+        };
+        for record in self.core.ledger().snapshot() {
+            restarted.record(record);
+        }
+        restarted
+    }
+}
+
+fn core(address: &str) -> Connector {
+    let settings = Settings::new(address.parse().unwrap());
+    Connector::new(settings, [7; 32], ChaCha20Rng::from_seed([1; 32]))
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    prop_oneof![
+        any::<u64>().prop_map(Happens::In),
+        any::<u64>().prop_map(Happens::Out),
+        any::<u32>().prop_map(Happens::Settled),
+        any::<u32>().prop_map(Happens::TakenBack),
+        any::<u32>().prop_map(Happens::Received),
+        any::<i32>().prop_map(Happens::Adjusted),
+        Just(Happens::Statement),
+    ]
+}
+
+/// What the same looks like from the other side.
+fn mirrored(what: &Happens) -> Happens {
+    match *what {
+        Happens::In(amount) => Happens::Out(amount),
+        Happens::Out(amount) => Happens::In(amount),
+        Happens::Settled(amount) => Happens::Received(amount),
+        Happens::Received(amount) => Happens::Settled(amount),
+        // It never left.
+        Happens::TakenBack(_) => Happens::Adjusted(0),
+        Happens::Adjusted(amount) => Happens::Adjusted(-amount),
+        Happens::Statement => Happens::Statement,
+    }
+}
+
+fn sides(story: &[Happens]) -> (Side, Side) {
+    let mut sides = (Side::new("test.a", "test.b"), Side::new("test.b", "test.a"));
+    for what in story {
+        sides.0.happens(what);
+        sides.1.happens(&mirrored(what));
+    }
+    sides.0.close();
+    sides.1.close();
+    sides
+}
+
+fn compared(mine: &Side, theirs: &Side) -> Option<String> {
+    let [mine, theirs] = [mine, theirs].map(|side| Statements::check(&side.file()).unwrap());
+    let difference = reconcile(&mine, &theirs).unwrap();
+    difference.map(|difference| difference.to_string())
+}
+
+proptest! {
+    #[test]
+    fn statements_add_up_and_both_sides_agree(story in prop::collection::vec(happens(), 0..40)) {
+        let (mine, theirs) = sides(&story);
+        prop_assert_eq!(compared(&mine, &theirs), None);
+        let mut packets = (0, 0);
+        for what in &story {
+            match what {
+                Happens::In(amount) => packets.0 += u128::from(*amount),
+                Happens::Out(amount) => packets.1 += u128::from(*amount),
+                Happens::Settled(_) | Happens::TakenBack(_) | Happens::Received(_)
+                | Happens::Adjusted(_) | Happens::Statement => {}
+            }
+        }
+        let checked = Statements::check(&mine.file()).unwrap();
+        let texts = checked.texts();
+        prop_assert_eq!(texts.iter().map(|text| text.packets_in).sum::<u128>(), packets.0);
+        prop_assert_eq!(texts.iter().map(|text| text.packets_out).sum::<u128>(), packets.1);
+        let balance = mine.core.ledger().account(PEER).unwrap().balance();
+        prop_assert_eq!(texts.last().unwrap().closing, balance);
+    }
+
+    #[test]
+    fn a_checkpoint_in_the_middle_changes_no_statement(
+        story in prop::collection::vec(happens(), 1..30), cut in 0_usize..30,
+    ) {
+        let mut whole = Side::new("test.copy", "test.b");
+        let cut = cut.min(story.len());
+        story[..cut].iter().for_each(|what| whole.happens(what));
+        let mut copy = whole.restarted();
+        for what in story[cut..].iter().chain([&Happens::Statement]) {
+            copy.lsn = whole.lsn; // keys are made of it
+            whole.happens(what);
+            copy.happens(what);
+        }
+        prop_assert_eq!(whole.file(), copy.file());
+    }
+}
+
+#[test]
+fn the_first_difference_is_named_to_the_unit() {
+    use Happens::{Adjusted, In, Out, Received, Settled, Statement, TakenBack};
+    let (cases, packets) = (
+        [
+            (
+                In(5),
+                "packets that came in here: 105 here, 100 there: 5 units differ",
+            ),
+            (
+                Out(5),
+                "packets that went out here: 75 here, 70 there: 5 units differ",
+            ),
+            (
+                Settled(9),
+                "settlement paid here, 'out-2': -9 here, 0 there: 9 units differ",
+            ),
+            (
+                Received(9),
+                "settlement received here, 'in-9': 9 here, 0 there: 9 units differ",
+            ),
+            (
+                Adjusted(-3),
+                "adjustment here, 'adjusted-9': -3 here, 0 there: 3 units differ",
+            ),
+        ],
+        [In(100), Out(70), Settled(7), Received(8), Statement],
+    );
+    for (only_here, difference) in cases {
+        let (mut mine, theirs) = sides(&packets);
+        assert_eq!(compared(&mine, &theirs), None);
+        mine.happens(&only_here);
+        mine.happens(&TakenBack(1_000));
+        mine.close();
+        assert_eq!(compared(&mine, &theirs).as_deref(), Some(difference));
+        assert!(compared(&theirs, &mine).is_some());
+    }
+}
+
+#[test]
+fn whatever_was_changed_is_named() {
+    let (mine, theirs) = sides(&[Happens::In(100), Happens::Statement, Happens::Settled(7)]);
+    let file = mine.file();
+    let lines: Vec<&str> = file.lines().collect();
+    let [first, second] = lines[..] else {
+        panic!("{file}")
+    };
+    let other = theirs.file();
+    let other = other.lines().nth(1).unwrap();
+    let cases = [
+        (String::new(), "there is no statement in it"),
+        ("{}".to_owned(), "line 1 is no statement"),
+        (
+            first.replace("\"100\"", "\"101\""),
+            "statement 1: the signature does not fit",
+        ),
+        (
+            second.replace("out-1", "out-2"),
+            "statement 2: the signature does not fit",
+        ),
+        (
+            first.replace("test.b", "test.c"),
+            "statement 1: the signature does not fit",
+        ),
+        (
+            format!("{second}\n{first}"),
+            "statement 1: its number is not that of statement 2",
+        ),
+        (
+            format!("{first}\n{first}"),
+            "statement 1: its number is not that of statement 1",
+        ),
+        (
+            format!("{first}\n{other}"),
+            "statement 2: its opening balance",
+        ),
+        (format!("{first}\n\nx"), "line 3 is no statement"),
+        (format!("{first},{second}"), "line 1 is no statement"),
+    ];
+    for (file, why) in cases {
+        let error = Statements::check(&file).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}\n{why}");
+    }
+    // A chain may begin anywhere, as the first statements may have been put away.
+    Statements::check(second).unwrap();
+    // One cannot be compared with itself: it is about the other node.
+    let (a, b) = (
+        Statements::check(&file).unwrap(),
+        Statements::check(&file).unwrap(),
+    );
+    let error = reconcile(&a, &b).unwrap_err();
+    assert!(matches!(error, StatementError::NotMirrored(_)), "{error}");
+}
+
+#[test]
+fn entries_beyond_the_most_are_summed_up() {
+    let count = STATEMENT_ENTRIES_MAX + 5;
+    let (mine, theirs) = sides(&vec![Happens::Settled(3); count]);
+    let checked = Statements::check(&mine.file()).unwrap();
+    let text = &checked.texts()[0];
+    assert_eq!(text.entries.len(), STATEMENT_ENTRIES_MAX);
+    assert_eq!((text.more.count, text.more.amount), (5, -15));
+    assert_eq!(compared(&mine, &theirs), None);
+}
+
+#[test]
+fn books_from_before_there_were_statements_begin_with_what_they_had() {
+    let mut side = Side::new("test.a", "test.b");
+    side.record(Record::Balance {
+        account: PEER,
+        balance: -500,
+        prepaid: 0,
+        sent: None,
+    });
+    side.happens(&Happens::In(20));
+    side.close();
+    let checked = Statements::check(&side.file()).unwrap();
+    let text = &checked.texts()[0];
+    assert_eq!((text.opening, text.closing), (-500, -520));
+    assert_eq!((text.packets_in, text.packets_out), (20, 0));
+}
