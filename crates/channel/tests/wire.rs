@@ -1,6 +1,8 @@
 //! Two sides over a wire that loses, repeats, delays and reorders, from a seed: in the end both have
 //! the same, to the unit, and no limit was ever passed.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+
 use proptest::prelude::*;
 use rialto_channel::{
     Answer, Channel, ChannelId, ChannelKey, Effect, Event, Kind, Limits, Phase, Side, Statement,

@@ -143,7 +143,7 @@ impl Connector {
     /// `their_limit` the most that they may, in units of the account's asset.
     ///
     /// # Errors
-    /// [`CommandError::busy`] as long as no greeting came back: they are asked for one, so try again.
+    /// An error of kind [`CommandErrorKind::Busy`](crate::command::CommandErrorKind) as long as no greeting came back: they are asked for one, so try again.
     pub fn channel_open(
         &mut self,
         now: Now,

@@ -235,10 +235,11 @@ impl Connector {
             let message = format!("settlement {} is still under way", unended.id.0);
             return Err(CommandError::conflict("settlement", message));
         }
-        let channels = self.ledger.channels_of(id).map(|known| &known.channel);
-        let unended = channels.filter(|channel| !channel.is_quiet());
+        let mut channels = self.ledger.channels_of(id).map(|known| &known.channel);
+        let unended = channels.rfind(|channel| !channel.is_quiet());
         let unended = unended.map(|channel| (channel.id, channel.state_word()));
-        if let Some((id, word)) = unended.last() {
+        drop(channels);
+        if let Some((id, word)) = unended {
             let message = format!("channel {id} is {word}: close it first");
             return Err(CommandError::conflict("channel", message));
         }

@@ -26,7 +26,7 @@ pub enum PeeringStand {
         is_new: bool,
     },
     /// The operator wants it.
-    Approved(PeeringRequest),
+    Approved(Box<PeeringRequest>),
 }
 
 impl Connector {
@@ -94,7 +94,9 @@ impl Connector {
         self.forget_peering_requests(now, out);
         if let Some(known) = self.ledger.peering_request(request.hash) {
             return Ok(match &known.verdict {
-                Some(PeeringVerdict::Approved { .. }) => PeeringStand::Approved(known.clone()),
+                Some(PeeringVerdict::Approved { .. }) => {
+                    PeeringStand::Approved(known.clone().into())
+                }
                 // Whoever was denied hears the same as those who wait.
                 Some(PeeringVerdict::Denied) | None => PeeringStand::Waits { is_new: false },
             });

@@ -254,7 +254,7 @@ prop_compose! {
         PeeringRequest {
             hash: TokenHash(hash),
             from,
-            ilp_address: "test.stranger".parse().unwrap(),
+            ilp_address: "test.stranger".parse().expect("an address"),
             url,
             asset: settings.asset.clone(),
             name,
