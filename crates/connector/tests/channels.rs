@@ -10,7 +10,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use rialto_channel::{Kind, MAGIC, Phase};
 use rialto_connector::{
-    Action, Connector, Durable, Effect, Effects, Input, LinkId, Now, Reason, Settings,
+    Action, Connector, Durable, Effect, Effects, Input, LinkId, Now, Settings,
     command::CommandErrorKind,
 };
 use rialto_ledger::{
@@ -412,30 +412,4 @@ fn packets_that_are_lost_are_told_again() {
         world.loses = true;
         world.run(kind);
     }
-}
-
-#[test]
-fn a_frame_that_is_none_is_refused_by_name() {
-    let mut world = World::new(Kind::SymmetricalTrustline);
-    let (to, mut input) = world.wire.pop_front().unwrap();
-    let Input::Prepare { packet, .. } = &mut input else {
-        panic!("the first that is sent is a greeting: {input:?}")
-    };
-    let mut windows = packet.windows(MAGIC.len());
-    let version = windows.position(|bytes| bytes == MAGIC).unwrap() + MAGIC.len();
-    packet[version] = 0xff;
-    let side = &mut world.sides[to];
-    side.core.handle(world.now, input, &mut side.out);
-    let answers: Vec<_> = side.out.drain().map(|effect| effect.action).collect();
-    let word = Reason::ChannelFrame.row().word;
-    let word = word.as_bytes();
-    let refused = |action: &Action| {
-        matches!(action, Action::Answer { packet, .. }
-            if packet.windows(word.len()).any(|bytes| bytes == word))
-    };
-    assert_eq!(
-        answers.iter().filter(|it| refused(it)).count(),
-        1,
-        "{answers:?}"
-    );
 }
