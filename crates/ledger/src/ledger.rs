@@ -139,12 +139,6 @@ pub struct Exposure {
     pub unsynced: u128,
 }
 
-impl Exposure {
-    fn total(&self) -> u128 {
-        self.in_flight + self.unsynced
-    }
-}
-
 /// An account and where it stands.
 #[derive(Debug)]
 pub struct Account {
@@ -236,10 +230,16 @@ impl Account {
         self.balance - to_i128(self.exposure().in_flight) - self.settings.limits.balance_min
     }
 
-    fn active_mut(&mut self) -> &mut Active {
+    fn limits_and_active(&mut self) -> (&Limits, &mut Active) {
         let limits = &self.settings.limits;
-        self.active
-            .get_or_insert_with(|| Box::new(Active::new(limits)))
+        let active = self
+            .active
+            .get_or_insert_with(|| Box::new(Active::new(limits)));
+        (limits, active)
+    }
+
+    fn active_mut(&mut self) -> &mut Active {
+        self.limits_and_active().1
     }
 }
 
@@ -496,15 +496,13 @@ impl Ledger {
 
     /// Checks an arriving packet against the limits on its own amount and on rates, and counts it.
     pub fn take(&mut self, id: AccountId, now_ns: u64, amount: u64) -> Result<(), Limit> {
-        let account = self.account_mut(id);
-        let amount_max = account.settings.limits.packet_amount_max;
-        let active = account.active_mut();
+        let (limits, active) = self.account_mut(id).limits_and_active();
         if let Some(packets) = &mut active.packets
             && !packets.take(now_ns, 1)
         {
             return Err(Limit::Rate);
         }
-        if let Some(max) = amount_max
+        if let Some(max) = limits.packet_amount_max
             && amount > max
         {
             return Err(Limit::PacketAmount { max });
@@ -532,11 +530,20 @@ impl Ledger {
         to: AccountId,
         amount_out: u64,
     ) -> Result<Hold, Limit> {
-        let account = self
-            .account(from)
-            .expect("the caller holds an account that exists");
-        let (amount, position) = (u128::from(amount_in), account.position as usize);
-        let (limits, exposure) = (&account.settings.limits, &account.exposure());
+        #[cfg(feature = "mutants")]
+        let mutant = self.mutant;
+        // What a power cut would cost if everything in flight were fulfilled right now.
+        let at_risk = |exposure: &Exposure| {
+            #[cfg(feature = "mutants")]
+            if mutant == Some(LedgerMutant::InFlightUncounted) {
+                return exposure.unsynced;
+            }
+            exposure.in_flight + exposure.unsynced
+        };
+        let (account, node) = self.payer_mut(from);
+        let (amount, available) = (u128::from(amount_in), account.available());
+        let (limits, active) = account.limits_and_active();
+        let exposure = &mut active.exposure;
         if limits
             .in_flight_count_max
             .is_some_and(|max| exposure.in_flight_count >= max)
@@ -548,21 +555,19 @@ impl Ledger {
             if above(limits.in_flight_amount_max, exposure.in_flight + amount) {
                 return Err(Limit::InFlight);
             }
-            if i128::from(amount_in) > account.available() {
+            if i128::from(amount_in) > available {
                 return Err(Limit::Credit);
             }
-            if above(limits.unsynced_amount_max, self.at_risk(exposure) + amount) {
-                return Err(Limit::Unsynced);
-            }
-            let node = &self.positions[position];
-            if above(node.unsynced_max, self.at_risk(&node.exposure) + amount) {
+            if above(limits.unsynced_amount_max, at_risk(exposure) + amount)
+                || above(node.unsynced_max, at_risk(&node.exposure) + amount)
+            {
                 return Err(Limit::Unsynced);
             }
         }
-        self.each_exposure(from, |exposure| {
+        for exposure in [exposure, &mut node.exposure] {
             exposure.in_flight_count += 1;
             exposure.in_flight += amount;
-        });
+        }
         if to != AccountId::NODE {
             self.account_mut(to).active_mut().expected_count += 1;
         }
@@ -574,18 +579,9 @@ impl Ledger {
         }))
     }
 
-    /// What a power cut would cost if everything in flight were fulfilled right now.
-    fn at_risk(&self, exposure: &Exposure) -> u128 {
-        #[cfg(feature = "mutants")]
-        if self.mutant == Some(LedgerMutant::InFlightUncounted) {
-            return exposure.unsynced;
-        }
-        exposure.total()
-    }
-
     /// Undoes exactly what [`Self::hold`] did.
     pub fn release(&mut self, hold: Hold) {
-        self.end_hold(&hold.0);
+        self.end_hold(&hold.0, 0);
         #[cfg(feature = "mutants")]
         if self.mutant == Some(LedgerMutant::ReleasedTwice) {
             let amount = u128::from(hold.0.amount_in);
@@ -599,13 +595,11 @@ impl Ledger {
     /// Turns the promise into value that moved; `lsn` is the number the returned record will have.
     pub fn commit(&mut self, hold: Hold, lsn: Lsn) -> Record {
         let commit = hold.0;
-        self.end_hold(&commit);
+        self.end_hold(&commit, commit.amount_in);
         let record = Record::Commit(commit);
         self.apply(&record)
             .expect("accounts with packets in flight are not deleted");
         if commit.amount_in > 0 {
-            let amount = u128::from(commit.amount_in);
-            self.each_exposure(commit.from, |exposure| exposure.unsynced += amount);
             self.unsynced
                 .push_back((lsn, commit.from, commit.amount_in));
         }
@@ -1209,10 +1203,12 @@ impl Ledger {
         self.positions.len() - 1
     }
 
-    fn end_hold(&mut self, commit: &Commit) {
+    /// It is no longer in flight; `unsynced` of it is committed instead.
+    fn end_hold(&mut self, commit: &Commit, unsynced: u64) {
         self.each_exposure(commit.from, |exposure| {
             exposure.in_flight_count -= 1;
             exposure.in_flight -= u128::from(commit.amount_in);
+            exposure.unsynced += u128::from(unsynced);
         });
         if commit.to != AccountId::NODE {
             self.account_mut(commit.to).active_mut().expected_count -= 1;
@@ -1221,10 +1217,20 @@ impl Ledger {
 
     /// The payer's exposure, and the node's in the same asset.
     fn each_exposure(&mut self, id: AccountId, change: impl Fn(&mut Exposure)) {
-        let account = self.account_mut(id);
+        let (account, node) = self.payer_mut(id);
         change(&mut account.active_mut().exposure);
-        let position = account.position as usize;
-        change(&mut self.positions[position].exposure);
+        change(&mut node.exposure);
+    }
+
+    /// An account, and the node's position in its asset.
+    fn payer_mut(&mut self, id: AccountId) -> (&mut Account, &mut Position) {
+        let slot = self
+            .accounts
+            .get_mut(id.0 as usize)
+            .and_then(Option::as_mut);
+        let account = slot.expect("the caller holds an account that exists");
+        let node = &mut self.positions[account.position as usize];
+        (account, node)
     }
 }
 

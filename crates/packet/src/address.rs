@@ -67,6 +67,11 @@ impl<'a> Addr<'a> {
         Ok(Self(text))
     }
 
+    /// Bytes that [`Self::from_bytes`] took before.
+    pub(crate) fn from_checked(bytes: &'a [u8]) -> Self {
+        Self(std::str::from_utf8(bytes).expect("an address is ASCII"))
+    }
+
     /// As text.
     pub fn as_str(self) -> &'a str {
         self.0
@@ -74,10 +79,8 @@ impl<'a> Addr<'a> {
 
     /// The first segment.
     pub fn scheme(self) -> &'a str {
-        self.0
-            .split('.')
-            .next()
-            .expect("split gives at least one part")
+        let end = self.0.bytes().position(|byte| byte == b'.');
+        &self.0[..end.unwrap_or(self.0.len())]
     }
 
     /// What follows `prefix` and its dot: `Some("x.y")` for `g.a.x.y` after `g.a`, `Some("")` for
@@ -247,15 +250,14 @@ fn check_prefix(bytes: &[u8]) -> Result<&str, AddressError> {
     {
         return Err(AddressError::Scheme);
     }
-    let mut after_dot = false;
+    // To the end in any case: without branches it takes half the time.
+    let (mut is_wrong, mut after_dot) = (false, false);
     for byte in &bytes[scheme_len..] {
-        let dot = *byte == b'.';
-        if (dot && after_dot) || !(dot || SEGMENT_BYTE[usize::from(*byte)]) {
-            return Err(AddressError::Segment);
-        }
-        after_dot = dot;
+        let is_dot = *byte == b'.';
+        is_wrong |= !SEGMENT_BYTE[usize::from(*byte)] & (!is_dot | after_dot);
+        after_dot = is_dot;
     }
-    if after_dot {
+    if is_wrong || after_dot {
         return Err(AddressError::Segment);
     }
     Ok(std::str::from_utf8(bytes).expect("only ASCII was let through"))

@@ -132,6 +132,7 @@ fn data_span(reader: &mut Reader<'_>, base: usize) -> Result<Span, PacketError> 
 pub struct Prepare<B> {
     buffer: B,
     content: usize,
+    expires_at: Timestamp,
     destination: Span,
     data: Span,
 }
@@ -147,13 +148,14 @@ impl<B: AsRef<[u8]>> Prepare<B> {
         let bytes = buffer.as_ref();
         let (mut reader, content) = content(bytes, PacketType::Prepare, "prepare")?;
         reader.u64()?;
-        Timestamp::parse(&reader.array()?)?;
+        let expires_at = Timestamp::parse(&reader.array()?)?;
         reader.take(32)?;
         let destination = span(&mut reader, content)?;
         Addr::from_bytes(destination.of(bytes)).map_err(PacketError::Destination)?;
         let data = data_span(&mut reader, content)?;
         Ok(Self {
             content,
+            expires_at,
             destination,
             data,
             buffer,
@@ -167,8 +169,7 @@ impl<B: AsRef<[u8]>> Prepare<B> {
 
     /// From this instant on it may not be fulfilled.
     pub fn expires_at(&self) -> Timestamp {
-        Timestamp::parse(&self.fixed(EXPIRES_AT))
-            .expect("checked by parse, written by set_expires_at")
+        self.expires_at
     }
 
     /// SHA-256 of the fulfillment.
@@ -178,7 +179,7 @@ impl<B: AsRef<[u8]>> Prepare<B> {
 
     /// Where it goes.
     pub fn destination(&self) -> Addr<'_> {
-        Addr::from_bytes(self.destination.of(self.as_bytes())).expect("checked by parse")
+        Addr::from_checked(self.destination.of(self.as_bytes()))
     }
 
     /// What it says to the receiver.
@@ -215,6 +216,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Prepare<B> {
     pub fn set_expires_at(&mut self, expires_at: Timestamp) {
         let start = self.content + EXPIRES_AT;
         self.buffer.as_mut()[start..start + 17].copy_from_slice(&expires_at.to_bytes());
+        self.expires_at = expires_at;
     }
 }
 
