@@ -368,10 +368,11 @@ impl Connector {
             self.exchange_anew();
         }
         let ids: Vec<_> = self.ledger.accounts().map(|account| account.id).collect();
+        let statics: Vec<_> = self.ledger.routes().keys().cloned().collect();
+        self.routes.table.reserve(ids.len() + statics.len());
         for id in ids {
             self.derive_account(id);
         }
-        let statics: Vec<_> = self.ledger.routes().keys().cloned().collect();
         for prefix in statics {
             self.derive_static(&prefix);
         }

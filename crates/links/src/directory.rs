@@ -136,6 +136,16 @@ impl All {
         Some((place.account, token.expires_at_ms))
     }
 
+    /// Room for so many more, each with one token: very many accounts come at once when a node starts, and
+    /// a table that grows looks at each account again.
+    fn reserve(&mut self, more: usize) {
+        self.accounts.reserve(more);
+        let (accounts, key) = (&self.accounts, &self.key);
+        self.names.reserve(more, |id| hash_name(accounts, key, *id));
+        self.tokens
+            .reserve(more, |place| hash_token_at(accounts, *place));
+    }
+
     fn put(&mut self, account: Account) {
         let id = account.id;
         self.remove(id);
@@ -157,14 +167,12 @@ impl All {
         self.accounts[index] = Some(account);
         let (accounts, key) = (&self.accounts, &self.key);
         let hash = key.hash_one(settings.name.as_str());
-        self.names.insert_unique(hash, id, |id| {
-            let account = accounts.get(id.0 as usize).and_then(Option::as_ref);
-            account.map_or(0, |account| key.hash_one(account.settings.name.as_str()))
-        });
+        self.names
+            .insert_unique(hash, id, |id| hash_name(accounts, key, *id));
         for place in places(&settings, id) {
-            let hash_at =
-                |place: &Place| token_at(accounts, *place).map_or(0, |token| prefix(token.hash));
-            self.tokens.insert_unique(hash_at(&place), place, hash_at);
+            let hash = hash_token_at(accounts, place);
+            self.tokens
+                .insert_unique(hash, place, |place| hash_token_at(accounts, *place));
         }
     }
 
@@ -216,6 +224,15 @@ fn token_at(accounts: &[Option<Account>], place: Place) -> Option<&IncomingToken
     tokens.get(usize::from(place.token))
 }
 
+fn hash_name(accounts: &[Option<Account>], key: &RandomState, id: AccountId) -> u64 {
+    let account = accounts.get(id.0 as usize).and_then(Option::as_ref);
+    account.map_or(0, |account| key.hash_one(account.settings.name.as_str()))
+}
+
+fn hash_token_at(accounts: &[Option<Account>], place: Place) -> u64 {
+    token_at(accounts, place).map_or(0, |token| prefix(token.hash))
+}
+
 /// Enough of a hash to find the rest by; it cannot be chosen, so no key is needed.
 fn prefix(hash: TokenHash) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = hash.0;
@@ -232,7 +249,11 @@ impl Directory {
 
     /// Makes or replaces accounts.
     pub fn put_all(&self, accounts: impl IntoIterator<Item = Account>) {
-        self.change(|all| accounts.into_iter().for_each(|account| all.put(account)));
+        let accounts = accounts.into_iter();
+        self.change(|all| {
+            all.reserve(accounts.size_hint().0);
+            accounts.for_each(|account| all.put(account));
+        });
     }
 
     /// Forgets an account.

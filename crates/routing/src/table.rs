@@ -71,6 +71,15 @@ impl<V> Table<V> {
         found.map(|entry| &mut entry.value)
     }
 
+    /// Makes room for so many prefixes in all, so that the parts do not grow one by one.
+    pub fn reserve(&mut self, len: usize) {
+        let key = self.key;
+        let each = len.saturating_sub(self.len) / SHARDS;
+        for shard in &mut self.shards {
+            shard.reserve(each, |entry| self::hash(key, &entry.prefix));
+        }
+    }
+
     /// The value of a prefix, made where there is none.
     pub fn put(&mut self, prefix: &str, make: impl FnOnce() -> V) -> &mut V {
         let key = self.key;
