@@ -275,7 +275,7 @@ pub struct Channel {
     pub side: Side,
     /// What was agreed.
     pub terms: Terms,
-    /// The limits before the last change: payments that were made under them may still come.
+    /// The limits before the last change, as long as a payment that was made under them may still come.
     pub limits_before: Option<Limits>,
     /// Who signed the terms.
     pub agreed: Agreed,
@@ -339,6 +339,9 @@ impl Channel {
         signature: &Signature,
         key: &ChannelKey,
     ) -> Result<Self, Refusal> {
+        if id == ChannelId::NONE {
+            return refuse("the number of a channel is random, not zero".to_owned());
+        }
         if sequence != 1 {
             return refuse(format!(
                 "a proposal with number {sequence} is not a first message"
@@ -423,6 +426,24 @@ impl Channel {
     /// Whether a payment of ours was neither taken nor is it on its way: it was refused.
     pub fn is_payment_refused(&self) -> bool {
         self.taken < self.ours.total && !self.outbox.iter().any(|queued| queued.is_payment())
+    }
+
+    /// What they owe us over the channel, or may come to owe once it is accepted, in units of its asset.
+    pub fn at_risk(&self) -> u64 {
+        let owed = u64::try_from(-self.owed()).unwrap_or(0);
+        let takes_payments = match self.phase {
+            Phase::Proposed | Phase::Offered | Phase::Open | Phase::Closing => true,
+            // What they paid before they knew is taken.
+            Phase::ClosedAlone { by } => by == self.side,
+            Phase::Closed | Phase::Declined { .. } => false,
+        };
+        let before = self
+            .limits_before
+            .map_or(0, |limits| limits.of(self.they()));
+        match takes_payments {
+            true => owed.max(self.their_limit()).max(before),
+            false => owed,
+        }
     }
 
     /// What we owe them over the channel less what they owe us, in units of its asset.
@@ -784,7 +805,10 @@ impl Step {
         };
         let terms = channel.terms.with(change.limits)?;
         let signature = key.sign(&sign::agreement(channel.id, &terms, side));
+        let before = channel.terms.limits;
         self.change_apply(terms, change.signature, signature);
+        // They do not know yet.
+        self.channel.limits_before = Some(before);
         self.queue(Message::ChangeAccept {
             revision: change.limits.revision,
             signature,
@@ -795,7 +819,7 @@ impl Step {
     /// Both agreed to other limits.
     fn change_apply(&mut self, terms: Terms, by_them: Signature, by_us: Signature) {
         let channel = &mut self.channel;
-        channel.limits_before = Some(channel.terms.limits);
+        channel.limits_before = None;
         channel.terms = terms;
         channel.change = None;
         channel.agreed.set(channel.side.other(), by_them);
@@ -1088,8 +1112,15 @@ impl Step {
         Ok(())
     }
 
+    /// One payment of theirs is under way at a time. So the first one after they took our word on other
+    /// limits is the last that can have been made under those before.
     fn paid(&mut self, paid: Paid) {
-        self.channel.theirs = paid;
+        let channel = &mut self.channel;
+        let waits = |queued: &Queued| matches!(queued.message, Message::ChangeAccept { .. });
+        if !channel.outbox.iter().any(waits) || paid.terms == Some(channel.terms.digest()) {
+            channel.limits_before = None;
+        }
+        channel.theirs = paid;
         self.effects.push(Effect::Credit {
             amount: paid.amount,
             number: paid.count,
@@ -1261,6 +1292,7 @@ impl Step {
         if !channel.their_key().verifies(&signed, &signature) {
             return refuse("the signature under other limits is wrong".to_owned());
         }
+        // Messages come in order: what they pay from now on they pay under these.
         self.change_apply(terms, signature, ours.signature);
         self.note("they accepted other limits");
         Ok(())

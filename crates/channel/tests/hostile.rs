@@ -338,6 +338,80 @@ fn who_closes_alone_still_takes_what_was_on_its_way() {
     assert_eq!(ends[0].taken, 40);
 }
 
+/// The opener's limit becomes `limit`, as the side with this index proposes.
+fn lower(ends: &mut [Channel; 2], by: usize, limit: u64) {
+    let keys = keys();
+    let change = Event::Change {
+        opener: limit,
+        accepter: 50,
+    };
+    ends[by] = ends[by].step(change, &keys[by]).unwrap().channel;
+    exchange(ends);
+    let accepted = ends[1 - by].step(Event::Accept, &keys[1 - by]);
+    ends[1 - by] = accepted.unwrap().channel;
+}
+
+#[test]
+fn whoever_agreed_to_a_lower_limit_pays_no_more_under_the_one_before() {
+    let [one, two] = keys();
+    let mut ends = symmetrical();
+    let (_, _, claim) = pay(&ends[0], &one, 90); // kept back
+    lower(&mut ends, 1, 10);
+    exchange(&mut ends);
+    assert_eq!(ends[1].terms.limits.opener, 10);
+    let reason = refused(&ends[1], &two, claim);
+    assert_eq!(reason, "the payment is made under other terms");
+}
+
+#[test]
+fn whoever_proposed_a_lower_limit_pays_under_the_one_before_once_more() {
+    let [one, two] = keys();
+    let mut ends = symmetrical();
+    let before = pay(&ends[0], &one, 40).0; // on its way while the other side agrees
+    lower(&mut ends, 0, 45);
+    let [told, mut payee] = ends;
+    let claim = before.outgoing().unwrap().message.clone();
+    // It may not know of our word yet, and so pay more than once.
+    let sequence = payee.received + 1;
+    let answer = receive(&mut payee, &two, sequence, claim);
+    assert_eq!(answer, Answer::Taken { word: None });
+    let mut old = told.clone();
+    (old.ours, old.taken) = (before.ours, before.ours.total);
+    let (_, _, claim) = pay(&old, &one, 45);
+    let mut lost = payee.clone();
+    let sequence = payee.received + 1;
+    let answer = receive(&mut lost, &two, sequence, claim.clone());
+    assert_eq!(answer, Answer::Taken { word: None });
+    // It does know, and this was made before: the last one.
+    let mut ends = [told, payee];
+    exchange(&mut ends);
+    let [_, mut payee] = ends;
+    let answer = receive(&mut payee, &two, sequence, claim);
+    assert_eq!(answer, Answer::Taken { word: None });
+    (old.ours.total, old.taken) = (85, 85);
+    let (_, _, claim) = pay(&old, &one, 5);
+    let reason = refused(&payee, &two, claim);
+    assert_eq!(reason, "the payment is made under other terms");
+}
+
+#[test]
+fn what_may_come_to_be_owed_is_at_risk() {
+    let [one, two] = keys();
+    let mut ends = symmetrical();
+    assert_eq!(ends[1].at_risk(), 100);
+    ends[0] = pay(&ends[0], &one, 40).0;
+    exchange(&mut ends);
+    assert_eq!((ends[0].at_risk(), ends[1].at_risk()), (50, 100));
+    let alone = ends[1].step(Event::CloseAlone, &two).unwrap().channel;
+    assert_eq!(alone.at_risk(), 100, "what they paid before they knew");
+    lower(&mut ends, 0, 10);
+    assert_eq!(ends[1].at_risk(), 100, "they may not know yet");
+    exchange(&mut ends);
+    ends[0] = ends[0].step(Event::Close, &one).unwrap().channel;
+    exchange(&mut ends);
+    assert_eq!((ends[0].at_risk(), ends[1].at_risk()), (0, 40));
+}
+
 #[test]
 fn a_proposal_for_another_key_or_with_a_wrong_signature_is_refused() {
     let [one, two] = keys();
@@ -359,6 +433,7 @@ fn a_proposal_for_another_key_or_with_a_wrong_signature_is_refused() {
     greedy.limits.accepter += 1;
     assert_eq!(reason(ID, 1, &greedy, &two), wrong);
     assert!(reason(ID, 2, &terms, &two).contains("not a first message"));
+    assert!(reason(ChannelId::NONE, 1, &terms, &two).contains("is random"));
 }
 
 #[test]
