@@ -896,6 +896,17 @@ impl Connector {
         self.channel_accept_by_itself(now, id, out);
     }
 
+    /// What an account's holder owes over its channels, or may come to owe, but for one of them. What
+    /// we propose does not stand in the way of what they do, so that two who propose at once agree.
+    fn channels_at_risk(&self, account: AccountId, but: ChannelId) -> u128 {
+        let channels = self.ledger.channels_of(account).map(|known| &known.channel);
+        let agreed = channels.filter(|channel| {
+            let is_agreed = !matches!(channel.phase, Phase::Proposed | Phase::Offered);
+            is_agreed && channel.id != but
+        });
+        agreed.map(|channel| u128::from(channel.at_risk())).sum()
+    }
+
     /// Accepts what waits for an operator where the account's settings allow it.
     fn channel_accept_by_itself(&mut self, now: Now, id: ChannelId, out: &mut Effects) {
         let Some(known) = self.ledger.channels().get(&id) else {
@@ -910,8 +921,11 @@ impl Connector {
             _ => return,
         };
         let their_limit = limits.of(channel.side.other());
+        // The limit is one, however many channels they open one after the other.
+        let others = self.channels_at_risk(known.account, id);
         let is_allowed = allowed.is_some_and(|allowed| {
-            allowed.kind == channel.terms.kind && their_limit <= allowed.their_limit
+            allowed.kind == channel.terms.kind
+                && others + u128::from(their_limit) <= u128::from(allowed.their_limit)
         });
         if is_allowed {
             let (account, number) = (known.account, known.number);

@@ -299,6 +299,36 @@ fn what_begins_like_a_frame_and_is_none_is_refused_by_name() {
 }
 
 #[test]
+fn an_account_accepts_by_itself_up_to_one_limit_over_all_channels() {
+    let mut node = Node::new(100);
+    let mut first = node.offer(1, 60);
+    assert_eq!(first.phase, Phase::Open);
+    assert_eq!(
+        node.offer(2, 41).phase,
+        Phase::Proposed,
+        "an operator decides"
+    );
+    assert_eq!(node.offer(3, 40).phase, Phase::Open);
+    // What is owed over one that has ended counts.
+    let mut node = Node::new(100);
+    first = node.offer(1, 100);
+    assert_eq!(node.pay(&mut first, 30), Answer::Taken { word: None });
+    node.close(&mut first);
+    assert_eq!(node.offer(2, 71).phase, Phase::Proposed);
+    let mut second = node.offer(3, 70);
+    assert_eq!(second.phase, Phase::Open);
+    // And so does a limit that is raised.
+    let raised = Event::Change {
+        opener: 71,
+        accepter: 100,
+    };
+    second = second.step(raised, &node.key).unwrap().channel;
+    node.tell(&mut second);
+    node.listen(&mut second);
+    assert_eq!(second.terms.limits.opener, 70);
+}
+
+#[test]
 fn a_message_for_somebody_elses_channel_is_not_known() {
     let mut node = Node::new(100);
     let mut first = node.offer(1, 100);
