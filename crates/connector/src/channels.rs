@@ -423,7 +423,7 @@ impl Connector {
         let holder = holder.expect("an account with channels that have not ended is not deleted");
         Credit {
             account,
-            key: format!("channel {id} payment {number}"),
+            key: credit_key(id, number),
             quantity: Quantity::of_units(amount, holder.settings.asset.scale()),
             amount,
             leftover: self.ledger.leftover(account),
@@ -830,7 +830,13 @@ impl Connector {
         let unknown = |reason: &str| Answer::Unknown {
             reason: reason.to_owned(),
         };
-        let Some(known) = self.ledger.channels().get(&id) else {
+        let known = self.ledger.channels().get(&id);
+        // Of a channel that had this number before and was forgotten: soon that is, too.
+        let next = known.map_or(1, |known| known.channel.theirs.count + 1);
+        if self.ledger.credit_by_key(&credit_key(id, next)).is_some() {
+            return Answer::Later;
+        }
+        let Some(known) = known else {
             let Message::Propose { terms, signature } = &message else {
                 return unknown("there is no such channel");
             };
@@ -934,6 +940,11 @@ impl Connector {
             }
         }
     }
+}
+
+/// By which what they paid over a channel is known.
+fn credit_key(id: ChannelId, number: u64) -> String {
+    format!("channel {id} payment {number}")
 }
 
 /// A step that the other side asked for, which is never an error.

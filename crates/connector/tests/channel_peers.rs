@@ -329,6 +329,25 @@ fn an_account_accepts_by_itself_up_to_one_limit_over_all_channels() {
 }
 
 #[test]
+fn a_channel_that_was_forgotten_and_comes_again_waits_as_long_as_its_payments_are_known() {
+    let mut node = Node::new(100);
+    let mut first = node.offer(1, 100);
+    let again = first.clone();
+    assert_eq!(node.pay(&mut first, 30), Answer::Taken { word: None });
+    node.close(&mut first);
+    node.adjust(-30);
+    node.core.account_delete("peer", &mut node.out).unwrap();
+    node.connect(SettlementTerms::default());
+    let mut channel = Channel::propose(again.id, again.terms, &node.key)
+        .unwrap()
+        .channel;
+    assert_eq!(node.tell(&mut channel), Answer::Later);
+    assert!(node.core.ledger().channels().is_empty());
+    let other = node.offer(2, 100);
+    assert_eq!(other.phase, Phase::Proposed);
+}
+
+#[test]
 fn a_message_for_somebody_elses_channel_is_not_known() {
     let mut node = Node::new(100);
     let mut first = node.offer(1, 100);
