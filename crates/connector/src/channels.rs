@@ -37,6 +37,9 @@ use crate::{
 /// Longest pause before the other side is asked again.
 const RETRY_NS_MAX: u64 = 60_000_000_000;
 
+/// Shortest time between two greetings, where the other side forgets the first at once.
+const GREET_AGAIN_NS: u64 = 1_000_000_000;
+
 /// Notes that are kept of one channel for its operator.
 pub const NOTES_MAX: usize = 32;
 
@@ -58,12 +61,18 @@ enum Ask {
     Tell(ChannelId),
 }
 
+/// What they said when greetings were exchanged, and when that was.
+struct Greeted {
+    greeting: Greeting,
+    at_ns: u64,
+}
+
 /// What the core knows of channels beside the books. Soft: after a restart both sides greet again, and
 /// the books tell what is still to be said.
 pub(crate) struct Channels {
     pub(crate) key: ChannelKey,
     /// What those said with whom greetings were exchanged since the start, or since they connected.
-    greeted: BTreeMap<AccountId, Greeting>,
+    greeted: BTreeMap<AccountId, Greeted>,
     asking: BTreeMap<Ask, Asking>,
     retries: BTreeSet<(u64, Ask)>,
     /// Messages under way.
@@ -163,7 +172,7 @@ impl Connector {
         if self.closed.is_some() {
             return Err(CommandError::busy("the node opens no channels now"));
         }
-        let Some(greeting) = self.channels.greeted.get(&id) else {
+        let Some(Greeted { greeting, .. }) = self.channels.greeted.get(&id) else {
             self.channel_greet(now, id, out);
             let message = format!(
                 "'{name}' has not greeted us: it is not connected, or speaks no channels; it is being asked"
@@ -439,6 +448,12 @@ impl Connector {
         message: String,
         out: &mut Effects,
     ) {
+        let known = self.ledger.channels();
+        // Those of channels that were forgotten go with them.
+        if self.channels.notes.len() > known.len() {
+            let is_known = |id: &ChannelId| *id == ChannelId::NONE || known.contains_key(id);
+            self.channels.notes.retain(|id, _| is_known(id));
+        }
         let notes = self.channels.notes.entry(channel).or_default();
         // What is said again and again is one note.
         if notes.back().is_none_or(|last| last.message != message) {
@@ -461,7 +476,7 @@ impl Connector {
     pub(crate) fn channels_resume(&mut self) {
         let accounts: Vec<_> = self.ledger.accounts().map(|account| account.id).collect();
         for account in accounts {
-            self.channel_greet_soon(account);
+            self.channel_greet_soon(account, 0);
         }
     }
 
@@ -469,26 +484,40 @@ impl Connector {
     pub(crate) fn channel_link_up(&mut self, account: AccountId) {
         self.channels.greeted.remove(&account);
         self.channels.asked(Ask::Greeting(account));
-        self.channel_greet_soon(account);
+        self.channel_greet_soon(account, 0);
+    }
+
+    /// They know of no greeting: one is sent again.
+    fn channel_greet_again(&mut self, account: AccountId) {
+        let greeted = self.channels.greeted.remove(&account);
+        self.channels.asked(Ask::Greeting(account));
+        let at_ns = greeted.map_or(0, |greeted| greeted.at_ns.saturating_add(GREET_AGAIN_NS));
+        self.channel_greet_soon(account, at_ns);
+    }
+
+    /// The account is gone.
+    pub(crate) fn channel_account_deleted(&mut self, account: AccountId) {
+        self.channels.greeted.remove(&account);
+        self.channels.asked(Ask::Greeting(account));
     }
 
     /// The account's settings changed: it may be time to propose a channel.
     pub(crate) fn channel_account_changed(&mut self, account: AccountId) {
         if !self.channels.greeted.contains_key(&account) {
-            self.channel_greet_soon(account);
+            self.channel_greet_soon(account, 0);
         } else if self.channel_is_wanted(account).is_some() {
             self.channel_link_up(account);
         }
     }
 
-    /// Has a greeting sent at the next time-out, if there is a reason for one.
-    fn channel_greet_soon(&mut self, account: AccountId) {
+    /// Has a greeting sent at the first time-out from then on, if there is a reason for one.
+    fn channel_greet_soon(&mut self, account: AccountId, at_ns: u64) {
         let ask = Ask::Greeting(account);
         if (self.channel_is_wanted(account).is_some() || self.channels_unended(account) > 0)
             && !self.channels.asking.contains_key(&ask)
         {
-            self.channels.asking.insert(ask, Asking::due(0));
-            self.channels.retries.insert((0, ask));
+            self.channels.asking.insert(ask, Asking::due(at_ns));
+            self.channels.retries.insert((at_ns, ask));
         }
     }
 
@@ -548,7 +577,7 @@ impl Connector {
             return;
         };
         if !self.channels.greeted.contains_key(&account) {
-            self.channel_greet_soon(account);
+            self.channel_greet_soon(account, 0);
             return;
         }
         let frame = Frame {
@@ -672,7 +701,7 @@ impl Connector {
             Answer::Taken { .. } | Answer::Refused { .. } => self.channels.asked(ask),
             Answer::GreetFirst => {
                 self.channels.asked(ask);
-                self.channel_link_up(account);
+                self.channel_greet_again(account);
                 return;
             }
             Answer::Expected | Answer::Unknown { .. } | Answer::Later => {
@@ -724,7 +753,9 @@ impl Connector {
                 differences.push((channel.id, message));
             }
         }
-        self.channels.greeted.insert(account, greeting);
+        let at_ns = now.mono_ns;
+        let greeted = Greeted { greeting, at_ns };
+        self.channels.greeted.insert(account, greeted);
         for (channel, message) in differences {
             self.channel_note(now, account, channel, message, out);
         }

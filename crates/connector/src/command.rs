@@ -259,6 +259,7 @@ impl Connector {
         self.local.forget(id);
         self.stats.forget(id);
         self.paces.forget(id);
+        self.channel_account_deleted(id);
         self.pending.forget_link(LinkId::Http(id));
         self.account_changed(id, out);
         Ok(())

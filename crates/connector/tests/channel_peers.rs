@@ -348,6 +348,62 @@ fn a_channel_that_was_forgotten_and_comes_again_waits_as_long_as_its_payments_ar
 }
 
 #[test]
+fn what_was_noted_of_a_channel_is_forgotten_with_it() {
+    let mut node = Node::new(100);
+    let noted = |node: &Node, id: u8| node.core.channel_notes(ChannelId([id; 16])).count();
+    let count = u8::try_from(ACCOUNT_CHANNELS_MAX).unwrap();
+    for id in 1..=count + 1 {
+        let mut channel = node.offer(id, 1);
+        node.close(&mut channel);
+    }
+    assert_eq!(node.core.ledger().channels().len(), ACCOUNT_CHANNELS_MAX);
+    node.offer(count + 2, 1);
+    assert_eq!((noted(&node, 1), noted(&node, 2)), (0, 0));
+    assert!(noted(&node, 3) > 0 && noted(&node, count + 2) > 0);
+}
+
+#[test]
+fn whoever_forgets_greetings_at_once_is_greeted_at_a_pace() {
+    let mut node = Node::new(100);
+    node.offer(1, 100);
+    let mut greetings = 0;
+    let mut channel = node.offer(2, 1); // not accepted by itself, as the one before takes all
+    assert_eq!(channel.phase, Phase::Proposed);
+    let id = channel.id;
+    let begun = node.now.mono_ns;
+    node.core
+        .channel_accept(node.now, id, &mut node.out)
+        .unwrap();
+    node.performed();
+    for _ in 0..20 {
+        let Some((request, frame)) = node.sent.pop() else {
+            node.wait();
+            continue;
+        };
+        let body = match frame.body {
+            Body::Greeting(_) => {
+                greetings += 1;
+                Body::Greeting(Greeting {
+                    versions: vec![VERSION],
+                    kinds: Vec::new(),
+                    key: node.key.public(),
+                    channels: Vec::new(),
+                })
+            }
+            Body::Message(_) | Body::Answer(_) => Body::Answer(Answer::GreetFirst),
+        };
+        node.reply(request, &Frame { body, ..frame });
+    }
+    assert!(greetings > 3);
+    assert!(node.now.mono_ns - begun >= (greetings - 1) * 1_000_000_000);
+    channel = node.core.ledger().channels()[&id].channel.clone();
+    assert!(
+        channel.outgoing().is_some(),
+        "it is told again, and never given up"
+    );
+}
+
+#[test]
 fn a_message_for_somebody_elses_channel_is_not_known() {
     let mut node = Node::new(100);
     let mut first = node.offer(1, 100);
