@@ -550,13 +550,13 @@ impl Connector {
             self.settle.scheduled.remove(&id);
             let terms = self.ledger.account(id).map(|a| &a.settings.settlement);
             let Some(amount_min) = terms
-                .filter(|terms| terms.engine_url.is_some() && terms.every_s.is_some())
+                .filter(|terms| terms.every_s.is_some())
                 .map(|terms| terms.amount_min)
             else {
                 continue;
             };
             let amount = self.settle_preview(id);
-            if amount >= amount_min {
+            if amount >= amount_min && self.settles(id) {
                 self.settle_start(now, id, amount, SettlementCause::Schedule, out);
             }
         }

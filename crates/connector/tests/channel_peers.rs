@@ -404,6 +404,29 @@ fn whoever_forgets_greetings_at_once_is_greeted_at_a_pace() {
 }
 
 #[test]
+fn a_schedule_settles_over_a_channel() {
+    let mut node = Node::new(100);
+    node.adjust(70);
+    let mut settings =
+        AccountSettings::clone(&node.core.ledger().account(node.account).unwrap().settings);
+    let mut terms = AccountTerms::clone(&settings.terms);
+    terms.settlement.every_s = Some(60);
+    terms.settlement.amount_min = 1;
+    settings.terms = terms.into();
+    node.core.account_update(settings, &mut node.out).unwrap();
+    let mut channel = node.offer(1, 100);
+    node.wait();
+    node.listen(&mut channel);
+    assert_eq!(channel.theirs.total, 70);
+    let made: Vec<_> = node.core.ledger().settlements().values().collect();
+    assert_eq!(made.len(), 1);
+    assert_eq!(
+        (made[0].cause, made[0].amount),
+        (SettlementCause::Schedule, 70)
+    );
+}
+
+#[test]
 fn a_message_for_somebody_elses_channel_is_not_known() {
     let mut node = Node::new(100);
     let mut first = node.offer(1, 100);
