@@ -269,7 +269,7 @@ impl Statements {
 
     fn sum(&self, amount: impl Fn(&StatementText) -> u128) -> i128 {
         let amounts = self.0.iter().map(amount);
-        i128::try_from(amounts.sum::<u128>()).unwrap_or(i128::MAX)
+        i128::try_from(amounts.fold(0, u128::saturating_add)).unwrap_or(i128::MAX)
     }
 
     /// What settlements and adjustments did to the balance.

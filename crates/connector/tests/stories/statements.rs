@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
+use rialto_channel::{ChannelKey, Digest};
 use rialto_connector::{
     Connector, Effects, Now, Settings,
     statement::{StatementError, Statements, line, reconcile},
@@ -356,6 +357,29 @@ fn whatever_was_changed_is_named() {
     );
     let error = reconcile(&a, &b).unwrap_err();
     assert!(matches!(error, StatementError::NotMirrored(_)), "{error}");
+}
+
+#[test]
+fn amounts_that_no_node_can_have_are_compared_all_the_same() {
+    let key = ChannelKey::from_seed(&[9; 32]);
+    let (mut side, _) = sides(&[]);
+    let mut text = Statements::check(&side.file()).unwrap().texts()[0].clone();
+    text.key = key.public();
+    (text.packets_in, text.packets_out) = (u128::MAX >> 1, u128::MAX >> 1);
+    let mut file = String::new();
+    for number in 1..=3 {
+        text.number = number;
+        let json = serde_json::to_string(&text).unwrap();
+        let signature = key.sign_statement(json.as_bytes()).to_string();
+        file += &(line(&json, &signature) + "\n");
+        text.from_ms = Some(text.to_ms);
+        text.previous = Some(Digest::of(json.as_bytes()).to_string());
+    }
+    side = Side::new("test.b", "test.a");
+    side.close();
+    let [mine, theirs] = [&file, &side.file()].map(|file| Statements::check(file).unwrap());
+    let difference = reconcile(&mine, &theirs).unwrap().unwrap();
+    assert_eq!(difference.what, "packets that came in here");
 }
 
 #[test]
