@@ -48,8 +48,10 @@ pub const OUTBOX_PREPARE_BYTES_MAX: usize = 6 * 1024 * 1024;
 const READ_COUNT_MAX: usize = 512;
 /// What is read from a socket at once.
 const READ_BUFFER_BYTES: usize = 32 * 1024;
-/// How long the end of a connection may take: frames that are left, and the peer's own end.
+/// How long the end of a connection may take: frames that are left, and then the peer's own end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the frames that are left may take when nothing is wrong with the session.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Settings of every WebSocket.
 pub(crate) fn websocket_config() -> WebSocketConfig {
@@ -252,6 +254,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Runs the session to its end.
     pub(crate) async fn run(mut self) -> Ended {
+        let _unfinished = self.worker.unfinished();
         let Err(end) = poll_fn(|cx| match self.poll(cx) {
             Ok(()) => Poll::Pending,
             Err(end) => Poll::Ready(Err::<(), End>(end)),
@@ -293,8 +296,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 End::Leaving => CloseCode::Away,
                 End::NotReading | End::Session(_) => CloseCode::Normal,
             };
+            let flush_max = match end {
+                End::Leaving => LEAVE_TIMEOUT,
+                End::TooLarge | End::NotReading | End::Session(_) => CLOSE_TIMEOUT,
+            };
             // The peer is gone, or slow to go: either way this end is done.
-            let _ = timeout(CLOSE_TIMEOUT, close(self.socket, code)).await;
+            if let Ok(Ok(())) = timeout(flush_max, self.socket.flush()).await {
+                let _ = timeout(CLOSE_TIMEOUT, close(self.socket, code)).await;
+            }
         }
         Ended {
             end,
@@ -538,7 +547,6 @@ async fn close<S>(mut socket: WebSocketStream<S>, code: CloseCode) -> Result<(),
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    socket.flush().await?;
     let reason = "".into();
     socket.close(Some(CloseFrame { code, reason })).await?;
     let stream = socket.get_mut();

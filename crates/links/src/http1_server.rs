@@ -136,6 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     end,
                     close,
                 } => {
+                    let _unfinished = self.worker.unfinished();
                     if self.buffer_max != BUFFER_BYTES_MAX {
                         self.buffer_max = BUFFER_BYTES_MAX;
                         self.permit.authenticated();

@@ -248,7 +248,8 @@ where
             .max_concurrent_streams(HTTP2_STREAMS_MAX)
             .max_header_list_size(HTTP2_HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service);
-        client.watch(pin!(connection)).await;
+        let leave = |connection: Pin<&mut _>| http2::Connection::graceful_shutdown(connection);
+        client.watch(pin!(connection), leave).await;
     } else {
         let connection = http1::Builder::new()
             .auto_date_header(false)
@@ -256,7 +257,9 @@ where
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
-        client.watch(pin!(connection)).await;
+        let leave =
+            |connection: Pin<&mut _>| http1::UpgradeableConnection::graceful_shutdown(connection);
+        client.watch(pin!(connection), leave).await;
     }
 }
 
@@ -329,12 +332,19 @@ impl<'a> Route<'a> {
 }
 
 impl Client {
-    /// Drives the connection, and ends it when nothing happens on it. One timer that is moved only
-    /// when it fires costs less than one per request.
-    async fn watch<C: Future>(&self, mut connection: Pin<&mut C>) {
+    /// Drives the connection, and ends it when nothing happens on it, or in good order when the node
+    /// stops. One timer that is moved only when it fires costs less than one per request.
+    async fn watch<C: Future>(&self, mut connection: Pin<&mut C>, leave: impl Fn(Pin<&mut C>)) {
+        let _unfinished = self.worker.unfinished();
         let mut check = pin!(sleep(HEAD_TIMEOUT));
+        let mut drained = pin!(self.worker.drained());
+        let mut leaves = false;
         let mut heads = 0;
         poll_fn(|cx| {
+            if !leaves && drained.as_mut().poll(cx).is_ready() {
+                leaves = true;
+                leave(connection.as_mut());
+            }
             if connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }

@@ -93,9 +93,13 @@ pub struct Worker {
     caller_lines: Pace,
     serial: Cell<u32>,
     connections: Cell<usize>,
+    unfinished: Rc<Unfinished>,
     draining: Cell<bool>,
     drained: Notify,
 }
+
+/// Kept by whatever must not be cut off when the node stops.
+pub(crate) struct Unfinished;
 
 /// Where a token is presented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +156,7 @@ impl Worker {
             caller_lines: Pace::default(),
             serial: Cell::new(0),
             connections: Cell::new(0),
+            unfinished: Rc::new(Unfinished),
             draining: Cell::new(false),
             drained: Notify::new(),
         })
@@ -227,7 +232,7 @@ impl Worker {
         self.drained.notify_waiters();
     }
 
-    /// Closes the BTP sessions, once the caller yields.
+    /// Ends what is open, once the caller yields: what was answered still leaves.
     pub fn close(&self) {
         self.drain();
         for outbox in self.sessions.borrow().values() {
@@ -239,6 +244,16 @@ impl Worker {
     /// opened.
     pub fn connection_count(&self) -> usize {
         self.connections.get()
+    }
+
+    /// How many answers are on their way out, and connections that end in good order.
+    pub fn unfinished_count(&self) -> usize {
+        Rc::strong_count(&self.unfinished) - 1
+    }
+
+    /// To be kept as long as something must not be cut off.
+    pub(crate) fn unfinished(&self) -> Rc<Unfinished> {
+        Rc::clone(&self.unfinished)
     }
 
     fn forward_http(
@@ -379,7 +394,11 @@ impl Worker {
     }
 
     fn deliver(&self, delivery: Delivery) {
-        spawn_local(delivery.run(Weak::clone(&self.this)));
+        let (worker, unfinished) = (Weak::clone(&self.this), self.unfinished());
+        spawn_local(async move {
+            delivery.run(worker).await;
+            drop(unfinished);
+        });
     }
 
     /// An answer in callback mode did not arrive. The books have what it says.

@@ -6,6 +6,7 @@ use std::{
     num::NonZeroUsize,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    pin::pin,
     process,
     sync::{Arc, atomic::Ordering},
     thread,
@@ -280,22 +281,35 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
             }
         }
         info!("draining: new packets are refused, those in flight finish");
-        tokio::select! {
-            () = drain(&shell) => {}
-            _ = terminate.recv() => warn!("told twice: stopping at once"),
-            _ = interrupt.recv() => warn!("told twice: stopping at once"),
+        let mut leaving = pin!(async {
+            drain(&shell).await;
+            stop.send_replace(true);
+            let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
+            let _ = fs::remove_file(&endpoints_file);
+            // What was answered leaves before they end.
+            let join = || {
+                io_threads
+                    .into_iter()
+                    .for_each(|thread| drop(thread.join()))
+            };
+            let _ = tokio::task::spawn_blocking(join).await;
+        });
+        let is_told_twice = tokio::select! {
+            () = &mut leaving => false,
+            _ = terminate.recv() => true,
+            _ = interrupt.recv() => true,
+        };
+        if is_told_twice {
+            warn!("told twice: stopping at once");
+            shell.hurry();
+            leaving.await;
         }
-        stop.send_replace(true);
-        let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
         Ok::<(), RunError>(())
     });
     let _ = fs::remove_file(&endpoints_file);
     served?;
 
     shell.draining.store(true, Ordering::Relaxed);
-    for thread in io_threads {
-        let _ = thread.join();
-    }
     checkpointer.thread().unpark();
     let _ = checkpointer.join();
     if !shell.has_failed() {
@@ -546,7 +560,7 @@ async fn drain(shell: &Shell) {
     let hold_ms = shell.read(|core| core.settings().max_hold_ms);
     let hold = Duration::from_millis(u64::try_from(hold_ms).unwrap_or_default());
     let until = Instant::now() + hold + DRAIN_LOOK;
-    while !shell.is_quiet() && Instant::now() < until {
+    while !shell.is_quiet() && !shell.is_hurried() && Instant::now() < until {
         tokio::time::sleep(DRAIN_LOOK).await;
     }
 }

@@ -88,6 +88,7 @@ pub(crate) struct Shell {
     made: Mutex<BTreeMap<AccountId, u32>>,
     /// Of a shutdown.
     pub(crate) draining: AtomicBool,
+    hurried: AtomicBool,
     failed: AtomicBool,
 }
 
@@ -121,6 +122,7 @@ impl Shell {
             timer_moved: Notify::new(),
             made: Mutex::default(),
             draining: AtomicBool::new(false),
+            hurried: AtomicBool::new(false),
             failed: AtomicBool::new(false),
         };
         shell.publish_all();
@@ -281,6 +283,16 @@ impl Shell {
         self.read(|core| core.in_flight_count() == 0)
             && self.releasing.load(Ordering::Acquire) == 0
             && self.gate.lock().is_empty()
+    }
+
+    /// The shutdown waits for nothing any more.
+    pub(crate) fn hurry(&self) {
+        self.hurried.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was told so.
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.hurried.load(Ordering::Relaxed)
     }
 
     /// Fulfills that did not wait for the disk any longer.

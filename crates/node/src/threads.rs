@@ -18,7 +18,7 @@ use tokio::{
     task::spawn_local,
     time::{Instant, sleep, sleep_until},
 };
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::shell::Shell;
 
@@ -36,8 +36,9 @@ const CHECKPOINT_LOOK: Duration = Duration::from_secs(1);
 /// more, the more packets one batch has.
 const TASKS_PER_LOOK: u32 = 256;
 
-/// How long the end of an I/O thread waits for bytes that are on their way out.
-const FLUSH_MAX: Duration = Duration::from_millis(500);
+/// How long the end of an I/O thread waits for answers that are on their way out: to clients that read
+/// slowly, and to callback URLs where nobody is at first.
+const FLUSH_MAX: Duration = Duration::from_secs(10);
 
 /// How often it looks whether they are out.
 const FLUSH_LOOK: Duration = Duration::from_millis(5);
@@ -108,7 +109,15 @@ pub(crate) async fn run_worker(
                 worker.close();
                 close_by = Some(Instant::now() + FLUSH_MAX);
             }
-            Some(at) if worker.connection_count() == 0 || Instant::now() >= at => break,
+            Some(_) if worker.unfinished_count() == 0 => break,
+            Some(at) if shell.is_hurried() || Instant::now() >= at => {
+                let count = worker.unfinished_count();
+                warn!(
+                    count,
+                    "connections and answers to callback URLs were cut off"
+                );
+                break;
+            }
             Some(_) | None => {}
         }
     }

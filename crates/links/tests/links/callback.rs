@@ -1,30 +1,34 @@
 //! Answers that come in requests of their own.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use rialto_connector::{Action, Input, LinkFailure, LinkId, Paid, RequestId};
 use rialto_ledger::AccountId;
-use rialto_links::{Account, CallbackRefusal, HttpPeer};
+use rialto_links::{Account, CALLBACK_MARGIN, CallbackRefusal, HttpPeer};
 use rialto_packet::{Address, FulfillBuilder, Prepare, PrepareBuilder, Timestamp};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 
-use crate::support::{ALICE, BOB, Node, account, exchange, read_message, run, to_http};
+use crate::support::{ALICE, BOB, Node, account, exchange, read_message, run, to_http, until};
 
 const HUB: LinkId = LinkId::Http(ALICE);
 const ID: &str = "0af7651c-16cd-43dd-8448-eb211c80319c";
 
 /// A whole Prepare that lives for ten seconds.
 fn prepare(amount: u64) -> &'static [u8] {
+    prepare_for(10_000, amount)
+}
+
+fn prepare_for(life_ms: i64, amount: u64) -> &'static [u8] {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let now = Timestamp::from_unix_ms(i64::try_from(now.as_millis()).unwrap());
     let destination: Address = "test.x".parse().unwrap();
     let packet = PrepareBuilder {
         amount,
-        expires_at: now.plus_ms(10_000),
+        expires_at: now.plus_ms(life_ms),
         condition: [1; 32],
         destination: destination.as_ref(),
         data: &[],
@@ -280,6 +284,59 @@ fn an_answer_is_delivered_until_it_is_taken() {
             answered.contains(" 200 ") && answered.ends_with("\x0dx"),
             "{answered}"
         );
+    });
+}
+
+#[test]
+fn an_answer_that_nobody_takes_is_given_up_when_its_time_is_over() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let node = Node::new([]).await;
+        let url = format!("http://{address}/ilp");
+        node.set_accounts([peer(ALICE, "hub", "a", &url, "")]);
+        let headers = format!("request-id: {ID}\r\ncallback-url: http://{address}/cb\r\n");
+        let begun = Instant::now();
+        let answered = post(&node, "/ilp", "a", &headers, prepare_for(500, 1)).await;
+        assert!(answered.contains(" 202 "), "{answered}");
+        let (_, link, request, _) = node.prepare().await;
+        let paid = Some(Paid {
+            account: ALICE,
+            amount: 5,
+        });
+        node.worker.perform(Action::Answer {
+            link,
+            request,
+            packet: Bytes::from_static(fulfill()),
+            paid,
+        });
+        let unavailable = b"HTTP/1.1 503 x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        let mut attempts = Vec::new();
+        let lost = loop {
+            tokio::select! {
+                input = node.input() => match input {
+                    Input::Undelivered(lost) => break lost,
+                    other => panic!("{other:?}"),
+                },
+                accepted = listener.accept() => {
+                    let (mut stream, _) = accepted.unwrap();
+                    read_message_lossy(&mut stream).await;
+                    stream.write_all(unavailable).await.unwrap();
+                    attempts.push(begun.elapsed());
+                    assert_eq!(node.worker.unfinished_count(), 1);
+                }
+            }
+        };
+        assert_eq!(Some(lost), paid);
+        assert!(
+            begun.elapsed() >= CALLBACK_MARGIN,
+            "before its time is over"
+        );
+        assert!(attempts.last().unwrap() < &(CALLBACK_MARGIN + Duration::from_millis(500)));
+        // Ever more slowly, and not too slowly.
+        let pauses: Vec<_> = attempts.windows(2).map(|two| two[1] - two[0]).collect();
+        assert!((5..=8).contains(&attempts.len()), "{pauses:?}");
+        until(|| node.worker.unfinished_count() == 0).await;
     });
 }
 

@@ -264,6 +264,42 @@ fn a_draining_worker_finishes_what_it_has_and_accepts_no_more() {
     });
 }
 
+#[test]
+fn whoever_is_idle_holds_up_no_node_that_stops() {
+    run(async {
+        for query in BOTH {
+            let node = Node::start(Options::default()).await;
+            let mut stream = TcpStream::connect(node.address).await.unwrap();
+            let request = post(
+                &format!("/ilp{query}"),
+                "authorization: Bearer a\r\n",
+                PREPARE,
+            );
+            stream.write_all(&request).await.unwrap();
+            let (_, link, request, _) = node.prepare().await;
+            assert_eq!(node.worker.unfinished_count(), 1);
+            node.answer(link, request, FULFILL);
+            assert!(read_message(&mut stream).await.contains(" 200 "));
+            node.worker.close();
+            until(|| node.worker.unfinished_count() == 0).await;
+            if query != BOTH[0] {
+                assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+            }
+        }
+        let node = Node::start(Options::default()).await;
+        let stream = TcpStream::connect(node.address).await.unwrap();
+        let (client, connection): (http2::SendRequest<Full<Bytes>>, _) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .unwrap();
+        let connection = spawn_local(connection);
+        until(|| node.worker.unfinished_count() == 1).await;
+        node.worker.close();
+        until(|| node.worker.unfinished_count() == 0).await;
+        drop((client, connection.await));
+    });
+}
+
 /// Bytes and what becomes of them, from a file that other tests of the listener may read too.
 fn smuggling() -> Vec<(String, Vec<u8>)> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/smuggling");

@@ -197,6 +197,11 @@ impl Node {
     /// SIGTERM, and the exit code.
     pub(crate) fn terminate(&mut self) -> i32 {
         self.signal("TERM");
+        self.wait()
+    }
+
+    /// The exit code, once it has ended by itself.
+    pub(crate) fn wait(&mut self) -> i32 {
         let status = self.process.take().unwrap().wait().unwrap();
         status.code().expect("it exits by itself")
     }

@@ -31,5 +31,6 @@ mod refusals;
 mod settlement;
 mod settlement_kills;
 mod statements;
+mod stop;
 mod strangers;
 mod tls;
