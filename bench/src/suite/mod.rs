@@ -930,11 +930,14 @@ fn machine() -> Value {
         value.unwrap_or("unknown").to_owned()
     };
     let load = read("/proc/loadavg");
+    // Whoever built the kernel names it after the version.
+    let kernel = output("uname", &["-sr"]);
+    let kernel = kernel.split('-').next().unwrap_or_default();
     json!({
         "cpu": field(&read("/proc/cpuinfo"), "model name"),
         "cores": std::thread::available_parallelism().map_or(1, usize::from),
         "memory": field(&read("/proc/meminfo"), "MemTotal"),
-        "kernel": output("uname", &["-sr"]),
+        "kernel": kernel,
         "rustc": output("rustc", &["--version"]),
         "load_average_at_the_end": load.split(' ').next().unwrap_or(""),
     })
