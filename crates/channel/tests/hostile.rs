@@ -6,8 +6,8 @@ use std::{fs, path::Path};
 
 use rialto_channel::{
     Answer, Body, CHANNELS_MAX, Channel, ChannelError, ChannelId, ChannelKey, Effect, Event, Frame,
-    FrameError, Greeting, Kind, Limits, Message, Phase, PublicKey, Standing, Statement, Terms,
-    VERSION,
+    FrameError, Greeting, Kind, Limits, Message, OUTBOX_MAX, Paid, Phase, PublicKey, Standing,
+    Statement, Step, Terms, VERSION, Word,
 };
 
 const ID: ChannelId = ChannelId([9; 16]);
@@ -114,12 +114,14 @@ fn a_lower_counter_is_refused() {
     let (_, _, low) = pay(&payer, &one, 10);
     let (_, sequence, high) = pay(&payer, &one, 40);
     let mut payee = payee;
-    receive(&mut payee, &two, sequence, high);
-    let reason = refused(&payee, &two, low);
-    assert_eq!(
-        reason,
-        "the claim's counter is 10, it must be above 40, the last one"
-    );
+    receive(&mut payee, &two, sequence, high.clone());
+    for (claim, total) in [(low, 10), (high, 40)] {
+        let reason = refused(&payee, &two, claim);
+        assert_eq!(
+            reason,
+            format!("the claim's counter is {total}, it must be above 40, the last one")
+        );
+    }
 }
 
 #[test]
@@ -207,15 +209,7 @@ fn a_number_that_is_used_again_for_something_else_changes_nothing() {
         answer: Answer::Expected,
     };
     let step = payer.step(answered, &one).unwrap();
-    let note = step.effects.iter().find_map(|effect| match effect {
-        Effect::Note { message } => Some(message.as_str()),
-        Effect::Send
-        | Effect::Debit { .. }
-        | Effect::Credit { .. }
-        | Effect::PaymentTaken
-        | Effect::PaymentRefused { .. } => None,
-    });
-    assert!(note.unwrap().contains("our books are older than theirs"));
+    assert!(notes(&step)[0].contains("our books are older than theirs"));
     assert_eq!(step.channel.taken, 0, "nothing was taken");
 }
 
@@ -413,6 +407,338 @@ fn what_may_come_to_be_owed_is_at_risk() {
 }
 
 #[test]
+fn a_payment_is_told_again_only_after_a_refusal() {
+    let [one, _] = keys();
+    let [payer, _] = symmetrical();
+    let paid = pay(&payer, &one, 40).0;
+    for channel in [&payer, &paid] {
+        assert!(channel.step(Event::PayAgain, &one).is_err());
+    }
+    let refused = Event::Answered {
+        sequence: paid.outgoing().unwrap().sequence,
+        acknowledgement: 0,
+        answer: Answer::Refused {
+            reason: "no".to_owned(),
+        },
+    };
+    let refused = paid.step(refused, &one).unwrap().channel;
+    assert!(refused.is_payment_refused());
+    let again = refused.step(Event::PayAgain, &one).unwrap();
+    assert_eq!(again.channel.ours, paid.ours, "the same payment");
+    let debits = |effect: &Effect| matches!(effect, Effect::Debit { .. });
+    assert!(!again.effects.iter().any(debits), "it was paid before");
+}
+
+#[test]
+fn whoever_did_not_sign_agreed_to_nothing() {
+    let [one, two] = keys();
+    let sym = terms(Kind::SymmetricalTrustline, 100, 50);
+    let proposed = Channel::propose(ID, sym, &one).unwrap().channel;
+    let wrong = proposed.agreed.opener.unwrap();
+    let accept = Message::Accept { signature: wrong };
+    let reason = refused(&proposed, &one, accept);
+    assert_eq!(reason, "the signature under the terms is wrong");
+
+    let [opener, accepter] = symmetrical();
+    let change = |opener| Event::Change {
+        opener,
+        accepter: 50,
+    };
+    let changing = opener.step(change(10), &one).unwrap().channel;
+    let Message::Change { limits, signature } = changing.outgoing().unwrap().message.clone() else {
+        panic!("it proposes other limits");
+    };
+    let greedy = Limits {
+        opener: 1_000,
+        ..limits
+    };
+    let skipped = Limits {
+        revision: limits.revision + 1,
+        ..limits
+    };
+    for (limits, why) in [
+        (greedy, "the signature under other limits is wrong"),
+        (skipped, "other limits with revision 2, ours is 0"),
+    ] {
+        let change = Message::Change { limits, signature };
+        assert_eq!(refused(&accepter, &two, change), why);
+    }
+    let revision = limits.revision;
+    let accept = Message::ChangeAccept {
+        revision,
+        signature, // the opener's own
+    };
+    let reason = refused(&changing, &one, accept);
+    assert_eq!(reason, "the signature under other limits is wrong");
+}
+
+/// The notes of a step.
+fn notes(step: &Step) -> Vec<&str> {
+    let notes = step.effects.iter().filter_map(|effect| match effect {
+        Effect::Note { message } => Some(message.as_str()),
+        Effect::Send
+        | Effect::Debit { .. }
+        | Effect::Credit { .. }
+        | Effect::PaymentTaken
+        | Effect::PaymentRefused { .. } => None,
+    });
+    notes.collect()
+}
+
+#[test]
+fn a_final_that_is_not_theirs_or_has_other_totals_is_refused() {
+    let [one, two] = keys();
+    let mut ends = symmetrical();
+    ends[0] = pay(&ends[0], &one, 40).0;
+    exchange(&mut ends);
+    let [open, payee] = ends;
+    let closing = payee.step(Event::Close, &two).unwrap().channel;
+    let finished = |mut channel: Channel| {
+        let sequence = channel.received + 1;
+        receive(&mut channel, &one, sequence, Message::Close);
+        channel.outgoing().unwrap().message.clone()
+    };
+    let mut lying = open.clone();
+    lying.ours.total = 41;
+    assert_eq!(
+        refused(&closing, &two, finished(lying)),
+        "the final statement has 41 paid by the opener, we have 40: 1 units more"
+    );
+    let Message::Final { mut ending } = finished(open.clone()) else {
+        panic!("it signs how it ends");
+    };
+    let fine = Message::Final { ending };
+    ending.signature = open.agreed.opener.unwrap();
+    let forged = Message::Final { ending };
+    let wrong = "the signature under the final statement is wrong";
+    assert_eq!(refused(&closing, &two, forged), wrong);
+
+    // Once they signed how it ends they pay no more, whatever becomes of ours.
+    let mut closed = closing;
+    let sequence = closed.received + 1;
+    receive(&mut closed, &two, sequence, fine);
+    while let Some(told) = closed.outgoing().cloned() {
+        let refused = Answer::Refused {
+            reason: "no".to_owned(),
+        };
+        let answer = match matches!(told.message, Message::Final { .. }) {
+            true => refused,
+            false => Answer::Taken { word: None },
+        };
+        let answered = Event::Answered {
+            sequence: told.sequence,
+            acknowledgement: 0,
+            answer,
+        };
+        closed = closed.step(answered, &two).unwrap().channel;
+    }
+    assert_eq!(closed.phase, Phase::Closing);
+    let (_, _, claim) = pay(&open, &one, 5);
+    let late = "a payment over a channel that is closing";
+    assert_eq!(refused(&closed, &two, claim), late);
+}
+
+#[test]
+fn a_keepers_word_counts_if_it_is_the_keepers() {
+    let [one, two] = keys();
+    let [holder, keeper] = open(ID, &terms(Kind::AsymmetricalTrustline, 0, 100));
+    let (paid, _, credit) = pay(&keeper, &two, 60);
+    let Message::Credit {
+        number,
+        amount,
+        word,
+    } = credit
+    else {
+        panic!("a keeper pays by credits");
+    };
+    let forged = Word {
+        signature: holder.agreed.opener.unwrap(),
+        ..word
+    };
+    let credit = Message::Credit {
+        number,
+        amount,
+        word: forged,
+    };
+    let wrong = "the signature under the keeper's word is wrong";
+    assert_eq!(refused(&holder, &one, credit), wrong);
+
+    let mut ends = [holder, paid];
+    exchange(&mut ends);
+    let (holder, sequence, order) = pay(&ends[0], &one, 45);
+    let mut lying = ends[1].clone();
+    receive(&mut lying, &two, sequence, order);
+    lying.theirs.total = 30;
+    let (_, _, credit) = pay(&lying, &two, 5);
+    let Message::Credit { word: less, .. } = credit else {
+        panic!("a keeper pays by credits");
+    };
+    for (word, note) in [
+        (forged, wrong),
+        (
+            less,
+            "the keeper's word has 30 debited, we have 45: 15 units less",
+        ),
+    ] {
+        let answered = Event::Answered {
+            sequence,
+            acknowledgement: sequence,
+            answer: Answer::Taken { word: Some(word) },
+        };
+        let step = holder.step(answered, &one).unwrap();
+        assert_eq!(notes(&step), [note]);
+        assert_eq!(step.channel.taken, 45, "taken it is");
+        assert_eq!(step.channel.word == Some(less), word == less);
+    }
+}
+
+#[test]
+fn a_payment_of_another_kind_or_that_does_not_follow_is_refused() {
+    let [one, two] = keys();
+    let [payer, payee] = symmetrical();
+    let [holder, keeper] = open(ID, &terms(Kind::AsymmetricalTrustline, 0, 100));
+    let mut ends = [holder, pay(&keeper, &two, 60).0];
+    let credit = ends[1].outgoing().unwrap().message.clone();
+    exchange(&mut ends);
+    let [holder, keeper] = ends;
+    let (_, _, order) = pay(&holder, &one, 45);
+    let (_, _, claim) = pay(&payer, &one, 40);
+    for (channel, key, message, why) in [
+        (&payee, &two, order.clone(), "is for the keeper"),
+        (&payer, &one, credit, "comes from the keeper"),
+        (&keeper, &two, claim, "belongs on a symmetrical"),
+    ] {
+        let reason = refused(channel, key, message);
+        assert!(reason.contains(why), "{reason}");
+    }
+    let Message::Order {
+        terms, signature, ..
+    } = order
+    else {
+        panic!("a holder pays by orders");
+    };
+    for (amount, total) in [(45, 46), (0, 0), (u64::MAX, 44)] {
+        let order = Message::Order {
+            number: 1,
+            amount,
+            total,
+            terms,
+            signature,
+        };
+        let reason = refused(&keeper, &two, order);
+        assert!(
+            reason.contains(&format!("names a total of {total}")),
+            "{reason}"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_paid_over_what_was_withdrawn_before_it_was_accepted() {
+    let [one, two] = keys();
+    let sym = terms(Kind::SymmetricalTrustline, 100, 50);
+    let proposed = Channel::propose(ID, sym, &one).unwrap().channel;
+    let withdrawn = proposed.step(Event::CloseAlone, &one).unwrap().channel;
+    let [_, accepter] = symmetrical();
+    let (_, _, claim) = pay(&accepter, &two, 10);
+    assert_eq!(
+        refused(&withdrawn, &one, claim),
+        "a payment over a channel that is closed_alone"
+    );
+}
+
+#[test]
+fn other_limits_that_wait_end_with_the_channel() {
+    let [one, _] = keys();
+    let [opener, _] = symmetrical();
+    let change = Event::Change {
+        opener: 10,
+        accepter: 50,
+    };
+    let mut changing = opener.step(change, &one).unwrap().channel;
+    let sequence = changing.received + 1;
+    receive(&mut changing, &one, sequence, Message::Close);
+    assert_eq!(changing.change, None);
+}
+
+#[test]
+fn whoever_asks_and_never_answers_is_answered_only_so_often() {
+    let [one, two] = keys();
+    let [opener, mut accepter] = symmetrical();
+    let change = Event::Change {
+        opener: 10,
+        accepter: 50,
+    };
+    let changing = opener.step(change, &one).unwrap().channel;
+    let message = changing.outgoing().unwrap().message.clone();
+    let decline = |channel: &Channel| {
+        let reason = "no".to_owned();
+        channel.step(Event::Decline { reason }, &two)
+    };
+    let mut declined = 0;
+    loop {
+        let sequence = accepter.received + 1;
+        receive(&mut accepter, &two, sequence, message.clone());
+        match decline(&accepter) {
+            Ok(step) => accepter = step.channel,
+            Err(error) => {
+                assert_eq!(error, ChannelError::Outbox);
+                break;
+            }
+        }
+        declined += 1;
+    }
+    assert!(declined < OUTBOX_MAX && declined == accepter.outbox.len());
+}
+
+#[test]
+fn a_statement_holds_what_both_signed_and_no_more() {
+    let [one, two] = keys();
+    let [holder, keeper] = open(ID, &terms(Kind::AsymmetricalTrustline, 0, 100));
+    let mut ends = [holder, pay(&keeper, &two, 60).0];
+    exchange(&mut ends);
+    ends[0] = pay(&ends[0], &one, 45).0;
+    exchange(&mut ends);
+    let error = |channel: &Channel, key: &ChannelKey| {
+        let verified = Statement::of(channel, key).verify();
+        verified.err().map(|error| error.to_string())
+    };
+    assert_eq!(error(&ends[0], &one), None);
+    let lie = |change: &dyn Fn(&mut Channel)| {
+        let mut lying = ends[0].clone();
+        change(&mut lying);
+        error(&lying, &one).expect("it lies")
+    };
+    assert_eq!(
+        lie(&|channel| channel.theirs.total = 61),
+        "word: it has 60 credited, the payments have 61: 1 units differ"
+    );
+    assert_eq!(
+        lie(&|channel| channel.ours = Paid::default()),
+        "word: it has 45 debited, the payments have 0: 45 units differ"
+    );
+    assert_eq!(
+        lie(&|channel| channel.agreed.accepter = None),
+        "terms: the accepter did not sign them"
+    );
+    ends[1] = ends[1].step(Event::Close, &two).unwrap().channel;
+    exchange(&mut ends);
+    let mut lying = ends[0].clone();
+    let ending = lying.their_final.as_mut().unwrap();
+    ending.opener_paid += 1;
+    assert!(error(&lying, &one).is_some());
+    // Signed by them, of other totals than the payments.
+    let mut other = ends[1].clone();
+    (other.phase, other.our_final, other.their_final) = (Phase::Open, None, None);
+    other.ours.total = 59;
+    let sequence = other.received + 1;
+    receive(&mut other, &two, sequence, Message::Close);
+    lying.their_final = other.our_final;
+    let found = error(&lying, &one).unwrap();
+    assert!(found.starts_with("final"), "{found}");
+}
+
+#[test]
 fn a_proposal_for_another_key_or_with_a_wrong_signature_is_refused() {
     let [one, two] = keys();
     let terms = terms(Kind::SymmetricalTrustline, 100, 50);
@@ -460,6 +786,19 @@ fn differences_are_named_to_the_unit() {
         payee.differences(&forgot),
         ["they say that they paid 38, we have 40: 2 units less"]
     );
+    let more = Standing {
+        paid: 43,
+        ..payer.standing()
+    };
+    assert_eq!(
+        payee.differences(&more),
+        ["they say that they paid 43, we have 40: 3 units more"]
+    );
+    let on_its_way = Standing {
+        sent_sequence: payee.received + 1,
+        ..more
+    };
+    assert!(payee.differences(&on_its_way).is_empty());
 }
 
 #[test]
