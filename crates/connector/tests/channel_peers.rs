@@ -7,15 +7,15 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use rialto_channel::{
     Answer, Body, Channel, ChannelId, ChannelKey, Event, Frame, Greeting, Kind, Limits as Most,
-    MAGIC, Phase, Terms, VERSION,
+    MAGIC, Message, Phase, Terms, VERSION,
 };
 use rialto_connector::{
     Action, Connector, Effects, Input, LinkId, Now, Reason, RequestId, Settings,
-    adjust::AdjustmentRequest,
+    adjust::AdjustmentRequest, command::CommandErrorKind,
 };
 use rialto_ledger::{
-    ACCOUNT_CHANNELS_MAX, AccountId, AccountSettings, AccountTerms, ChannelTerms, Limits, Relation,
-    RouteExchange, SettlementCause, SettlementTerms,
+    ACCOUNT_CHANNELS_MAX, AccountId, AccountSettings, AccountTerms, ChannelTerms, Limits, Lsn,
+    Record, Relation, RouteExchange, SettlementCause, SettlementState, SettlementTerms,
 };
 use rialto_packet::{Addr, ErrorCode, PEER_CONDITION, Prepare, PrepareBuilder, Reply, Timestamp};
 
@@ -32,19 +32,21 @@ struct Node {
     account: AccountId,
     key: ChannelKey,
     requests: u64,
+    journal: Vec<Vec<u8>>,
     /// Frames that the core sent and that are not answered.
     sent: Vec<(RequestId, Frame)>,
+}
+
+fn core() -> Connector {
+    let settings = Settings::new("g.own".parse().unwrap());
+    Connector::new(settings, [1; 32], ChaCha20Rng::from_seed([1; 32]))
 }
 
 impl Node {
     /// It accepts symmetrical trustlines over which the other side may owe `their_limit`.
     fn new(their_limit: u64) -> Self {
         let mut node = Self {
-            core: Connector::new(
-                Settings::new("g.own".parse().unwrap()),
-                [1; 32],
-                ChaCha20Rng::from_seed([1; 32]),
-            ),
+            core: core(),
             out: Effects::default(),
             now: Now {
                 mono_ns: 1_000_000_000,
@@ -53,6 +55,7 @@ impl Node {
             account: AccountId(1),
             key: ChannelKey::from_seed(&[2; 32]),
             requests: 0,
+            journal: Vec::new(),
             sent: Vec::new(),
         };
         node.connect(SettlementTerms {
@@ -121,6 +124,7 @@ impl Node {
 
     fn performed(&mut self) -> Option<Reply<bytes::Bytes>> {
         let mut answer = None;
+        self.journal.extend(self.out.records().map(<[u8]>::to_vec));
         for effect in self.out.drain() {
             match effect.action {
                 Action::Answer { packet, .. } => answer = Some(Reply::parse(packet).unwrap()),
@@ -215,9 +219,8 @@ impl Node {
         });
     }
 
-    /// Our side of a channel that was offered to it: we may owe `limit`.
-    fn offer(&mut self, id: u8, limit: u64) -> Channel {
-        let terms = Terms {
+    fn terms(&self, limit: u64) -> Terms {
+        Terms {
             kind: Kind::SymmetricalTrustline,
             asset: "USD/2".parse().unwrap(),
             opener: self.key.public(),
@@ -227,10 +230,20 @@ impl Node {
                 accepter: 100,
                 revision: 0,
             },
-        };
+        }
+    }
+
+    /// Tells it of a channel.
+    fn propose(&mut self, id: u8, terms: Terms) -> (Channel, Answer) {
         let step = Channel::propose(ChannelId([id; 16]), terms, &self.key);
         let mut channel = step.unwrap().channel;
         let answer = self.tell(&mut channel);
+        (channel, answer)
+    }
+
+    /// Our side of a channel that was offered to it: we may owe `limit`.
+    fn offer(&mut self, id: u8, limit: u64) -> Channel {
+        let (mut channel, answer) = self.propose(id, self.terms(limit));
         assert_eq!(answer, Answer::Taken { word: None });
         self.listen(&mut channel);
         channel
@@ -251,6 +264,34 @@ impl Node {
             }
             self.listen(channel);
         }
+    }
+
+    /// Other terms of settlement.
+    fn update(&mut self, change: impl FnOnce(&mut SettlementTerms)) {
+        let account = self.core.ledger().account(self.account).unwrap();
+        let mut settings = AccountSettings::clone(&account.settings);
+        let mut terms = AccountTerms::clone(&settings.terms);
+        change(&mut terms.settlement);
+        settings.terms = terms.into();
+        self.core.account_update(settings, &mut self.out).unwrap();
+        self.performed();
+    }
+
+    /// The holder connects anew, and does not greet.
+    fn reconnect(&mut self) {
+        let (link, account) = (LINK, self.account);
+        self.handle(Input::LinkDown { link });
+        self.sent.clear();
+        self.handle(Input::LinkUp { link, account });
+    }
+
+    /// What it says now: greetings, and messages.
+    fn said(&mut self) -> (usize, usize) {
+        self.handle(Input::Timeout);
+        let said = self.sent.drain(..).map(|(_, frame)| frame.body);
+        let (greetings, others): (Vec<_>, Vec<_>) =
+            said.partition(|body| matches!(body, Body::Greeting(_)));
+        (greetings.len(), others.len())
     }
 
     /// Time goes on until something is due.
@@ -407,13 +448,10 @@ fn whoever_forgets_greetings_at_once_is_greeted_at_a_pace() {
 fn a_schedule_settles_over_a_channel() {
     let mut node = Node::new(100);
     node.adjust(70);
-    let mut settings =
-        AccountSettings::clone(&node.core.ledger().account(node.account).unwrap().settings);
-    let mut terms = AccountTerms::clone(&settings.terms);
-    terms.settlement.every_s = Some(60);
-    terms.settlement.amount_min = 1;
-    settings.terms = terms.into();
-    node.core.account_update(settings, &mut node.out).unwrap();
+    node.update(|settlement| {
+        settlement.every_s = Some(60);
+        settlement.amount_min = 1;
+    });
     let mut channel = node.offer(1, 100);
     node.wait();
     node.listen(&mut channel);
@@ -443,4 +481,181 @@ fn a_message_for_somebody_elses_channel_is_not_known() {
     let answer = node.pay(&mut first, 30);
     assert!(matches!(answer, Answer::Unknown { .. }), "{answer:?}");
     assert_eq!(node.core.ledger().account(theirs).unwrap().balance(), 0);
+}
+
+#[test]
+fn nothing_is_told_or_taken_before_both_greeted() {
+    let mut node = Node::new(0);
+    let mut channel = node.offer(1, 100);
+    node.reconnect();
+    let id = channel.id;
+    node.core
+        .channel_accept(node.now, id, &mut node.out)
+        .unwrap();
+    node.performed();
+    assert_eq!(node.said(), (1, 0));
+    let change = Event::Change {
+        opener: 50,
+        accepter: 100,
+    };
+    channel.phase = Phase::Open;
+    channel = channel.step(change, &node.key).unwrap().channel;
+    assert_eq!(node.tell(&mut channel), Answer::GreetFirst);
+    node.greet();
+    assert_eq!(node.said(), (0, 1));
+    assert_eq!(node.tell(&mut channel), Answer::Taken { word: None });
+}
+
+#[test]
+fn whoever_has_something_to_say_greets_after_a_restart() {
+    let mut node = Node::new(0);
+    let id = node.offer(1, 100).id;
+    node.core
+        .channel_accept(node.now, id, &mut node.out)
+        .unwrap();
+    node.performed();
+    node.core = core();
+    for (index, bytes) in node.journal.iter().enumerate() {
+        let record = Record::decode(bytes).unwrap();
+        node.core.recover(Lsn(index as u64 + 1), &record).unwrap();
+    }
+    node.core.recovered(&mut node.out);
+    assert_eq!(node.core.channel_failure(id), None);
+    node.handle(Input::Timeout);
+    assert!(node.core.channel_failure(id).is_some(), "nobody is there");
+}
+
+#[test]
+fn what_does_not_fit_the_account_is_refused_or_waits_for_an_operator() {
+    let mut node = Node::new(100);
+    let euros = Terms {
+        asset: "EUR/2".parse().unwrap(),
+        ..node.terms(10)
+    };
+    let (_, answer) = node.propose(1, euros);
+    let Answer::Refused { reason } = answer else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(reason, "the channel is in EUR/2, the account in USD/2");
+    let other = Terms {
+        kind: Kind::AsymmetricalTrustline,
+        ..node.terms(10)
+    };
+    let other = Terms {
+        limits: Most {
+            accepter: 0,
+            ..other.limits
+        },
+        ..other
+    };
+    let (mut channel, answer) = node.propose(2, other);
+    assert_eq!(answer, Answer::Taken { word: None });
+    node.listen(&mut channel);
+    assert_eq!(channel.phase, Phase::Proposed, "of another kind");
+    // A frame that says that the channel is of another kind than it is.
+    channel.terms.kind = Kind::SymmetricalTrustline;
+    channel = channel.step(Event::CloseAlone, &node.key).unwrap().channel;
+    let answer = node.tell(&mut channel);
+    assert!(matches!(answer, Answer::Unknown { .. }), "{answer:?}");
+}
+
+#[test]
+fn an_account_has_only_so_many_channels_and_none_that_is_owed_over_is_forgotten() {
+    let mut node = Node::new(0);
+    let count = u8::try_from(ACCOUNT_CHANNELS_MAX).unwrap();
+    let mut channels: Vec<_> = (1..=count).map(|id| node.offer(id, 1)).collect();
+    let full = |node: &mut Node, id: u8| {
+        let (_, answer) = node.propose(id, node.terms(1));
+        let Answer::Refused { reason } = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(reason, "there are as many channels as there may be");
+    };
+    full(&mut node, count + 1);
+    let alone = |node: &mut Node, channel: &mut Channel| {
+        *channel = channel.step(Event::CloseAlone, &node.key).unwrap().channel;
+        assert_eq!(node.tell(channel), Answer::Taken { word: None });
+    };
+    for channel in &mut channels {
+        alone(&mut node, channel);
+    }
+    full(&mut node, count + 2);
+    assert_eq!(node.core.ledger().channels().len(), ACCOUNT_CHANNELS_MAX);
+}
+
+#[test]
+fn an_account_proposes_once() {
+    let mut node = Node::new(0);
+    node.update(|settlement| {
+        let channel = settlement.channel.as_mut().unwrap();
+        (channel.their_limit, channel.propose) = (10, true);
+    });
+    node.greet();
+    let proposed = node.sent.iter().any(|(_, frame)| {
+        let is_proposal = |body: &Body| matches!(body, Body::Message(Message::Propose { .. }));
+        is_proposal(&frame.body)
+    });
+    assert!(proposed);
+    node.reconnect();
+    node.greet();
+    assert_eq!(node.core.ledger().channels().len(), 1);
+}
+
+#[test]
+fn an_answer_about_another_channel_answers_nothing() {
+    let mut node = Node::new(100);
+    let mut channel = node.offer(1, 100);
+    node.adjust(70);
+    let above = node
+        .core
+        .settle_manual(node.now, "peer", Some(101), "above", &mut node.out);
+    assert!(above.is_err(), "more than the limit of the channel");
+    let settled = node
+        .core
+        .settle_manual(node.now, "peer", Some(70), "once", &mut node.out);
+    let id = settled.unwrap();
+    node.performed();
+    let (request, frame) = node.sent.pop().expect("the payment");
+    let answer = Frame {
+        channel: ChannelId([2; 16]),
+        body: Body::Answer(Answer::Taken { word: None }),
+        ..frame
+    };
+    node.reply(request, &answer);
+    let state = |node: &Node| node.core.ledger().settlements()[&id].state.clone();
+    assert_eq!(state(&node), SettlementState::Open);
+    node.wait();
+    node.listen(&mut channel);
+    assert_eq!(state(&node), SettlementState::Accepted);
+}
+
+#[test]
+fn what_an_operator_cannot_do_says_so() {
+    let mut node = Node::new(0);
+    let channel = node.offer(1, 100);
+    let (now, id) = (node.now, channel.id);
+    for reason in ["x".repeat(256), "a\nb".to_owned()] {
+        let declined = node.core.channel_decline(now, id, &reason, &mut node.out);
+        assert_eq!(declined.unwrap_err().kind, CommandErrorKind::Invalid);
+    }
+    let deleted = node.core.account_delete("peer", &mut node.out);
+    let message = deleted.unwrap_err().message;
+    assert!(message.ends_with("is offered: close it first"), "{message}");
+    // A record that gives it to another account is of another journal.
+    let known = &node.core.ledger().channels()[&id];
+    let record = Record::ChannelPut {
+        number: known.number + 1,
+        account: known.account,
+        channel: Box::new(known.channel.clone()),
+        money: None,
+    };
+    let lsn = Lsn(node.core.lsn().0 + 1);
+    assert!(node.core.recover(lsn, &record).is_err());
+    node.core.drain(now, &mut node.out);
+    let kind = Kind::SymmetricalTrustline;
+    let opened = node
+        .core
+        .channel_open(now, "peer", kind, 1, 1, &mut node.out);
+    let message = opened.unwrap_err().message;
+    assert_eq!(message, "the node opens no channels now");
 }

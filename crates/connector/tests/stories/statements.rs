@@ -6,11 +6,11 @@ use rand_core::SeedableRng;
 use rialto_channel::{ChannelKey, Digest};
 use rialto_connector::{
     Connector, Effects, Now, Settings,
-    statement::{StatementError, Statements, line, reconcile},
+    statement::{LINE_BYTES_MAX, StatementError, StatementText, Statements, line, reconcile},
 };
 use rialto_ledger::{
-    AccountId, Adjustment, Commit, Credit, Lsn, Record, STATEMENT_ENTRIES_MAX, Settlement,
-    SettlementCause, SettlementId, SettlementState,
+    AccountId, Adjustment, Commit, Credit, Lsn, Record, STATEMENT_ENTRIES_MAX, STATEMENTS_MAX,
+    Settlement, SettlementCause, SettlementId, SettlementState, Statement,
 };
 use rialto_packet::{Timestamp, quantity::Quantity};
 
@@ -267,7 +267,7 @@ proptest! {
 
 #[test]
 fn the_first_difference_is_named_to_the_unit() {
-    use Happens::{Adjusted, In, Out, Received, Settled, Statement, TakenBack};
+    use Happens::{Adjusted, In, Out, Received, Settled, TakenBack};
     let (cases, packets) = (
         [
             (
@@ -291,7 +291,13 @@ fn the_first_difference_is_named_to_the_unit() {
                 "adjustment here, 'adjusted-9': -3 here, 0 there: 3 units differ",
             ),
         ],
-        [In(100), Out(70), Settled(7), Received(8), Statement],
+        [
+            In(100),
+            Out(70),
+            Settled(7),
+            Received(8),
+            Happens::Statement,
+        ],
     );
     for (only_here, difference) in cases {
         let (mut mine, theirs) = sides(&packets);
@@ -359,27 +365,133 @@ fn whatever_was_changed_is_named() {
     assert!(matches!(error, StatementError::NotMirrored(_)), "{error}");
 }
 
-#[test]
-fn amounts_that_no_node_can_have_are_compared_all_the_same() {
+/// The lines that somebody signs who makes them up; each is changed before it is signed.
+fn made_up(changes: &[&dyn Fn(&mut StatementText)]) -> String {
     let key = ChannelKey::from_seed(&[9; 32]);
-    let (mut side, _) = sides(&[]);
+    let (side, _) = sides(&[]);
     let mut text = Statements::check(&side.file()).unwrap().texts()[0].clone();
     text.key = key.public();
-    (text.packets_in, text.packets_out) = (u128::MAX >> 1, u128::MAX >> 1);
     let mut file = String::new();
-    for number in 1..=3 {
-        text.number = number;
+    for change in changes {
+        change(&mut text);
         let json = serde_json::to_string(&text).unwrap();
-        let signature = key.sign_statement(json.as_bytes()).to_string();
-        file += &(line(&json, &signature) + "\n");
+        let is_other = text.key != key.public();
+        let other = ChannelKey::from_seed(&[8; 32]);
+        let signature = if is_other { &other } else { &key }.sign_statement(json.as_bytes());
+        file += &(line(&json, &signature.to_string()) + "\n");
+        text.number += 1;
         text.from_ms = Some(text.to_ms);
         text.previous = Some(Digest::of(json.as_bytes()).to_string());
     }
-    side = Side::new("test.b", "test.a");
+    file
+}
+
+#[test]
+fn whatever_does_not_follow_is_named_although_it_is_signed() {
+    let unchanged: &dyn Fn(&mut StatementText) = &|_| {};
+    assert!(Statements::check(&made_up(&[unchanged, unchanged])).is_ok());
+    let cases: [(&dyn Fn(&mut StatementText), &str); 9] = [
+        (&|text| text.account.push('x'), "2: its account"),
+        (
+            &|text| text.asset = "EUR/9".parse().unwrap(),
+            "2: its asset",
+        ),
+        (
+            &|text| text.key = ChannelKey::from_seed(&[8; 32]).public(),
+            "2: its key",
+        ),
+        (&|text| text.number += 1, "3: its number"),
+        (&|text| text.from_ms = None, "2: its beginning"),
+        (
+            &|text| (text.opening, text.closing) = (1, 1),
+            "2: its opening balance",
+        ),
+        (
+            &|text| text.previous = None,
+            "2: the statement that it names as the one before",
+        ),
+        (
+            &|text| text.closing = 1,
+            "2: it ends with 1, but opening, packets and entries make 0",
+        ),
+        (
+            &|text| text.rialto_statement = 2,
+            "line 2 is no statement: version 2 is not known",
+        ),
+    ];
+    for (change, why) in cases {
+        let error = Statements::check(&made_up(&[unchanged, change])).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}\n{why}");
+    }
+    let file = made_up(&[unchanged]);
+    let long = file.replace(
+        ",\"signature\"",
+        &(" ".repeat(LINE_BYTES_MAX) + ",\"signature\""),
+    );
+    let error = Statements::check(&long).unwrap_err().to_string();
+    assert!(error.contains("longer than"), "{error}");
+    let euros = made_up(&[&|text| text.asset = "EUR/9".parse().unwrap()]);
+    let [dollars, euros] = [file, euros].map(|file| Statements::check(&file).unwrap());
+    let error = reconcile(&dollars, &euros).unwrap_err().to_string();
+    assert!(
+        error.contains("one counts USD/9, the other EUR/9"),
+        "{error}"
+    );
+}
+
+#[test]
+fn amounts_that_no_node_can_have_are_compared_all_the_same() {
+    let change: &dyn Fn(&mut StatementText) = &|text| {
+        (text.packets_in, text.packets_out) = (u128::MAX >> 1, u128::MAX >> 1);
+    };
+    let mut side = Side::new("test.b", "test.a");
     side.close();
-    let [mine, theirs] = [&file, &side.file()].map(|file| Statements::check(file).unwrap());
+    let [mine, theirs] = [made_up(&[change; 3]), side.file()];
+    let [mine, theirs] = [mine, theirs].map(|file| Statements::check(&file).unwrap());
     let difference = reconcile(&mine, &theirs).unwrap().unwrap();
     assert_eq!(difference.what, "packets that came in here");
+}
+
+#[test]
+fn lists_that_end_at_different_places_are_compared_by_their_sums() {
+    let settled = vec![Happens::Settled(3); STATEMENT_ENTRIES_MAX + 5];
+    let (mine, _) = sides(&settled);
+    let mut theirs = Side::new("test.b", "test.a");
+    for (index, what) in settled.iter().enumerate() {
+        theirs.happens(&mirrored(what));
+        if index == 100 {
+            theirs.close();
+        }
+    }
+    theirs.close();
+    assert_eq!(compared(&mine, &theirs), None);
+}
+
+#[test]
+fn only_so_many_statements_are_remembered() {
+    let mut side = Side::new("test.a", "test.b");
+    for _ in 0..=STATEMENTS_MAX {
+        side.close();
+    }
+    let numbers = side.core.ledger().statements(PEER).map(|made| made.number);
+    assert_eq!(numbers.min(), Some(2));
+    assert_eq!(side.core.ledger().statements(PEER).count(), STATEMENTS_MAX);
+}
+
+#[test]
+fn a_record_of_a_statement_that_is_not_about_these_books_is_not_read() {
+    let (side, _) = sides(&[Happens::In(5)]);
+    let mut statement = side.core.ledger().statements(PEER).next().unwrap().clone();
+    statement.number += 1;
+    let read = |statement: Statement| {
+        let mut side = side.restarted();
+        let statement = Box::new(statement);
+        let record = Record::StatementClosed { statement };
+        side.core.recover(Lsn(side.lsn + 1), &record).is_ok()
+    };
+    assert!(read(statement.clone()));
+    statement.closing += 1;
+    assert!(!read(statement));
 }
 
 #[test]
