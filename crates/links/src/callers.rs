@@ -169,6 +169,14 @@ mod tests {
     }
 
     #[test]
+    fn callers_that_make_a_token_each_time_are_not_told_of() {
+        let callers = Callers::default();
+        let token = b"eyJhbGciOiJIUzI1NiJ9.e30.AAAA"; // {"alg":"HS256"}, {}
+        assert_eq!(callers.note(token, address(1), "/ilp", 1), None);
+        assert_eq!(callers.all(), []);
+    }
+
+    #[test]
     fn whoever_guesses_displaces_itself_and_the_oldest_goes_first() {
         let callers = Callers::default();
         callers.note(b"an honest one", address(1), "/ilp", 0);

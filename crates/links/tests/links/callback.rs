@@ -152,14 +152,7 @@ fn the_first_answer_of_the_right_account_counts() {
         let len = stream.read(&mut bytes).await.unwrap();
         let request = String::from_utf8_lossy(&bytes[..len]).into_owned();
         assert_ne!(header(&request, "request-id"), id);
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-            fulfill().len()
-        );
-        stream
-            .write_all(&[head.as_bytes(), fulfill()].concat())
-            .await
-            .unwrap();
+        stream.write_all(&reply(fulfill())).await.unwrap();
         let (link, request, packet) = node.reply().await;
         assert_eq!((link, request, &packet[..]), (HUB, RequestId(2), fulfill()));
         // Nor is a packet that was refused answered once more.
@@ -284,6 +277,117 @@ fn an_answer_is_delivered_until_it_is_taken() {
             answered.contains(" 200 ") && answered.ends_with("\x0dx"),
             "{answered}"
         );
+    });
+}
+
+/// A node whose core has answered a packet in callback mode; the listener is where the answer goes.
+async fn answered(id: &str) -> (Node, TcpListener, Option<Paid>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let node = Node::new([]).await;
+    let url = format!("http://{address}/ilp");
+    node.set_accounts([peer(ALICE, "hub", "a", &url, "")]);
+    let headers = format!("request-id: {id}\r\ncallback-url: http://{address}/cb\r\n");
+    let accepted = post(&node, "/ilp", "a", &headers, prepare(1)).await;
+    assert!(accepted.contains(" 202 "), "{accepted}");
+    let (_, link, request, _) = node.prepare().await;
+    let paid = Some(Paid {
+        account: ALICE,
+        amount: 5,
+    });
+    node.worker.perform(Action::Answer {
+        link,
+        request,
+        packet: Bytes::from_static(fulfill()),
+        paid,
+    });
+    (node, listener, paid)
+}
+
+/// The next attempt to deliver the answer, and what comes back for it.
+async fn attempt(listener: &TcpListener, response: &str) {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    read_message_lossy(&mut stream).await;
+    stream.write_all(response.as_bytes()).await.unwrap();
+}
+
+/// A packet as the answer to a request, on a connection that ends with it.
+fn reply(packet: &[u8]) -> Vec<u8> {
+    let len = packet.len();
+    let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {len}\r\n\r\n");
+    [head.as_bytes(), packet].concat()
+}
+
+/// Answers the next packet at once.
+async fn attempt_reply(listener: &TcpListener) {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    assert_ne!(stream.read(&mut [0; 4096]).await.unwrap(), 0);
+    stream.write_all(&reply(fulfill())).await.unwrap();
+}
+
+const UNKNOWN: &str = "HTTP/1.1 400 x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+#[test]
+fn whoever_may_have_the_answer_and_does_not_know_the_packet_has_it() {
+    run(async {
+        // It took the answer, and its own was lost: the second one is a duplicate to it.
+        let (node, listener, _) = answered(ID).await;
+        attempt(&listener, "").await;
+        attempt(&listener, UNKNOWN).await;
+        until(|| node.worker.unfinished_count() == 0).await;
+        // Nothing was lost: what comes next is the next packet.
+        node.forward(HUB, 7, prepare(3));
+        attempt_reply(&listener).await;
+        assert_eq!(node.reply().await.1, RequestId(7));
+        // At the first attempt it is a refusal.
+        let (node, listener, paid) = answered(ID).await;
+        attempt(&listener, UNKNOWN).await;
+        let Input::Undelivered(lost) = node.input().await else {
+            panic!("it is not counted")
+        };
+        assert_eq!(Some(lost), paid);
+    });
+}
+
+#[test]
+fn an_answer_to_an_account_that_has_no_url_any_more_is_lost_and_counted() {
+    run(async {
+        let (node, listener, paid) = answered(ID).await;
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_message_lossy(&mut stream).await;
+        node.set_accounts([account(ALICE, "hub", "a")]);
+        let unavailable = b"HTTP/1.1 503 x\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(unavailable).await.unwrap();
+        let Input::Undelivered(lost) = node.input().await else {
+            panic!("it is not counted")
+        };
+        assert_eq!(Some(lost), paid);
+    });
+}
+
+#[test]
+fn an_answer_given_at_once_after_one_by_callback_counts_for_nothing() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/ilp", listener.local_addr().unwrap());
+        let node = Node::new([]).await;
+        let callback = "http://node.example/accounts/hub/ilp/callback";
+        node.set_accounts([peer(ALICE, "hub", "a", &url, callback)]);
+        node.forward(HUB, 1, prepare(1));
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut bytes = vec![0; 4096];
+        let len = stream.read(&mut bytes).await.unwrap();
+        let request = String::from_utf8_lossy(&bytes[..len]).into_owned();
+        let named = format!("request-id: {}\r\n", header(&request, "request-id"));
+        let path = "/accounts/hub/ilp/callback";
+        let taken = post(&node, path, "a", &named, fulfill()).await;
+        assert!(taken.contains(" 200 "), "{taken}");
+        assert_eq!(node.reply().await.1, RequestId(1));
+        stream.write_all(&reply(fulfill())).await.unwrap();
+        // The next answer is that of the next packet.
+        node.forward(HUB, 2, prepare(2));
+        attempt_reply(&listener).await;
+        assert_eq!(node.reply().await.1, RequestId(2));
     });
 }
 
