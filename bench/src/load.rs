@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::http1::{self, Connection, Side};
 use crate::process;
 use crate::shape::{Subject, Target};
+use crate::suite::subjects::DESTINATION;
 use crate::wire::{self, Btp, Preimage, Shape, Template};
 use crate::{Result, ws};
 
@@ -43,7 +44,7 @@ pub(crate) struct Load {
     #[arg(long, default_value_t = 300)]
     size: usize,
     /// ILP address the packets go to
-    #[arg(long, default_value = "test.bench.receiver")]
+    #[arg(long, default_value = DESTINATION)]
     destination: String,
     /// Amount of each packet, in minor units
     #[arg(long, default_value_t = 1)]

@@ -5,7 +5,9 @@ use futures::Future;
 use ilp_node::InterledgerNode;
 
 fn main() {
-    let path = std::env::args().nth(1).expect("name a configuration in JSON");
+    let path = std::env::args()
+        .nth(1)
+        .expect("name a configuration in JSON");
     let file = std::fs::File::open(path).expect("the configuration can be read");
     let node: InterledgerNode =
         serde_json::from_reader(file).expect("the configuration is that of an ilp-node");

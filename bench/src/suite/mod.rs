@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use self::{
     report::{Figure, Gap, Ratio, Report, Row, median},
-    subjects::{Peers, RECEIVER, folder},
+    subjects::{DESTINATION, Peers, folder},
 };
 use crate::{
     Listening, Result,
@@ -503,7 +503,7 @@ impl Field<'_> {
                 let arguments = [
                     url.as_str(),
                     "--to",
-                    RECEIVER,
+                    DESTINATION,
                     "--token-file",
                     &token_file(&self.folder, &subject.token)?,
                     "--packets",
@@ -619,7 +619,7 @@ impl Field<'_> {
         let mut all = vec![
             url,
             "--to".into(),
-            RECEIVER.into(),
+            DESTINATION.into(),
             "--token-file".into(),
             token,
         ];

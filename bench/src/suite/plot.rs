@@ -109,14 +109,17 @@ const METHOD: &str = "\
   and peer share a core, so they say less.
 - The load is closed: always the same number of packets in flight. Over HTTP/1.1 each has a connection, over
   h2c and BTP they share one. Systems take turns, round after round; the median of the rounds counts.
+  Packets go to an address below the receiver's, as a payment's do.
 - Every packet has a condition of its own, and each Fulfill is checked against its preimage. A round in which
   anything else came back does not count and is named.
 - *Strict, durable*: every limit of both accounts is set and so checked, and the journal is on a disk, written
   before an answer leaves and synced every 5 ms. *Trusting, volatile*: no limit but credit, and the journal in
   memory (`/dev/shm`), where a sync costs nothing; the node has no mode without a journal.
-- `ilp-node` is the published 0.6.0 (bench/ilp-node), its Redis in memory without any log. It builds; where it
-  does not run, the table says why. The JavaScript
-  `ilp-connector` is 23.0.2 with the plug-ins for BTP and HTTP, without balances on disk, as it has none.
+- `ilp-node` is the published 0.6.0 (bench/ilp-node), its Redis in memory without any log. Its `tokio-sync` 0.1
+  does not run on today's Rust; in its place is a crate of ours with the channels of `futures` 0.1, and the
+  figures are with that one (bench/ilp-node/tokio-sync).
+- The JavaScript `ilp-connector` is 23.0.2 with the plug-ins for BTP and HTTP, without balances on disk, as it
+  has none.
 - Goodput and latency at half load come from `rialto bench run`, an open load: a packet's latency counts from
   when it was due. Goodput is the worse of HTTP/1.1 and BTP.
 - Books of a million accounts or routes are written as a journal, which the node recovers from. Every packet

@@ -20,8 +20,11 @@ use crate::{
 /// Longest that a request to another system's API may take: 100,000 routes are one.
 const API_TIMEOUT: Duration = Duration::from_secs(60);
 const ADMIN_TOKEN: &str = "admin";
-/// Where the load's packets go.
+/// The account of the peer that fulfils.
 pub(crate) const RECEIVER: &str = "test.bench.receiver";
+/// Where the load's packets go: below that account, as any payment's packets do. An address that is a
+/// route itself, `ilp-node` finds without looking through its table.
+pub(crate) const DESTINATION: &str = "test.bench.receiver.x";
 
 /// Where other systems find their peers.
 #[derive(Clone, Copy)]
@@ -147,7 +150,8 @@ pub(crate) fn ilp_node(
     }));
     let mut receiver = asset(json!({"username": "receiver", "ilp_address": RECEIVER}));
     if over_btp {
-        receiver["ilp_over_btp_url"] = format!("btp+ws://{}/", peers.btp).into();
+        // Not btp+ws: it takes that off by `set_scheme`, which the `url` of today refuses.
+        receiver["ilp_over_btp_url"] = format!("ws://{}/", peers.btp).into();
         receiver["ilp_over_btp_outgoing_token"] = "bench:shh".into();
     } else {
         receiver["ilp_over_http_url"] = format!("http://{}/ilp", peers.http).into();
