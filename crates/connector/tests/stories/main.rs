@@ -28,4 +28,5 @@ mod refusals;
 mod routes;
 mod routing;
 mod statements;
+mod strangers;
 mod two_nodes;

@@ -125,6 +125,15 @@ fn unknown_callers_are_listed_adopted_and_blocked() {
     ];
     let said = failure(&rialto(&bob, &other));
     assert!(said.contains("counts USD/9"), "{said}");
+    bob.account(json!({
+        "name": "wallet", "relation": "local", "asset_code": "USD", "asset_scale": 9,
+    }));
+    failure(&rialto(
+        &bob,
+        &["peer", "adopt", &btp_id, "--name", "wallet"],
+    ));
+    let wallet = bob.ok("GET", "/v1/accounts/wallet", None);
+    assert_eq!(wallet["incoming_tokens"].as_array().map_or(0, Vec::len), 0);
     let short_id = by_path(&bob, "/accounts/short/ilp");
     let said = failure(&rialto(
         &bob,
@@ -297,6 +306,10 @@ fn a_stranger_that_asks_to_peer_waits_for_the_operator() {
     };
     stdout(&rialto(&bob, &["peer", "deny", &id("test.denied")]));
     assert_eq!(post(&bob, "/auto-peer", &denied), (403, waiting.clone()));
+
+    // What is wrong with an approval is said to the operator, and not to the asker.
+    let unnamed = ["peer", "approve", &id("test.rafiki"), "--name", "no name"];
+    failure(&rialto(&bob, &unnamed));
 
     // The operator approves; the account is made by the next call alone, with its tokens.
     let approve = [
