@@ -76,7 +76,7 @@ impl<V> Table<V> {
         let key = self.key;
         let each = len.saturating_sub(self.len) / SHARDS;
         for shard in &mut self.shards {
-            shard.reserve(each, |entry| self::hash(key, &entry.prefix));
+            shard.reserve(each, |entry| hash(key, &entry.prefix));
         }
     }
 
