@@ -5,7 +5,7 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode},
 };
-use rialto_connector::adjust::{AdjustmentMade, AdjustmentRequest};
+use rialto_connector::{adjust::AdjustmentRequest, command::Made};
 use rialto_ledger as ledger;
 use serde::Deserialize;
 
@@ -66,8 +66,8 @@ pub(crate) async fn create(
     let made = api.node.execute(move |connector, now, out| {
         let made = connector.account_adjust(now, request, out)?;
         let (status, id) = match made {
-            AdjustmentMade::New(id) => (StatusCode::CREATED, id),
-            AdjustmentMade::Existing(id) => (StatusCode::OK, id),
+            Made::New(id) => (StatusCode::CREATED, id),
+            Made::Existing(id) => (StatusCode::OK, id),
         };
         let adjustment = connector.ledger().adjustments().get(&id);
         let adjustment = adjustment.ok_or_else(|| Problem::not_found("adjustment", "just made"))?;

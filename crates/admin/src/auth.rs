@@ -69,6 +69,11 @@ impl Scopes {
         Ok(Self { granted })
     }
 
+    /// Whether money can be moved with it.
+    pub fn may_pay(self) -> bool {
+        self.contain(Scope::Pay)
+    }
+
     fn contain(self, scope: Scope) -> bool {
         self.granted[scope as usize]
     }
@@ -77,7 +82,7 @@ impl Scopes {
 /// A token of the admin API. Peers' tokens are others.
 #[derive(Debug, Clone)]
 pub struct Token {
-    /// For the log.
+    /// Whose it is: for the log, and to tell two operators apart.
     pub name: String,
     /// What is kept of it.
     pub hash: TokenHash,
@@ -140,7 +145,11 @@ impl Needs for ToPay {
 }
 
 /// Proof that the caller presented a token with the scope.
-pub(crate) struct Allowed<N: Needs>(PhantomData<N>);
+pub(crate) struct Allowed<N: Needs> {
+    /// The token's name: who it is.
+    pub(crate) by: String,
+    needs: PhantomData<N>,
+}
 
 impl<N: Needs> FromRequestParts<Api> for Allowed<N> {
     type Rejection = Problem;
@@ -161,7 +170,9 @@ impl<N: Needs> FromRequestParts<Api> for Allowed<N> {
             let (method, path) = (&parts.method, parts.uri.path());
             tracing::info!(token = token.name, %method, path, "admin request");
         }
-        Ok(Self(PhantomData))
+        let by = token.name.clone();
+        let needs = PhantomData;
+        Ok(Self { by, needs })
     }
 }
 

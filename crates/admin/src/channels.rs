@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
 use rialto_channel::{ChannelId, Side};
 use rialto_connector::{
-    Connector,
-    command::{CommandError, CommandErrorKind},
+    ChannelRequest, Connector,
+    command::{CommandError, CommandErrorKind, Made},
 };
 use rialto_ledger::{AccountChannel, text};
 use serde::{Deserialize, Serialize};
@@ -18,6 +22,7 @@ use crate::{
     auth::{Allowed, ToPay, ToRead},
     extract,
     page::PageQuery,
+    payments::read_key,
     rfc3339,
     shapes::{Amount, SignedAmount},
 };
@@ -294,8 +299,12 @@ pub(crate) async fn read(
     operation_id = "create_channel",
     tag = "channels",
     security(("bearer" = ["pay"])),
+    params(
+        ("Idempotency-Key" = String, Header, description = "Chosen by the caller, 1 to 255 visible ASCII characters; means the same channel for as long as it is remembered"),
+    ),
     request_body = ChannelCreate,
     responses(
+        (status = 200, description = "The channel that was made with this key before", body = Channel),
         (status = 201, description = "The channel, which waits for the other side", body = Channel),
         (status = "default", description = "What went wrong; 503 where the other side did not greet in time", body = Problem, content_type = "application/problem+json"),
     )
@@ -303,23 +312,28 @@ pub(crate) async fn read(
 pub(crate) async fn create(
     _: Allowed<ToPay>,
     State(api): State<Api>,
+    headers: HeaderMap,
     extract::Json(request): extract::Json<ChannelCreate>,
 ) -> Result<(StatusCode, Json<Channel>), Problem> {
+    let request = ChannelRequest {
+        account: request.account,
+        kind: request.kind.into(),
+        limit: request.limit.0,
+        their_limit: request.their_limit.0,
+        idempotency_key: read_key(&headers)?,
+    };
     let deadline = time::Instant::now() + GREETING_WAIT;
     loop {
         let request = request.clone();
         let made = api.node.execute(move |connector, now, out| {
-            let (kind, limits) = (
-                request.kind.into(),
-                (request.limit.0, request.their_limit.0),
-            );
-            let (limit, their_limit) = limits;
-            let id =
-                connector.channel_open(now, &request.account, kind, limit, their_limit, out)?;
-            Ok::<_, CommandError>(shape_of(connector, id))
+            let (status, id) = match connector.channel_open(now, request, out)? {
+                Made::New(id) => (StatusCode::CREATED, id),
+                Made::Existing(id) => (StatusCode::OK, id),
+            };
+            Ok::<_, CommandError>((status, shape_of(connector, id)))
         });
         match made.await? {
-            Ok(channel) => return Ok((StatusCode::CREATED, Json(channel?))),
+            Ok((status, channel)) => return Ok((status, Json(channel?))),
             Err(error)
                 if error.kind == CommandErrorKind::Busy && time::Instant::now() < deadline =>
             {

@@ -29,6 +29,7 @@ mod ccp;
 mod channels;
 mod doctor;
 mod extract;
+mod hand_settlements;
 mod health;
 pub mod invite_text;
 mod invites;
@@ -217,6 +218,10 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(settlements::read))
         .routes(routes!(settlements::retry))
         .routes(routes!(settlements::cancel))
+        .routes(routes!(hand_settlements::list, hand_settlements::create))
+        .routes(routes!(hand_settlements::read))
+        .routes(routes!(hand_settlements::approve))
+        .routes(routes!(hand_settlements::decline))
         .routes(routes!(channels::list, channels::create))
         .routes(routes!(channels::read))
         .routes(routes!(channels::accept))

@@ -9,7 +9,7 @@ use axum::{
 };
 use rialto_connector::{
     Connector, Event,
-    command::{PaymentCreated, PaymentRequest, PingOutcome, QuoteOutcome},
+    command::{Made, PaymentRequest, PingOutcome, QuoteOutcome},
 };
 use rialto_ledger::{PaymentEnd, PaymentId, text};
 use rialto_packet::{
@@ -464,8 +464,8 @@ async fn pay_create(
         }
         let account = request.account.clone();
         match connector.payment_create(now, request, out)? {
-            PaymentCreated::New(id) => Ok((id, Some(asset_of(connector, &account)?))),
-            PaymentCreated::Existing(id) => Ok((id, None)),
+            Made::New(id) => Ok((id, Some(asset_of(connector, &account)?))),
+            Made::Existing(id) => Ok((id, None)),
         }
     });
     created.await?

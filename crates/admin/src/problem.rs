@@ -81,6 +81,7 @@ impl From<CommandError> for Problem {
             CommandErrorKind::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             CommandErrorKind::Conflict => (StatusCode::CONFLICT, "conflict"),
             CommandErrorKind::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+            CommandErrorKind::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
             CommandErrorKind::Busy => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         };
         let problem = Self::new(status, code, error.message);

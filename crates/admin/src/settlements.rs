@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     routing::post,
 };
-use rialto_connector::{Connector, settle::Credited};
+use rialto_connector::{Connector, command::Made, settle::Credited};
 use rialto_ledger::{
     AccountId, CREDIT_KEY_BYTES_MAX, Settlement, SettlementId, SettlementState, TokenHash, text,
 };
@@ -120,6 +120,7 @@ pub(crate) async fn read(
     ),
     request_body = SettlementCreate,
     responses(
+        (status = 200, description = "The settlement that was made with this key before", body = shapes::Settlement),
         (status = 201, description = "The settlement, on its way to the engine", body = shapes::Settlement),
         (status = "default", description = "What went wrong", body = Problem, content_type = "application/problem+json"),
     )
@@ -133,10 +134,14 @@ pub(crate) async fn create(
     let key = read_key(&headers)?;
     let made = api.node.execute(move |connector, now, out| {
         let amount = request.amount.map(|amount| amount.0);
-        let id = connector.settle_manual(now, &request.account, amount, &key, out)?;
-        shape_of(connector, id)
+        let made = connector.settle_manual(now, &request.account, amount, &key, out)?;
+        let (status, id) = match made {
+            Made::New(id) => (StatusCode::CREATED, id),
+            Made::Existing(id) => (StatusCode::OK, id),
+        };
+        Ok((status, Json(shape_of(connector, id)?)))
     });
-    Ok((StatusCode::CREATED, Json(made.await??)))
+    made.await?
 }
 
 /// Asks the engine again for a settlement that it refused, with the same key.
@@ -191,7 +196,7 @@ pub(crate) async fn cancel(
     Ok(Json(done.await??))
 }
 
-fn read_id(text: &str) -> Result<SettlementId, Problem> {
+pub(crate) fn read_id(text: &str) -> Result<SettlementId, Problem> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let id = digits.then(|| text.parse().ok()).flatten();
     id.map(SettlementId)

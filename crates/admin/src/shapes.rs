@@ -1253,3 +1253,100 @@ pub struct Settlements {
     /// For the next page; null on the last.
     pub next_cursor: Option<String>,
 }
+
+/// Who paid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// The node paid them.
+    Paid,
+    /// They paid the node.
+    Received,
+}
+
+impl From<Direction> for rialto_ledger::Direction {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Paid => Self::Paid,
+            Direction::Received => Self::Received,
+        }
+    }
+}
+
+impl From<rialto_ledger::Direction> for Direction {
+    fn from(direction: rialto_ledger::Direction) -> Self {
+        match direction {
+            rialto_ledger::Direction::Paid => Self::Paid,
+            rialto_ledger::Direction::Received => Self::Received,
+        }
+    }
+}
+
+/// What was paid outside of the node, to be written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HandSettlementCreate {
+    /// Name of the account.
+    #[schema(example = "bob")]
+    pub account: String,
+    /// Who paid.
+    pub direction: Direction,
+    /// How much.
+    pub amount: Amount,
+    /// Names the transfer, 1 to 255 bytes. A second one with the account, the direction and the amount
+    /// is the same settlement.
+    #[schema(example = "SEPA 2026-11-03 4711")]
+    pub reference: String,
+}
+
+/// Where a settlement by hand stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HandSettlementState {
+    /// It waits for a second operator, and is not in the balance.
+    Proposed,
+    /// It is in the balance.
+    Settled,
+    /// It never was in the balance.
+    Declined,
+}
+
+/// A settlement outside of the node, as operators wrote it down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HandSettlement {
+    /// Its number. Settlements of all kinds are numbered together.
+    pub id: String,
+    /// Name that the account had then.
+    pub account: String,
+    /// Who paid.
+    pub direction: Direction,
+    /// How much.
+    pub amount: Amount,
+    /// Of what.
+    pub asset_code: String,
+    /// The smallest unit is 10^-scale.
+    pub asset_scale: u8,
+    /// Names the transfer.
+    pub reference: String,
+    /// Where it stands.
+    pub state: HandSettlementState,
+    /// Name of the token that wrote it down.
+    pub recorded_by: String,
+    /// When.
+    #[schema(format = DateTime)]
+    pub recorded_at: Option<String>,
+    /// Name of the token that approved or declined it; null where none did.
+    pub decided_by: Option<String>,
+    /// When.
+    #[schema(format = DateTime)]
+    pub decided_at: Option<String>,
+}
+
+/// A page of settlements by hand, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HandSettlements {
+    /// The settlements.
+    pub hand_settlements: Vec<HandSettlement>,
+    /// For the next page; null on the last.
+    pub next_cursor: Option<String>,
+}

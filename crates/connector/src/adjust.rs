@@ -1,11 +1,10 @@
-//! Balances as their operator corrects them: after a restored backup, a settlement outside of the
-//! node, or a disk that failed.
+//! Balances as their operator corrects them: after a restored backup, or a disk that failed.
 
 use rialto_ledger::{ADJUSTMENTS_MAX, Adjustment, Record};
 
 use crate::{
     Connector,
-    command::CommandError,
+    command::{CommandError, Made},
     io::{Effects, Now},
 };
 
@@ -28,15 +27,6 @@ pub struct AdjustmentRequest {
     pub idempotency_key: String,
 }
 
-/// What came of asking for an adjustment: its number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AdjustmentMade {
-    /// It is a new one.
-    New(u64),
-    /// The key was used before for the same request: this is that adjustment.
-    Existing(u64),
-}
-
 impl Connector {
     /// Adds an amount to an account's balance and takes it from the node's own position, so that the
     /// books go on adding up. Limits do not stand in the way: they are for packets, and what an
@@ -50,7 +40,7 @@ impl Connector {
         now: Now,
         request: AdjustmentRequest,
         out: &mut Effects,
-    ) -> Result<AdjustmentMade, CommandError> {
+    ) -> Result<Made<u64>, CommandError> {
         let key = request.idempotency_key;
         if let Some(made) = self.ledger.adjustment_by_key(&key) {
             let same = (made.account_name == request.account)
@@ -59,7 +49,7 @@ impl Connector {
                 let message = "this key was used for another request";
                 return Err(CommandError::invalid("Idempotency-Key", message));
             }
-            return Ok(AdjustmentMade::Existing(made.id));
+            return Ok(Made::Existing(made.id));
         }
         let account = self
             .ledger
@@ -93,6 +83,6 @@ impl Connector {
             created_at_ms: now.wall.unix_ms(),
         });
         self.record(&Record::Adjusted { adjustment }, out);
-        Ok(AdjustmentMade::New(id))
+        Ok(Made::New(id))
     }
 }

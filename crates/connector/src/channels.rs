@@ -19,14 +19,14 @@ use rialto_channel::{
     Statement, Terms, VERSION,
 };
 use rialto_ledger::{
-    AccountChannel, AccountId, CREDIT_KEYS_MAX, ChannelMoney, ChannelTerms, Credit, Record,
-    Relation, Settlement, SettlementState,
+    AccountChannel, AccountId, CREDIT_KEYS_MAX, ChannelMoney, ChannelOpening, ChannelTerms, Credit,
+    Record, Relation, Settlement, SettlementState,
 };
 use rialto_packet::{Prepare, money::Asset, quantity::Quantity};
 
 use crate::{
     Connector,
-    command::CommandError,
+    command::{CommandError, Made},
     forward::Source,
     io::{Action, Durable, Effects, Event, Now},
     messages::{MessageId, MessageOutcome},
@@ -50,6 +50,21 @@ pub struct ChannelNote {
     pub at_ms: i64,
     /// A sentence.
     pub message: String,
+}
+
+/// A channel as an operator asks for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelRequest {
+    /// Name of the account.
+    pub account: String,
+    /// What kind of channel.
+    pub kind: Kind,
+    /// The most that we may owe over it, in units of the account's asset.
+    pub limit: u64,
+    /// The most that they may.
+    pub their_limit: u64,
+    /// The caller's key.
+    pub idempotency_key: String,
 }
 
 /// What is being asked of the other side.
@@ -148,23 +163,59 @@ impl Connector {
         Ok(Statement::of(&known.channel, &self.channels.key))
     }
 
-    /// Proposes a channel to an account's holder. `limit` is the most that we may owe over it,
-    /// `their_limit` the most that they may, in units of the account's asset.
+    /// Proposes a channel to an account's holder, as an operator asks. A second request with the same
+    /// key is the same channel.
     ///
     /// # Errors
     /// An error of kind [`CommandErrorKind::Busy`](crate::command::CommandErrorKind) as long as no greeting came back: they are asked for one, so try again.
     pub fn channel_open(
         &mut self,
         now: Now,
-        name: &str,
-        kind: Kind,
-        limit: u64,
-        their_limit: u64,
+        request: ChannelRequest,
+        out: &mut Effects,
+    ) -> Result<Made<ChannelId>, CommandError> {
+        let account = self.ledger.account_by_name(&request.account);
+        let account =
+            account.ok_or_else(|| CommandError::not_found("account", &request.account))?;
+        let id = account.id;
+        let opening = ChannelOpening {
+            idempotency_key: request.idempotency_key,
+            limit: request.limit,
+            their_limit: request.their_limit,
+        };
+        let key = Some(&opening.idempotency_key);
+        let mut channels = self.ledger.channels().values();
+        let known =
+            channels.find(|known| known.opening.as_ref().map(|o| &o.idempotency_key) == key);
+        if let Some(known) = known {
+            let same = (known.account, known.channel.terms.kind) == (id, request.kind)
+                && known.opening.as_ref() == Some(&opening);
+            if !same {
+                let message = "this key was used for another request";
+                return Err(CommandError::invalid("Idempotency-Key", message));
+            }
+            return Ok(Made::Existing(known.channel.id));
+        }
+        let terms = ChannelTerms {
+            kind: request.kind,
+            limit: request.limit,
+            their_limit: request.their_limit,
+            propose: false,
+        };
+        let made = self.channel_make(now, id, terms, Some(opening), out)?;
+        Ok(Made::New(made))
+    }
+
+    fn channel_make(
+        &mut self,
+        now: Now,
+        id: AccountId,
+        terms: ChannelTerms,
+        opening: Option<ChannelOpening>,
         out: &mut Effects,
     ) -> Result<ChannelId, CommandError> {
-        let account = self.ledger.account_by_name(name);
-        let account = account.ok_or_else(|| CommandError::not_found("account", name))?;
-        let id = account.id;
+        let account = self.ledger.account(id).expect("the caller looked it up");
+        let name = account.settings.name.clone();
         if account.settings.relation == Relation::Local {
             let message = "a local account has no node of its own to settle with";
             return Err(CommandError::invalid("account", message));
@@ -172,6 +223,7 @@ impl Connector {
         if self.closed.is_some() {
             return Err(CommandError::busy("the node opens no channels now"));
         }
+        let kind = terms.kind;
         let Some(Greeted { greeting, .. }) = self.channels.greeted.get(&id) else {
             self.channel_greet(now, id, out);
             let message = format!(
@@ -189,8 +241,8 @@ impl Connector {
             opener: self.channels.key.public(),
             accepter: greeting.key,
             limits: Limits {
-                opener: limit,
-                accepter: their_limit,
+                opener: terms.limit,
+                accepter: terms.their_limit,
                 revision: 0,
             },
         };
@@ -206,8 +258,15 @@ impl Connector {
         let channel = ChannelId(bytes);
         let step = Channel::propose(channel, terms, &self.channels.key);
         let step = step.map_err(channel_error)?;
-        let number = self.ledger.next_channel();
-        self.channel_step(now, id, number, step, None, out);
+        let record = Record::ChannelPut {
+            number: self.ledger.next_channel(),
+            account: id,
+            channel: Box::new(step.channel),
+            money: None,
+            opening,
+        };
+        self.record(&record, out);
+        self.channel_tell(now, channel, out);
         Ok(channel)
     }
 
@@ -387,6 +446,7 @@ impl Connector {
                 account,
                 channel: Box::new(step.channel),
                 money: money.clone(),
+                opening: None,
             };
             self.record(&record, out);
         }
@@ -783,14 +843,8 @@ impl Connector {
         let Some(terms) = self.channel_is_wanted(account) else {
             return;
         };
-        let name = self
-            .ledger
-            .account(account)
-            .map(|holder| holder.settings.name.clone());
-        let name = name.expect("its settings were just looked at");
-        let (limit, their_limit) = (terms.limit, terms.their_limit);
         // What stands in the way is there to be seen when an operator opens one.
-        let _ = self.channel_open(now, &name, terms.kind, limit, their_limit, out);
+        let _ = self.channel_make(now, account, terms, None, out);
     }
 
     /// A frame from the holder of an account.
@@ -927,6 +981,7 @@ impl Connector {
             account,
             channel: Box::new(channel),
             money: None,
+            opening: None,
         };
         self.record(&record, out);
         self.channel_note(now, account, id, "they offered the channel".to_owned(), out);

@@ -35,6 +35,8 @@ pub enum CommandErrorKind {
     Conflict,
     /// A value is not possible.
     Invalid,
+    /// The caller may not do it.
+    Forbidden,
     /// A bound is reached; it may work later.
     Busy,
 }
@@ -76,6 +78,14 @@ impl CommandError {
         }
     }
 
+    pub(crate) fn forbidden(message: impl Into<String>) -> Self {
+        Self {
+            kind: CommandErrorKind::Forbidden,
+            field: "",
+            message: message.into(),
+        }
+    }
+
     pub(crate) fn busy(message: impl Into<String>) -> Self {
         Self {
             kind: CommandErrorKind::Busy,
@@ -83,6 +93,15 @@ impl CommandError {
             message: message.into(),
         }
     }
+}
+
+/// What came of a request with an idempotency key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made<T> {
+    /// It is a new one.
+    New(T),
+    /// The key was used before for the same request: this is what was made then.
+    Existing(T),
 }
 
 /// What a quote found out.
@@ -124,15 +143,6 @@ pub struct PaymentRequest {
     pub request: String,
     /// Payment pointer or URL that is paid.
     pub receiver: String,
-}
-
-/// What came of asking for a payment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PaymentCreated {
-    /// A new one: [`Connector::payment_start`] or [`Connector::payment_fail`] comes next.
-    New(PaymentId),
-    /// The key was used before for the same request: this is that payment.
-    Existing(PaymentId),
 }
 
 impl Connector {
@@ -235,6 +245,15 @@ impl Connector {
             let message = format!("settlement {} is still under way", unended.id.0);
             return Err(CommandError::conflict("settlement", message));
         }
+        let mut proposals = self.ledger.proposals();
+        if let Some(proposal) = proposals.find(|made| made.account == id) {
+            let message = format!(
+                "settlement {} by hand waits to be approved: approve or decline it first",
+                proposal.id.0
+            );
+            return Err(CommandError::conflict("settlement", message));
+        }
+        drop(proposals);
         let mut channels = self.ledger.channels_of(id).map(|known| &known.channel);
         let unended = channels.rfind(|channel| !channel.is_quiet());
         let unended = unended.map(|channel| (channel.id, channel.state_word()));
@@ -410,19 +429,20 @@ impl Connector {
         Ok(())
     }
 
-    /// Writes down that a payment was asked for, before anything of it happens.
+    /// Writes down that a payment was asked for, before anything of it happens. After a new one comes
+    /// [`Self::payment_start`] or [`Self::payment_fail`].
     pub fn payment_create(
         &mut self,
         now: Now,
         request: PaymentRequest,
         out: &mut Effects,
-    ) -> Result<PaymentCreated, CommandError> {
+    ) -> Result<Made<PaymentId>, CommandError> {
         if let Some(payment) = self.ledger.payment_by_key(&request.idempotency_key) {
             if payment.request != request.request {
                 let message = "this key was used for another request";
                 return Err(CommandError::invalid("Idempotency-Key", message));
             }
-            return Ok(PaymentCreated::Existing(payment.id));
+            return Ok(Made::Existing(payment.id));
         }
         let (account, account_name) = (self.local_account(&request.account)?, request.account);
         self.check_senders()?;
@@ -447,7 +467,7 @@ impl Connector {
             end: None,
         });
         self.record(&Record::PaymentPut { payment }, out);
-        Ok(PaymentCreated::New(id))
+        Ok(Made::New(id))
     }
 
     /// Starts a payment that was created, once its receiver is resolved. Without a route or a rate it

@@ -12,6 +12,7 @@
 //! | `command.rs` | what operators change |
 //! | `invite.rs` | neighbours that come by invitation |
 //! | `settle.rs` | settlement: when, and how an engine is told exactly once |
+//! | `hand.rs` | settlements that operators write down, with a second one where it is asked for |
 //! | `channels.rs` | settlement channels: one record a step, told until they are answered |
 //! | `messages.rs` | messages to and from a peer, as settlement engines exchange |
 //! | `refusal.rs` | why a packet was refused: one enum, one table |
@@ -32,6 +33,7 @@ mod channels;
 pub mod command;
 mod control;
 mod forward;
+pub mod hand;
 mod invite;
 mod io;
 pub mod jwt;
@@ -61,7 +63,7 @@ use rialto_packet::{
 };
 use rustc_hash::FxHashMap;
 
-pub use channels::{ChannelNote, NOTES_MAX};
+pub use channels::{ChannelNote, ChannelRequest, NOTES_MAX};
 pub use invite::{Acceptance, InviteError, routes_of_peer};
 pub use io::{
     Action, Durable, Effect, Effects, EngineAsk, Event, Input, LinkId, Now, Paid, RequestId,
@@ -109,6 +111,8 @@ pub struct Settings {
     pub unsynced_max: BTreeMap<Asset, u64>,
     /// How prices from outside are taken; `None` when there are only rates set by hand.
     pub market: Option<MarketSettings>,
+    /// A settlement by hand waits for a second operator.
+    pub second_approver: bool,
 }
 
 impl Settings {
@@ -133,6 +137,7 @@ impl Settings {
             pending_max: 1_000_000,
             unsynced_max: BTreeMap::new(),
             market: None,
+            second_approver: false,
         }
     }
 }

@@ -19,14 +19,14 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use rand_core::Rng;
 use rialto_channel::Channel;
 use rialto_ledger::{
-    AccountId, CREDIT_KEY_BYTES_MAX, CREDIT_KEY_REFRESH_MS, CREDIT_KEYS_MAX, Credit, Lsn, Record,
-    Settlement, SettlementCause, SettlementId, SettlementState,
+    Account, AccountId, CREDIT_KEY_BYTES_MAX, CREDIT_KEY_REFRESH_MS, CREDIT_KEYS_MAX, Credit, Lsn,
+    Record, Settlement, SettlementCause, SettlementId, SettlementState,
 };
 use rialto_packet::quantity::Quantity;
 
 use crate::{
     Connector,
-    command::CommandError,
+    command::{CommandError, Made},
     io::{Action, Durable, Effects, EngineAsk, Event, Now},
 };
 
@@ -158,6 +158,20 @@ impl Settle {
             self.introduction_retries.remove(&(at_ns, id));
         }
     }
+}
+
+/// Whether the limits of the account let so much leave its balance; if not, what they leave.
+pub(crate) fn check_available(account: &Account, amount: u64) -> Result<(), String> {
+    let available = account.available();
+    if i128::from(amount) <= available {
+        return Ok(());
+    }
+    let asset = &account.settings.asset;
+    Err(format!(
+        "is above what the limits of the account leave, {} {}",
+        asset.decimal(available.max(0)),
+        asset.code()
+    ))
 }
 
 impl Connector {
@@ -298,7 +312,7 @@ impl Connector {
         amount: Option<u64>,
         request_key: &str,
         out: &mut Effects,
-    ) -> Result<SettlementId, CommandError> {
+    ) -> Result<Made<SettlementId>, CommandError> {
         let account = self
             .ledger
             .account_by_name(name)
@@ -308,10 +322,10 @@ impl Connector {
         let known = settlements.find(|known| known.request_key.as_deref() == Some(request_key));
         if let Some(known) = known {
             if known.account != id || amount.is_some_and(|amount| amount != known.amount) {
-                let message = "this key was used for another settlement";
-                return Err(CommandError::conflict("Idempotency-Key", message));
+                let message = "this key was used for another request";
+                return Err(CommandError::invalid("Idempotency-Key", message));
             }
-            return Ok(known.id);
+            return Ok(Made::Existing(known.id));
         }
         if !self.settles(id) {
             let message = format!(
@@ -323,20 +337,13 @@ impl Connector {
             let message = format!("settlement {} of '{name}' is still under way", unended.id.0);
             return Err(CommandError::conflict("account", message));
         }
-        let available = u64::try_from(account.available().max(0)).unwrap_or(u64::MAX);
         let amount = amount.unwrap_or_else(|| self.settle_preview(id));
         if amount == 0 {
             let message = "nothing is owed: name an amount to pay ahead";
             return Err(CommandError::invalid("amount", message));
         }
-        if amount > available {
-            let message = format!(
-                "is above what the limits of the account leave, {} {}",
-                asset.decimal(available.into()),
-                asset.code()
-            );
-            return Err(CommandError::invalid("amount", message));
-        }
+        check_available(account, amount)
+            .map_err(|message| CommandError::invalid("amount", message))?;
         let room = self.channel_to_pay(id).map(Channel::room);
         if let Some(room) = room.filter(|room| amount > *room) {
             let message = format!(
@@ -351,7 +358,7 @@ impl Connector {
         }
         let request_key = Some(request_key.to_owned());
         let id = self.settle_make(now, id, amount, SettlementCause::Manual, request_key, out);
-        Ok(id)
+        Ok(Made::New(id))
     }
 
     /// Makes a settlement by itself, if one can be made.

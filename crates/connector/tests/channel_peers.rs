@@ -10,8 +10,9 @@ use rialto_channel::{
     MAGIC, Message, Phase, Terms, VERSION,
 };
 use rialto_connector::{
-    Action, Connector, Effects, Input, LinkId, Now, Reason, RequestId, Settings,
-    adjust::AdjustmentRequest, command::CommandErrorKind,
+    Action, ChannelRequest, Connector, Effects, Input, LinkId, Now, Reason, RequestId, Settings,
+    adjust::AdjustmentRequest,
+    command::{CommandErrorKind, Made},
 };
 use rialto_ledger::{
     ACCOUNT_CHANNELS_MAX, AccountId, AccountSettings, AccountTerms, ChannelTerms, Limits, Lsn,
@@ -613,7 +614,7 @@ fn an_answer_about_another_channel_answers_nothing() {
     let settled = node
         .core
         .settle_manual(node.now, "peer", Some(70), "once", &mut node.out);
-    let id = settled.unwrap();
+    let (Made::New(id) | Made::Existing(id)) = settled.unwrap();
     node.performed();
     let (request, frame) = node.sent.pop().expect("the payment");
     let answer = Frame {
@@ -648,14 +649,19 @@ fn what_an_operator_cannot_do_says_so() {
         account: known.account,
         channel: Box::new(known.channel.clone()),
         money: None,
+        opening: None,
     };
     let lsn = Lsn(node.core.lsn().0 + 1);
     assert!(node.core.recover(lsn, &record).is_err());
     node.core.drain(now, &mut node.out);
-    let kind = Kind::SymmetricalTrustline;
-    let opened = node
-        .core
-        .channel_open(now, "peer", kind, 1, 1, &mut node.out);
+    let request = ChannelRequest {
+        account: "peer".to_owned(),
+        kind: Kind::SymmetricalTrustline,
+        limit: 1,
+        their_limit: 1,
+        idempotency_key: "open".to_owned(),
+    };
+    let opened = node.core.channel_open(now, request, &mut node.out);
     let message = opened.unwrap_err().message;
     assert_eq!(message, "the node opens no channels now");
 }

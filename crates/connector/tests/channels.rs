@@ -10,12 +10,12 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use rialto_channel::{Kind, MAGIC, Phase};
 use rialto_connector::{
-    Action, Connector, Durable, Effect, Effects, Input, LinkId, Now, Settings,
-    command::CommandErrorKind,
+    Action, ChannelRequest, Connector, Durable, Effect, Effects, Input, LinkId, Now, Settings,
+    command::{CommandErrorKind, Made},
 };
 use rialto_ledger::{
-    AccountId, AccountSettings, AccountTerms, ChannelTerms, Limits, Lsn, Record, Relation,
-    RouteExchange, SettlementState, SettlementTerms,
+    AccountId, AccountSettings, AccountTerms, ChannelTerms, Entry, Limits, Lsn, Means, Record,
+    Relation, RouteExchange, SettlementState, SettlementTerms,
 };
 use rialto_packet::{Prepare, Reply, Timestamp};
 
@@ -280,11 +280,8 @@ impl World {
     fn command(&mut self, command: Command) {
         match command {
             Command::Open(kind) => self.step(A, |core, now, out| {
-                if core.ledger().channels().is_empty() {
-                    let opened = core.channel_open(now, "peer", kind, 100, other_limit(kind), out);
-                    let error = opened.err();
-                    assert!(error.is_none_or(|error| error.kind == CommandErrorKind::Busy));
-                }
+                let error = core.channel_open(now, request(kind), out).err();
+                assert!(error.is_none_or(|error| error.kind == CommandErrorKind::Busy));
             }),
             Command::Pay(index, amount, key) => self.step(index, |core, now, out| {
                 // As long as there is no room, or another one is under way, it is not made.
@@ -346,6 +343,9 @@ impl World {
             let ledger = self.sides[index].core.ledger();
             let channel = &ledger.channels().values().next().unwrap().channel;
             assert_eq!(ledger.channels().len(), 1, "opened once");
+            let entries = &ledger.period(PEER).unwrap().entries;
+            let by_channel = |entry: &Entry| entry.means == Some(Means::Channel);
+            assert!(entries.iter().all(by_channel), "{entries:?}");
             let asset = (ledger.positions(), ledger.settled());
             let sum: i128 = ledger.accounts().map(rialto_ledger::Account::balance).sum();
             let position: i128 = asset.0.map(|(_, amount, _)| amount).sum();
@@ -364,6 +364,17 @@ impl World {
 
 fn is_sent(action: &Action) -> bool {
     matches!(action, Action::Forward { .. } | Action::Answer { .. })
+}
+
+/// The same each time, and so the same channel.
+fn request(kind: Kind) -> ChannelRequest {
+    ChannelRequest {
+        account: "peer".to_owned(),
+        kind,
+        limit: 100,
+        their_limit: other_limit(kind),
+        idempotency_key: "open".to_owned(),
+    }
 }
 
 /// The holder of an asymmetrical trustline never owes.
@@ -411,5 +422,56 @@ fn packets_that_are_lost_are_told_again() {
         let mut world = World::new(kind);
         world.loses = true;
         world.run(kind);
+    }
+}
+
+#[test]
+fn a_key_means_the_channel_that_was_asked_for_whatever_became_of_it() {
+    let kind = Kind::SymmetricalTrustline;
+    let mut world = World::new(kind);
+    world.run(kind);
+    let opened = *world.sides[A]
+        .core
+        .ledger()
+        .channels()
+        .keys()
+        .next()
+        .unwrap();
+    let others = [
+        ChannelRequest {
+            limit: 101,
+            ..request(kind)
+        },
+        ChannelRequest {
+            their_limit: 49,
+            ..request(kind)
+        },
+        request(Kind::AsymmetricalTrustline),
+    ];
+    for from_checkpoint in [false, true] {
+        if from_checkpoint {
+            let records: Vec<_> = world.sides[A].core.ledger().snapshot().collect();
+            let mut copy = core(A);
+            for (number, record) in records.iter().enumerate() {
+                copy.recover(Lsn(number as u64 + 1), record).unwrap();
+            }
+            world.sides[A].core = copy;
+        }
+        let side = &mut world.sides[A];
+        let again = side
+            .core
+            .channel_open(world.now, request(kind), &mut side.out);
+        assert_eq!(again, Ok(Made::Existing(opened)));
+        for other in &others {
+            let other = side
+                .core
+                .channel_open(world.now, other.clone(), &mut side.out);
+            let error = other.unwrap_err();
+            assert_eq!(
+                (error.kind, error.field),
+                (CommandErrorKind::Invalid, "Idempotency-Key")
+            );
+        }
+        assert!(side.out.is_empty());
     }
 }

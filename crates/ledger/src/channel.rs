@@ -44,6 +44,22 @@ pub struct AccountChannel {
     pub account: AccountId,
     /// All that is remembered of it.
     pub channel: Channel,
+    /// How our operator asked for it, if one did.
+    pub opening: Option<ChannelOpening>,
+}
+
+/// How an operator asked for a channel: a second request with the key is the same channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelOpening {
+    /// The key of the request.
+    pub idempotency_key: String,
+    /// The most that we should owe over it at first: limits change later.
+    #[serde(with = "text")]
+    pub limit: u64,
+    /// The most that they should owe.
+    #[serde(with = "text")]
+    pub their_limit: u64,
 }
 
 /// What a step of a channel does to the books: in the same record as the channel.
@@ -103,9 +119,13 @@ impl Channels {
         })
     }
 
-    /// Enters or replaces a channel.
-    pub(crate) fn put(&mut self, put: AccountChannel) {
+    /// Enters or replaces a channel. How it was asked for is said once and stays.
+    pub(crate) fn put(&mut self, mut put: AccountChannel) {
         let (id, account) = (put.channel.id, put.account);
+        if put.opening.is_none() {
+            let known = self.by_id.get(&id);
+            put.opening = known.and_then(|known| known.opening.clone());
+        }
         if !self.by_id.contains_key(&id)
             && (self.of(account).count() >= ACCOUNT_CHANNELS_MAX
                 || self.by_id.len() >= CHANNELS_MAX)

@@ -21,13 +21,14 @@ use crate::{
     Lsn,
     bucket::Bucket,
     channel::{AccountChannel, ChannelMoney, Channels},
+    hand::{Direction, HandSettlement, HandSettlements, HandState},
     invite::Invite,
     record::{Adjustment, Commit, Payment, PaymentProgress, Record},
     settings::{
         AccountId, AccountSettings, AccountTerms, Limits, PaymentId, Rate, StaticRoute, TokenHash,
     },
     settlement::{Credit, Settlement, SettlementId, SettlementState, Settlements},
-    statement::{Entry, EntryKind, Period, Statement, Statements},
+    statement::{Entry, EntryKind, Means, Period, Statement, Statements},
     stranger::PeeringRequest,
     terms::SharedTerms,
 };
@@ -85,6 +86,9 @@ pub enum LedgerError {
     /// An account has a settlement that has not ended.
     #[error("record contradicts a settlement of account {0:?} that has not ended")]
     SettlementUnended(AccountId),
+    /// A record writes a settlement by hand down under a reference that another one has.
+    #[error("record repeats the reference '{1}' of a settlement by hand with account {0:?}")]
+    ReferenceUsed(AccountId, String),
     /// A record puts a channel of one account under another.
     #[error("record moves channel {0} to another account")]
     ChannelMoved(ChannelId),
@@ -291,6 +295,7 @@ pub struct Ledger {
     adjustments: BTreeMap<u64, Adjustment>,
     adjustment_keys: FxHashMap<String, u64>,
     settlements: Settlements,
+    by_hand: HandSettlements,
     channels: Channels,
     statements: Statements,
     last_account: u32,
@@ -444,6 +449,36 @@ impl Ledger {
             .get(&id)
             .cloned()
             .unwrap_or_default()
+    }
+
+    /// Settlements by hand, by number.
+    pub fn hand_settlements(&self) -> &BTreeMap<SettlementId, HandSettlement> {
+        &self.by_hand.by_id
+    }
+
+    /// Those of them that wait for a second operator.
+    pub fn proposals(&self) -> impl ExactSizeIterator<Item = &HandSettlement> {
+        let proposals = self.by_hand.proposals.iter();
+        proposals.map(|id| &self.by_hand.by_id[id])
+    }
+
+    /// The settlement by hand that was asked for, or approved, with this key.
+    pub fn hand_settlement_by_key(&self, idempotency_key: &str) -> Option<&HandSettlement> {
+        self.by_hand.by_key(idempotency_key)
+    }
+
+    /// The settlement by hand of an account with this reference, unless it was declined.
+    pub fn hand_settlement_by_reference(
+        &self,
+        account: AccountId,
+        reference: &str,
+    ) -> Option<&HandSettlement> {
+        self.by_hand.by_reference(account, reference)
+    }
+
+    /// The settlement by hand that is forgotten first when there are too many.
+    pub fn oldest_hand_settlement(&self) -> Option<&HandSettlement> {
+        self.by_hand.oldest_decided()
     }
 
     /// Settlement channels.
@@ -710,6 +745,7 @@ impl Ledger {
                 self.positions[position].amount -= adjustment.amount;
                 let entry = Entry {
                     kind: EntryKind::Adjusted,
+                    means: None,
                     reference: adjustment.idempotency_key.clone(),
                     amount: adjustment.amount,
                     at_ms: Some(adjustment.created_at_ms),
@@ -720,7 +756,7 @@ impl Ledger {
             Record::AdjustmentKept { adjustment } => self.remember(adjustment),
             Record::SettlementMade { settlement } => self.apply_settlement(settlement)?,
             Record::SettlementMoved { id, state } => self.apply_settlement_moved(*id, state)?,
-            Record::SettlementCredited { credit } => self.apply_credit(credit)?,
+            Record::SettlementCredited { credit } => self.apply_credit(credit, Means::Engine)?,
             Record::CreditKeyUsed { key, at_ms } => {
                 let credit = self.settlements.credits.get(key).cloned();
                 let credit = credit.ok_or_else(|| LedgerError::CreditKey(key.clone()))?;
@@ -734,14 +770,19 @@ impl Ledger {
                 account,
                 channel,
                 money,
+                opening,
             } => {
                 let put = AccountChannel {
                     number: *number,
                     account: *account,
                     channel: (**channel).clone(),
+                    opening: opening.clone(),
                 };
                 self.apply_channel(put, money.as_ref())?;
             }
+            Record::HandSettlementMade { settlement } => self.apply_by_hand(settlement)?,
+            Record::HandSettlementDecided { id, state } => self.apply_decided(*id, state)?,
+            Record::HandSettlementKept { settlement } => self.by_hand.put(settlement),
             Record::SettlementKept { settlement } => self.settlements.put(settlement),
             Record::CreditKept { credit } => self.settlements.put_credit(credit),
             Record::Leftover { account, leftover } => {
@@ -891,6 +932,12 @@ impl Ledger {
                 account: known.account,
                 channel: Box::new(known.channel.clone()),
                 money: None,
+                opening: known.opening.clone(),
+            });
+        }
+        for made in self.by_hand.by_id.values() {
+            records.push(Record::HandSettlementKept {
+                settlement: Box::new(made.clone()),
             });
         }
         for credit in self.settlements.credits() {
@@ -988,7 +1035,7 @@ impl Ledger {
         if self.existing_mut(id)?.balance != 0 {
             return Err(LedgerError::BalanceLeft(id));
         }
-        if self.settlement_of(id).is_some() {
+        if self.settlement_of(id).is_some() || self.proposals().any(|made| made.account == id) {
             return Err(LedgerError::SettlementUnended(id));
         }
         self.settlements.leftovers.remove(&id);
@@ -1012,6 +1059,7 @@ impl Ledger {
         }
         let entry = Entry {
             kind: EntryKind::SettledOut,
+            means: Some(means_of(settlement)),
             reference: settlement.key.clone(),
             amount: -i128::from(settlement.amount),
             at_ms: Some(settlement.created_at_ms),
@@ -1033,6 +1081,7 @@ impl Ledger {
         if *state == SettlementState::Cancelled {
             let entry = Entry {
                 kind: EntryKind::SettlementCancelled,
+                means: Some(means_of(&settlement)),
                 reference: settlement.key.clone(),
                 amount: i128::from(settlement.amount),
                 at_ms: None,
@@ -1047,21 +1096,18 @@ impl Ledger {
         Ok(())
     }
 
-    fn apply_credit(&mut self, credit: &Credit) -> Result<(), LedgerError> {
+    fn apply_credit(&mut self, credit: &Credit, means: Means) -> Result<(), LedgerError> {
         if self.settlements.credits.contains_key(&credit.key) {
             return Err(LedgerError::CreditKey(credit.key.clone()));
         }
-        let amount = i128::from(credit.amount);
         let entry = Entry {
             kind: EntryKind::SettledIn,
+            means: Some(means),
             reference: credit.key.clone(),
-            amount,
+            amount: i128::from(credit.amount),
             at_ms: Some(credit.at_ms),
         };
-        self.settle(credit.account, entry)?;
-        let account = self.existing_mut(credit.account)?;
-        // What they owed is paid first; the rest is ahead.
-        account.prepaid += amount.min(account.balance.max(0));
+        self.settle_in(credit.account, entry)?;
         #[cfg(feature = "mutants")]
         if self.mutant == Some(LedgerMutant::PrepaidUncounted) {
             self.account_mut(credit.account).prepaid = 0;
@@ -1073,6 +1119,51 @@ impl Ledger {
             self.settlements.leftovers.remove(&credit.account);
         }
         self.settlements.put_credit(credit);
+        Ok(())
+    }
+
+    fn apply_by_hand(&mut self, made: &HandSettlement) -> Result<(), LedgerError> {
+        let account = made.account;
+        self.existing_mut(account)?;
+        if self
+            .by_hand
+            .by_reference(account, &made.reference)
+            .is_some()
+        {
+            let reference = made.reference.clone();
+            return Err(LedgerError::ReferenceUsed(account, reference));
+        }
+        self.settle_by_hand(made)
+    }
+
+    fn apply_decided(&mut self, id: SettlementId, state: &HandState) -> Result<(), LedgerError> {
+        let made = self.by_hand.by_id.get(&id);
+        let made = made.filter(|made| made.state == HandState::Proposed);
+        let mut made = made.cloned().ok_or(LedgerError::UnknownSettlement(id))?;
+        made.state = state.clone();
+        self.settle_by_hand(&made)
+    }
+
+    /// Settled, it moves the balance as any settlement does.
+    fn settle_by_hand(&mut self, made: &HandSettlement) -> Result<(), LedgerError> {
+        let entry = |kind| Entry {
+            kind,
+            means: Some(Means::Hand),
+            reference: made.reference.clone(),
+            amount: made.change(),
+            at_ms: Some(made.settled_at_ms()),
+        };
+        match (&made.state, made.direction) {
+            (HandState::Settled { .. }, Direction::Paid) => {
+                self.settle(made.account, entry(EntryKind::SettledOut))?;
+            }
+            (HandState::Settled { .. }, Direction::Received) => {
+                self.settle_in(made.account, entry(EntryKind::SettledIn))?;
+            }
+            (HandState::Proposed | HandState::Declined { .. }, _) => {}
+        }
+        self.settlements.last = self.settlements.last.max(made.id.0);
+        self.by_hand.put(made);
         Ok(())
     }
 
@@ -1092,7 +1183,7 @@ impl Ledger {
         match money {
             Some(ChannelMoney::Made { settlement }) => self.apply_settlement(settlement)?,
             Some(ChannelMoney::Moved { id, state }) => self.apply_settlement_moved(*id, state)?,
-            Some(ChannelMoney::Credited { credit }) => self.apply_credit(credit)?,
+            Some(ChannelMoney::Credited { credit }) => self.apply_credit(credit, Means::Channel)?,
             None => {}
         }
         self.channels.put(put);
@@ -1107,6 +1198,15 @@ impl Ledger {
         let position = account.position as usize;
         self.positions[position].settled -= entry.amount;
         self.statements.enter(id, entry);
+        Ok(())
+    }
+
+    /// They paid us outside: what they owed is paid first; the rest is ahead.
+    fn settle_in(&mut self, id: AccountId, entry: Entry) -> Result<(), LedgerError> {
+        let amount = entry.amount;
+        self.settle(id, entry)?;
+        let account = self.existing_mut(id)?;
+        account.prepaid += amount.min(account.balance.max(0));
         Ok(())
     }
 
@@ -1231,6 +1331,13 @@ impl Ledger {
         let account = slot.expect("the caller holds an account that exists");
         let node = &mut self.positions[account.position as usize];
         (account, node)
+    }
+}
+
+fn means_of(settlement: &Settlement) -> Means {
+    match settlement.channel {
+        Some(_) => Means::Channel,
+        None => Means::Engine,
     }
 }
 

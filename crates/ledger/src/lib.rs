@@ -17,6 +17,7 @@
 
 mod bucket;
 mod channel;
+mod hand;
 mod invite;
 mod ledger;
 mod record;
@@ -28,7 +29,13 @@ mod terms;
 pub mod text;
 
 pub use bucket::Bucket;
-pub use channel::{ACCOUNT_CHANNELS_MAX, AccountChannel, CHANNELS_MAX, ChannelMoney, ChannelTerms};
+pub use channel::{
+    ACCOUNT_CHANNELS_MAX, AccountChannel, CHANNELS_MAX, ChannelMoney, ChannelOpening, ChannelTerms,
+};
+pub use hand::{
+    Approval, Direction, HAND_SETTLEMENTS_MAX, HandSettlement, HandState, PROPOSALS_MAX,
+    REFERENCE_BYTES_MAX,
+};
 pub use invite::{INVITES_MAX, Invite, InviteUse};
 #[cfg(feature = "mutants")]
 pub use ledger::LedgerMutant;
@@ -47,7 +54,7 @@ pub use settlement::{
     SETTLEMENTS_MAX, Settlement, SettlementCause, SettlementId, SettlementState,
 };
 pub use statement::{
-    Entry, EntryKind, MoreEntries, Period, STATEMENT_ENTRIES_MAX, STATEMENTS_MAX, Statement,
+    Entry, EntryKind, Means, MoreEntries, Period, STATEMENT_ENTRIES_MAX, STATEMENTS_MAX, Statement,
 };
 pub use stranger::{BLOCKED_MAX, PeeringRequest, PeeringVerdict};
 

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    channel::ChannelMoney,
+    channel::{ChannelMoney, ChannelOpening},
+    hand::{HandSettlement, HandState},
     invite::{Invite, InviteUse},
     settings::{
         AccountId, AccountSettings, AccountTerms, IncomingToken, PaymentId, Rate, RouteShare,
@@ -296,6 +297,26 @@ pub enum Record {
         /// What it does to the books.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         money: Option<ChannelMoney>,
+        /// How an operator asked for it: in its first record, and in checkpoints.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        opening: Option<ChannelOpening>,
+    },
+    /// An operator wrote down what was paid outside: it moves the balance, or waits for a second one.
+    HandSettlementMade {
+        /// All of it.
+        settlement: Box<HandSettlement>,
+    },
+    /// A second operator decided: approved, it moves the balance.
+    HandSettlementDecided {
+        /// Which.
+        id: SettlementId,
+        /// How.
+        state: HandState,
+    },
+    /// Only in checkpoints: a settlement by hand; the balances there already hold it if it is settled.
+    HandSettlementKept {
+        /// All of it.
+        settlement: Box<HandSettlement>,
     },
     /// Only in checkpoints: a settlement whose amount has left the balance.
     SettlementKept {
@@ -465,6 +486,9 @@ impl Record {
             | Self::SettlementCredited { .. }
             | Self::CreditKeyUsed { .. }
             | Self::ChannelPut { .. }
+            | Self::HandSettlementMade { .. }
+            | Self::HandSettlementDecided { .. }
+            | Self::HandSettlementKept { .. }
             | Self::SettlementKept { .. }
             | Self::CreditKept { .. }
             | Self::Leftover { .. }

@@ -34,13 +34,39 @@ pub enum EntryKind {
     Adjusted,
 }
 
+/// By what a settlement was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Means {
+    /// A settlement engine.
+    Engine,
+    /// A settlement channel.
+    Channel,
+    /// An operator, who wrote it down.
+    Hand,
+}
+
+impl Means {
+    /// One word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Engine => "engine",
+            Self::Channel => "channel",
+            Self::Hand => "hand",
+        }
+    }
+}
+
 /// One line of a statement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// What it is.
     pub kind: EntryKind,
-    /// The key of the settlement or of the adjustment.
+    /// By what, where it is a settlement. It was not said at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub means: Option<Means>,
+    /// The key of the settlement or of the adjustment; of a settlement by hand, its reference.
     pub reference: String,
     /// What it did to the balance, in units of the account's asset.
     #[serde(with = "text")]

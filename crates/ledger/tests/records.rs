@@ -3,11 +3,12 @@
 use proptest::prelude::*;
 use rialto_channel::{Channel, ChannelId, ChannelKey, Kind, Limits as ChannelLimits, Terms};
 use rialto_ledger::{
-    AccountId, AccountSettings, AccountTerms, Adjustment, BtpLink, ChannelMoney, ChannelTerms,
-    Commit, Credit, Entry, EntryKind, HttpLink, IncomingToken, Invite, InviteUse, Limits,
-    MoreEntries, Payment, PaymentEnd, PaymentId, PaymentProgress, PeeringRequest, PeeringVerdict,
-    Period, Rate, Record, Relation, RouteExchange, RouteShare, SealedSecret, Settlement,
-    SettlementCause, SettlementId, SettlementState, SettlementTerms, Statement, TokenHash,
+    AccountId, AccountSettings, AccountTerms, Adjustment, Approval, BtpLink, ChannelMoney,
+    ChannelOpening, ChannelTerms, Commit, Credit, Direction, Entry, EntryKind, HandSettlement,
+    HandState, HttpLink, IncomingToken, Invite, InviteUse, Limits, Means, MoreEntries, Payment,
+    PaymentEnd, PaymentId, PaymentProgress, PeeringRequest, PeeringVerdict, Period, Rate, Record,
+    Relation, RouteExchange, RouteShare, SealedSecret, Settlement, SettlementCause, SettlementId,
+    SettlementState, SettlementTerms, Statement, TokenHash,
 };
 use rialto_packet::quantity::Quantity;
 
@@ -306,6 +307,12 @@ fn period() -> impl Strategy<Value = Period> {
         let (kind, reference, amount, at_ms) = parts;
         Entry {
             kind: kinds[kind % kinds.len()],
+            means: [
+                None,
+                Some(Means::Engine),
+                Some(Means::Channel),
+                Some(Means::Hand),
+            ][kind % 4],
             reference,
             amount,
             at_ms,
@@ -323,6 +330,38 @@ fn period() -> impl Strategy<Value = Period> {
             entries,
             more: MoreEntries { count, amount },
         }
+    })
+}
+
+fn hand_settlement() -> impl Strategy<Value = Box<HandSettlement>> {
+    any::<((u64, u32, u64, i64, u8), [String; 5])>().prop_map(|(numbers, texts)| {
+        let (id, account, amount, at_ms, kind) = numbers;
+        let [account_name, reference, by, idempotency_key, other] = texts;
+        let state = match kind % 4 {
+            0 => HandState::Proposed,
+            1 => HandState::Settled { approval: None },
+            2 => HandState::Settled {
+                approval: Some(Approval {
+                    by: other.clone(),
+                    idempotency_key: other,
+                    at_ms,
+                }),
+            },
+            _ => HandState::Declined { by: other, at_ms },
+        };
+        Box::new(HandSettlement {
+            id: SettlementId(id),
+            account: AccountId(account),
+            account_name,
+            asset: rialto_packet::money::Asset::new("USD", 9).expect("it is one"),
+            direction: [Direction::Paid, Direction::Received][usize::from(kind / 4 % 2)],
+            amount,
+            reference,
+            by,
+            idempotency_key,
+            created_at_ms: at_ms,
+            state,
+        })
     })
 }
 
@@ -490,6 +529,11 @@ fn record() -> impl Strategy<Value = Record> {
             money: number.is_multiple_of(2).then(|| ChannelMoney::Credited {
                 credit: Box::new(credit),
             }),
+            opening: number.is_multiple_of(3).then(|| ChannelOpening {
+                idempotency_key: number.to_string(),
+                limit: number,
+                their_limit: u64::MAX - number,
+            }),
         }),
         settlement().prop_map(|settlement| Record::ChannelPut {
             number: 1,
@@ -498,6 +542,7 @@ fn record() -> impl Strategy<Value = Record> {
             money: Some(ChannelMoney::Made {
                 settlement: Box::new(settlement),
             }),
+            opening: None,
         }),
         settlement().prop_map(|settlement| Record::ChannelPut {
             number: 1,
@@ -507,6 +552,13 @@ fn record() -> impl Strategy<Value = Record> {
                 id: settlement.id,
                 state: settlement.state,
             }),
+            opening: None,
+        }),
+        hand_settlement().prop_map(|settlement| Record::HandSettlementMade { settlement }),
+        hand_settlement().prop_map(|settlement| Record::HandSettlementKept { settlement }),
+        hand_settlement().prop_map(|settlement| Record::HandSettlementDecided {
+            id: settlement.id,
+            state: settlement.state,
         }),
         credit().prop_map(|credit| Record::SettlementCredited {
             credit: Box::new(credit)

@@ -139,6 +139,9 @@ pub struct SettlementConfig {
     pub listen: Option<SocketAddr>,
     /// A token that they must present, readable by the owner only. Relative to the file.
     pub token_file: Option<PathBuf>,
+    /// A settlement that an operator writes down waits until another one, with a token of his own,
+    /// approves it.
+    pub second_approver: bool,
 }
 
 /// Section `auto_peering`.
@@ -284,6 +287,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("node.spread", "0"),
     ("rates.confirm_count", "3"),
     ("rates.move_max", "0.1"),
+    ("settlement.second_approver", "false"),
 ];
 
 /// Where a value came from.

@@ -1,6 +1,7 @@
 //! The whole life of a node: bind, recover, serve, drain.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     net::{SocketAddr, TcpListener},
     num::NonZeroUsize,
@@ -360,6 +361,13 @@ fn read_files(config: &Config) -> Result<Files, RunError> {
             expires_at_ms,
         });
     }
+    let payers = tokens.iter().filter(|token| token.scopes.may_pay());
+    let payers: BTreeSet<_> = payers.map(|token| &token.name).collect();
+    if config.settlement.second_approver && payers.len() < 2 {
+        let message =
+            "needs a second token in admin.tokens with the scope 'pay', for whoever approves";
+        return Err(value("settlement.second_approver")(message.to_owned()));
+    }
     let engine_token = config.settlement.token_file.as_deref();
     let engine_token = engine_token
         .map(|path| Ok::<_, SecretError>(hash_token(read_private(path)?.as_bytes())))
@@ -482,6 +490,7 @@ fn settings(config: &Config) -> Settings {
         strict: node.durability == Durability::Strict,
         unsynced_max: config.limits.unsynced.clone(),
         market: config.rates.market(),
+        second_approver: config.settlement.second_approver,
         ..own.map_or_else(Settings::of_a_child, Settings::new)
     }
 }
@@ -614,7 +623,14 @@ fn reload(path: &Path, flags: &[(String, String)], handle: &Handle, level: &log:
             old.admin.token_file != new.admin.token_file,
         ),
         ("admin.tokens", old.admin.tokens != new.admin.tokens),
-        ("settlement", old.settlement != new.settlement),
+        (
+            "settlement.listen",
+            old.settlement.listen != new.settlement.listen,
+        ),
+        (
+            "settlement.token_file",
+            old.settlement.token_file != new.settlement.token_file,
+        ),
         (
             "auto_peering.path",
             old.auto_peering.path != new.auto_peering.path,

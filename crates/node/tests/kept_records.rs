@@ -200,8 +200,25 @@ fn books(records: &[Vec<u8>]) -> String {
         )
         .unwrap();
     }
+    for (id, made) in ledger.hand_settlements() {
+        writeln!(
+            text,
+            "by hand {} account {} {:?} {} reference {} by {} {:?}",
+            id.0, made.account.0, made.direction, made.amount, made.reference, made.by, made.state
+        )
+        .unwrap();
+    }
     for known in ledger.channels().values() {
         let channel = &known.channel;
+        if let Some(opening) = &known.opening {
+            let (number, key) = (known.number, &opening.idempotency_key);
+            writeln!(
+                text,
+                "channel {number} asked for by {key} limits {} {}",
+                opening.limit, opening.their_limit
+            )
+            .unwrap();
+        }
         writeln!(
             text,
             "channel {} account {} {} ours {} theirs {} {:?}",

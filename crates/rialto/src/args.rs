@@ -1138,18 +1138,39 @@ pub(crate) struct SettleArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SettlementCommand {
-    /// List outgoing settlements, newest first
+    /// List outgoing settlements, or those by hand, newest first
     #[command(after_help = "\
 Examples:
   rialto settlement list
-  rialto settlement list --json")]
-    List(NodeArgs),
+  rialto settlement list --by-hand --json")]
+    List(SettlementListArgs),
     /// Show a settlement
     #[command(after_help = "\
 Examples:
   rialto settlement show 7
-  rialto settlement show 7 --json")]
-    Show(SettlementArgs),
+  rialto settlement show 8 --by-hand --json")]
+    Show(SettlementShowArgs),
+    /// Write down what was paid outside of the node, such as by a bank transfer
+    #[command(after_help = "\
+Examples:
+  rialto settlement record bob 250.00 --direction received --reference 'SEPA 2026-11-03 4711'
+  rialto settlement record bob 12.50 --direction paid --reference 'invoice 12' --json
+
+It moves the balance at once or, where the node has settlement.second_approver, when another operator
+approves it. The same reference, direction and amount are the same settlement.")]
+    Record(SettlementRecordArgs),
+    /// Approve a settlement that another operator wrote down: it moves the balance
+    #[command(after_help = "\
+Examples:
+  rialto settlement approve 8
+  rialto settlement approve 8 --json")]
+    Approve(SettlementApproveArgs),
+    /// Decline a settlement that waits to be approved
+    #[command(after_help = "\
+Examples:
+  rialto settlement decline 8
+  rialto settlement decline 8 --json")]
+    Decline(SettlementArgs),
     /// Ask the engine again for a settlement that it refused, with the same key
     #[command(after_help = "\
 Examples:
@@ -1162,6 +1183,56 @@ Examples:
   rialto settlement cancel 7
   rialto settlement cancel 7 --json")]
     Cancel(SettlementArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SettlementListArgs {
+    /// Those that operators wrote down
+    #[arg(long)]
+    pub(crate) by_hand: bool,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SettlementShowArgs {
+    /// Number of the settlement
+    pub(crate) id: u64,
+    /// It is one that an operator wrote down
+    #[arg(long)]
+    pub(crate) by_hand: bool,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SettlementRecordArgs {
+    /// Name of the account
+    pub(crate) account: String,
+    /// How much, as a decimal of the account's asset
+    pub(crate) amount: String,
+    /// Who paid: the node (paid), or the holder of the account (received)
+    #[arg(long, value_name = "DIRECTION", value_parser = ["paid", "received"])]
+    pub(crate) direction: String,
+    /// What names the transfer
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reference: String,
+    /// The same key is the same settlement, however often it is sent; made where it is left out
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SettlementApproveArgs {
+    /// Number of the settlement
+    pub(crate) id: u64,
+    /// The same key is the same approval, however often it is sent; made where it is left out
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -1239,6 +1310,9 @@ pub(crate) struct ChannelOpenArgs {
     /// The most that they may owe over it
     #[arg(long, value_name = "AMOUNT", default_value = "0")]
     pub(crate) their_limit: String,
+    /// The same key is the same channel, however often it is sent; made where it is left out
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }

@@ -15,6 +15,7 @@ use crate::{
     connect::connect,
     failure::Failure,
     output,
+    payments::random_key,
 };
 
 pub(crate) async fn channel(command: &ChannelCommand) -> Result<(), Failure> {
@@ -44,7 +45,8 @@ async fn open(args: &ChannelOpenArgs) -> Result<(), Failure> {
         "limit": units("--limit", &asset, &args.limit)?.to_string(),
         "their_limit": units("--their-limit", &asset, &args.their_limit)?.to_string(),
     });
-    let made: Value = client.post("/v1/channels", &body).await?;
+    let key = args.idempotency_key.clone().unwrap_or_else(random_key);
+    let made: Value = client.post_once("/v1/channels", &body, &key).await?;
     let note = format!(
         "channel {} is proposed to {}",
         text(&made["id"]),

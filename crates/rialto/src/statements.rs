@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use rialto_connector::statement::{self, StatementText, Statements};
-use rialto_ledger::EntryKind;
+use rialto_ledger::{EntryKind, Means};
 use serde_json::{Value, json};
 
 use crate::{
@@ -111,7 +111,15 @@ fn print(args: &StatementArgs, made: &[Value]) -> Result<(), Failure> {
     }
     let statements = Statements::check(&lines).map_err(|error| broken(&error))?;
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let header = ["statement", "kind", "reference", "at_ms", "amount", "asset"];
+    let header = [
+        "statement",
+        "kind",
+        "means",
+        "reference",
+        "at_ms",
+        "amount",
+        "asset",
+    ];
     writer
         .write_record(header)
         .map_err(|error| broken(&error))?;
@@ -125,29 +133,41 @@ fn print(args: &StatementArgs, made: &[Value]) -> Result<(), Failure> {
 }
 
 /// Each row but the last adds to the balance; the last is the sum of all.
-fn rows(statement: &StatementText) -> Vec<[String; 6]> {
+fn rows(statement: &StatementText) -> Vec<[String; 7]> {
     let asset = statement.asset.to_string();
-    let row = |kind: &str, reference: &str, at_ms: Option<i64>, amount: String| {
+    let row = |kind: &str, means: &str, reference: &str, at_ms: Option<i64>, amount: String| {
         let at_ms = at_ms.map_or(String::new(), |at_ms| at_ms.to_string());
         let number = statement.number.to_string();
         [
             number,
             kind.to_owned(),
+            means.to_owned(),
             reference.to_owned(),
             at_ms,
             amount,
             asset.clone(),
         ]
     };
+    let packets_in = match statement.packets_in {
+        0 => "0".to_owned(),
+        amount => format!("-{amount}"),
+    };
     let mut rows = vec![
         row(
             "opening",
             "",
+            "",
             statement.from_ms,
             statement.opening.to_string(),
         ),
-        row("packets_in", "", None, format!("-{}", statement.packets_in)),
-        row("packets_out", "", None, statement.packets_out.to_string()),
+        row("packets_in", "", "", None, packets_in),
+        row(
+            "packets_out",
+            "",
+            "",
+            None,
+            statement.packets_out.to_string(),
+        ),
     ];
     for entry in &statement.entries {
         let kind = match entry.kind {
@@ -156,19 +176,21 @@ fn rows(statement: &StatementText) -> Vec<[String; 6]> {
             EntryKind::SettlementCancelled => "settlement_cancelled",
             EntryKind::Adjusted => "adjusted",
         };
+        let means = entry.means.map_or("", Means::word);
         let amount = entry.amount.to_string();
-        rows.push(row(kind, &entry.reference, entry.at_ms, amount));
+        rows.push(row(kind, means, &entry.reference, entry.at_ms, amount));
     }
     if statement.more.count > 0 {
         let reference = format!("{} entries", statement.more.count);
         rows.push(row(
             "more",
+            "",
             &reference,
             None,
             statement.more.amount.to_string(),
         ));
     }
     let closing = statement.closing.to_string();
-    rows.push(row("closing", "", Some(statement.to_ms), closing));
+    rows.push(row("closing", "", "", Some(statement.to_ms), closing));
     rows
 }

@@ -640,6 +640,9 @@ impl Witness {
                 | Record::AdjustmentKept { .. }
                 | Record::CreditKeyUsed { .. }
                 | Record::ChannelPut { .. }
+                | Record::HandSettlementMade { .. }
+                | Record::HandSettlementDecided { .. }
+                | Record::HandSettlementKept { .. }
                 | Record::SettlementKept { .. }
                 | Record::CreditKept { .. }
                 | Record::Leftover { .. }

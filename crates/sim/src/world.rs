@@ -11,7 +11,7 @@ use rialto_btp::session::{Event as SessionEvent, Session};
 use rialto_connector::{
     Action, Connector, Durable, Effect, Effects, EngineAsk, Input, LinkFailure, LinkId, Now,
     RequestId,
-    command::{PaymentCreated, PaymentRequest},
+    command::{Made, PaymentRequest},
 };
 use rialto_journal::{Faults, SimDisk};
 use rialto_ledger::{AccountId, Lsn};
@@ -1387,7 +1387,7 @@ impl World {
                 request: String::new(),
                 receiver: String::new(),
             };
-            if let Ok(PaymentCreated::New(id)) = core.payment_create(now, request, out) {
+            if let Ok(Made::New(id)) = core.payment_create(now, request, out) {
                 core.payment_start(now, id, config, out)
                     .expect("it was just created");
             }

@@ -15,7 +15,7 @@ use rialto_ledger::Record;
 use serde_json::{Value, json};
 
 /// A local account, a peer by HTTP and one by BTP.
-async fn with_accounts() -> (Arc<TestNode>, Client) {
+pub(crate) async fn with_accounts() -> (Arc<TestNode>, Client) {
     let node = TestNode::new();
     let client = Client::new(&node);
     for body in [

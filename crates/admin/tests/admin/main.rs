@@ -6,6 +6,7 @@
 )]
 
 mod api;
+mod by_hand;
 mod node;
 mod openapi;
 mod serve;

@@ -150,6 +150,15 @@ impl TestNode {
         }
     }
 
+    /// From now on settlements by hand wait for a second operator.
+    pub(crate) fn ask_second_approver(&self) {
+        self.step(|connector, _, _| {
+            let mut settings = connector.settings().clone();
+            settings.second_approver = true;
+            connector.reload(settings);
+        });
+    }
+
     pub(crate) fn records(&self) -> Vec<Record> {
         self.core.lock().records.clone()
     }

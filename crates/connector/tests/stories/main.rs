@@ -17,6 +17,7 @@ mod durability;
 mod edges;
 mod expiry;
 mod fulfills;
+mod hand;
 mod limits;
 mod links;
 mod messages;

@@ -2,7 +2,7 @@
 
 use rialto_connector::{
     Action, Connector, Effect, Effects,
-    command::{CommandErrorKind, PAYMENT_KEPT_MS, PaymentCreated, PaymentRequest},
+    command::{CommandErrorKind, Made, PAYMENT_KEPT_MS, PaymentRequest},
 };
 use rialto_ledger::{
     Ledger, PAYMENTS_MAX, Payment, PaymentEnd, PaymentId, PaymentProgress, Record,
@@ -188,7 +188,7 @@ fn a_long_payment_does_not_starve_another() {
     for (key, amount) in [("long", 20_000), ("short", 10)] {
         let request = request(key);
         let (created, _) = node.step(|core, now, out| core.payment_create(now, request, out));
-        let PaymentCreated::New(id) = created.unwrap() else {
+        let Made::New(id) = created.unwrap() else {
             panic!("the key is new")
         };
         let spsp = node.core.spsp("carol", None).unwrap().credentials;
@@ -221,7 +221,7 @@ fn an_account_with_an_unfinished_payment_is_not_deleted() {
     let mut node = locals("");
     let request = request("key");
     let (created, _) = node.step(|core, now, out| core.payment_create(now, request, out));
-    let Ok(PaymentCreated::New(id)) = created else {
+    let Ok(Made::New(id)) = created else {
         panic!("{created:?}")
     };
     let delete = |core: &mut Connector, _, out: &mut _| core.account_delete("alice", out);

@@ -120,8 +120,8 @@ fn what_the_engine_refused_is_for_an_operator_to_decide() {
         settled USD/9                    -> 0
         settle bob 30 key k              -> settle 2 bob 30/9
         settle bob 30 key k
-        settle bob 31 key k              -> conflict idempotency-key
-        settle alice 30 key k            -> conflict idempotency-key
+        settle bob 31 key k              -> invalid idempotency-key
+        settle alice 30 key k            -> invalid idempotency-key
         engine accepts 2
         settle bob                       -> settle 3 bob 70/9
         engine accepts 3

@@ -1,7 +1,7 @@
 //! Stories: on each line what happens and, after the arrow, all that comes of it.
 //!
 //! ```text
-//! node g.hub [window 1s] [hold 30s] [spread 0.01] [strict] [pending N] [cap USD/9=N]
+//! node g.hub [window 1s] [hold 30s] [spread 0.01] [strict] [second-approver] [pending N] [cap USD/9=N]
 //! account NAME ASSET [peer|parent|child|local] [SETTING]…   update NAME SETTING…   delete NAME
 //! route PREFIX -> NAME        route PREFIX -> NAME=WEIGHT+NAME=WEIGHT        route PREFIX none
 //! rate USD EUR 0.92 [spread X] [until TIME]                 rate USD EUR none
@@ -11,6 +11,7 @@
 //! NAME up      NAME down [SESSION]
 //! NAME pays NAME AMOUNT [key K] [deliver] [packet MAX] [to ADDRESS]     stop PAYMENT
 //! settle NAME [AMOUNT [key K]]     retry SETTLEMENT     cancel SETTLEMENT      engine accepts|refuses|silent SETTLEMENT
+//! record NAME paid|received AMOUNT REFERENCE by WHO [key K]    approve SETTLEMENT by WHO [key K]    decline SETTLEMENT by WHO    hand -> SETTLEMENT STATE REFERENCE    prepaid NAME -> AMOUNT
 //! NAME message TEXT (to its peer)   NAME long-message BYTES   NAME takes-wrong   NAME fails FAILURE
 //! engine replies|objects MESSAGE TEXT   engine breaks|replies-long MESSAGE
 //! NAME introduced yes|no   NAME closed ENGINE yes|refused|no      NAME credited KEY AMOUNT/SCALE          settled ASSET -> N      leftover NAME -> AMOUNT/SCALE
@@ -30,13 +31,14 @@ use bytes::Bytes;
 use rialto_connector::{
     Action, Durable, Effect, EngineAsk, Event, Input, LinkFailure, LinkId, RequestId, Settings,
     TableId,
-    command::{PaymentCreated, PaymentRequest, PingOutcome},
+    command::{Made, PaymentRequest, PingOutcome},
+    hand::HandRequest,
     messages::{MessageAnswer, MessageId, MessageOutcome},
     settle::{Credited, EngineAnswer},
 };
 use rialto_ledger::{
-    AccountId, AccountSettings, AccountTerms, HttpLink, Limits, PaymentId, Rate, Relation,
-    RouteExchange, SealedSecret, SettlementId, SettlementTerms,
+    AccountId, AccountSettings, AccountTerms, Direction, HandState, HttpLink, Limits, PaymentId,
+    Rate, Relation, RouteExchange, SealedSecret, SettlementId, SettlementTerms,
 };
 use rialto_packet::{
     Addr, ErrorCode, FulfillBuilder, PEER_CONDITION, Prepare, RejectBuilder, Reply,
@@ -190,6 +192,7 @@ fn settings(line: &str) -> Settings {
             .unsynced_max
             .insert(asset.parse().unwrap(), number(cap));
     }
+    settings.second_approver = words.contains(&"second-approver");
     settings.strict = words.contains(&"strict");
     settings
 }
@@ -399,6 +402,63 @@ impl Story {
                     _ => panic!("{rest:?}"),
                 };
                 self.operate(|core, now, out| core.settle_manual(now, name, amount, &key, out));
+            }
+            [
+                "record",
+                name,
+                direction,
+                amount,
+                reference,
+                "by",
+                by,
+                ref rest @ ..,
+            ] => {
+                let key = match *rest {
+                    [] => format!("{:?}", self.node.core.lsn()),
+                    ["key", key] => key.to_owned(),
+                    _ => panic!("{rest:?}"),
+                };
+                let request = HandRequest {
+                    account: name.to_owned(),
+                    direction: match direction {
+                        "paid" => Direction::Paid,
+                        "received" => Direction::Received,
+                        other => panic!("{other} is no direction"),
+                    },
+                    amount: number(amount),
+                    reference: reference.replace('_', " "),
+                    by: by.to_owned(),
+                    idempotency_key: key,
+                };
+                self.operate(|core, now, out| core.hand_record(now, request, out));
+            }
+            ["approve", id, "by", by, ref rest @ ..] => {
+                let key = match *rest {
+                    [] => format!("approve {:?}", self.node.core.lsn()),
+                    ["key", key] => key.to_owned(),
+                    _ => panic!("{rest:?}"),
+                };
+                let id = SettlementId(number(id));
+                self.operate(|core, now, out| core.hand_approve(now, id, by, &key, out));
+            }
+            ["decline", id, "by", by] => {
+                let id = SettlementId(number(id));
+                self.operate(|core, now, out| core.hand_decline(now, id, by, out));
+            }
+            ["prepaid", name] => {
+                let account = self.node.core.ledger().account_by_name(name).unwrap();
+                self.lines.push(account.prepaid().to_string());
+            }
+            ["hand"] => {
+                let made = self.node.core.ledger().hand_settlements().values();
+                let word = |state: &HandState| match state {
+                    HandState::Proposed => "proposed",
+                    HandState::Settled { .. } => "settled",
+                    HandState::Declined { .. } => "declined",
+                };
+                let lines = made
+                    .map(|made| format!("{} {} {}", made.id.0, word(&made.state), made.reference));
+                self.lines.extend(lines);
             }
             ["retry", id] => {
                 let id = SettlementId(number(id));
@@ -694,7 +754,7 @@ impl Story {
             .step(|core, now, out| core.payment_create(now, request, out));
         self.tell(effects);
         match created {
-            Ok(PaymentCreated::New(id)) => {
+            Ok(Made::New(id)) => {
                 let spsp = self.node.core.spsp(receiver, None).unwrap().credentials;
                 let mut config =
                     SenderConfig::new(spsp.shared_secret, spsp.destination_account, target);
@@ -704,7 +764,7 @@ impl Story {
                 }
                 self.operate(|core, now, out| core.payment_start(now, id, config, out));
             }
-            Ok(PaymentCreated::Existing(id)) => {
+            Ok(Made::Existing(id)) => {
                 let payment = &self.node.core.ledger().payments()[&id];
                 let progress = payment.progress;
                 self.lines.push(format!(

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::BytesMut;
 use rialto_connector::{
     Action, Effect, Event, Input, LinkId, RequestId, Settings,
-    command::{PaymentCreated, PaymentRequest},
+    command::{Made, PaymentRequest},
 };
 use rialto_ledger::{AccountSettings, Rate, Relation};
 use rialto_stream::{SenderConfig, Target};
@@ -154,7 +154,7 @@ impl Pair {
         };
         let node = &mut self.nodes[A];
         let (created, _) = node.step(|core, now, out| core.payment_create(now, request, out));
-        let Ok(PaymentCreated::New(id)) = created else {
+        let Ok(Made::New(id)) = created else {
             panic!("{created:?}")
         };
         let (started, effects) =

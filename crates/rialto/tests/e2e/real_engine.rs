@@ -76,7 +76,7 @@ impl Side {
     fn settle(&self, key: &str, amount: i128) -> Option<String> {
         let body = json!({"account": self.other, "amount": amount.to_string()});
         let (status, made) = call(self.node.admin, "POST", "/v1/settlements", Some(&body), key)?;
-        assert_eq!(status, 201, "{made}");
+        assert!(matches!(status, 200 | 201), "{status} {made}");
         Some(made["id"].as_str().unwrap().to_owned())
     }
 

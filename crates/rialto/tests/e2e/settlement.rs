@@ -181,7 +181,7 @@ fn a_settlement_is_paid_once_whatever_the_engine_and_the_node_do() {
             node.restart();
             // The operator's client repeats its request, as it saw no answer.
             let (status, again) = settle(&node, &format!("k{index}"), Some("1000"));
-            assert_eq!((status, &again["id"]), (201, &made["id"]));
+            assert_eq!((status, &again["id"]), (200, &made["id"]));
         }
         engine.is(Mood::Well);
         wait_for("the engine to have it", || {

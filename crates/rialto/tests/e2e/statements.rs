@@ -97,10 +97,10 @@ fn both_sides_close_verify_and_reconcile() {
     let table = rialto(&["statement", "show", "alice", "--csv", "--url", &url]);
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(
-        table.contains("\n2,packets_in,,,-4000000,USD/9\n"),
+        table.contains("\n2,packets_in,,,,-4000000,USD/9\n"),
         "{table}"
     );
-    assert!(table.contains("\n3,adjusted,adjust,"), "{table}");
+    assert!(table.contains("\n3,adjusted,,adjust,"), "{table}");
 
     // A file that was changed is refused by both commands.
     let changed = fs::read_to_string(&mine)
