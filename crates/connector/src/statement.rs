@@ -4,10 +4,10 @@
 //! by which the next statement names this one cover TEXT byte for byte. Nothing here needs a node but
 //! [`Connector::statement_close`].
 
-use std::{collections::VecDeque, fmt};
+use std::{collections::BTreeMap, fmt};
 
 use rialto_channel::{Digest, PublicKey, Signature};
-use rialto_ledger::{Entry, EntryKind, MoreEntries, Record, Statement, text};
+use rialto_ledger::{Entry, EntryKind, Means, MoreEntries, Record, Statement, text};
 use rialto_packet::{Address, money::Asset};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -280,7 +280,7 @@ impl Statements {
             .saturating_sub(self.sum(|text| text.packets_out))
     }
 
-    fn entries(&self, kinds: &[EntryKind]) -> VecDeque<&Entry> {
+    fn entries(&self, kinds: &[EntryKind]) -> Vec<&Entry> {
         let entries = self.0.iter().flat_map(|text| &text.entries);
         entries
             .filter(|entry| kinds.contains(&entry.kind))
@@ -429,18 +429,24 @@ pub fn reconcile(
 /// The first entry that has no counterpart. An engine may make one payment of several, or several of
 /// one: what adds up is no difference. A settlement that was taken back and the one that it takes back
 /// cancel each other.
-fn one_by_one(mut mine: VecDeque<&Entry>, mut theirs: VecDeque<&Entry>) -> Option<Difference> {
-    let (my_sum, their_sum) = (amount(&mine), amount(&theirs).saturating_neg());
-    if my_sum == their_sum {
+fn one_by_one(mine: Vec<&Entry>, theirs: Vec<&Entry>) -> Option<Difference> {
+    if amount(&mine) == amount(&theirs).saturating_neg() {
         return None;
     }
-    while let (Some(here), Some(there)) = (mine.front(), theirs.front())
-        && here.amount == there.amount.saturating_neg()
-    {
-        mine.pop_front();
-        theirs.pop_front();
-    }
-    let (here, there) = (mine.front(), theirs.front());
+    let (mut mine, mut theirs) = (without_taken_back(mine), without_taken_back(theirs));
+    // Those by hand have one reference on both sides; engines and channels have names of their own.
+    let named = |entry: &Entry, amount| (entry.reference.clone(), amount);
+    pair_off(
+        (&mut mine, |entry| named(entry, entry.amount)),
+        (&mut theirs, |entry| {
+            named(entry, entry.amount.saturating_neg())
+        }),
+    );
+    pair_off(
+        (&mut mine, |entry| entry.amount),
+        (&mut theirs, |entry| entry.amount.saturating_neg()),
+    );
+    let (here, there) = (mine.first(), theirs.first());
     let name = |entry: &Entry, side: &str| {
         let kind = match entry.kind {
             EntryKind::SettledOut => "settlement paid",
@@ -448,7 +454,11 @@ fn one_by_one(mut mine: VecDeque<&Entry>, mut theirs: VecDeque<&Entry>) -> Optio
             EntryKind::SettlementCancelled => "settlement taken back",
             EntryKind::Adjusted => "adjustment",
         };
-        format!("{kind} {side}, '{}'", entry.reference)
+        let by = match entry.means {
+            Some(Means::Hand) => " by hand",
+            Some(Means::Engine | Means::Channel) | None => "",
+        };
+        format!("{kind} {side}{by}, '{}'", entry.reference)
     };
     let names = [
         here.map(|e| name(e, "here")),
@@ -461,7 +471,46 @@ fn one_by_one(mut mine: VecDeque<&Entry>, mut theirs: VecDeque<&Entry>) -> Optio
     })
 }
 
-fn amount(entries: &VecDeque<&Entry>) -> i128 {
+fn without_taken_back(entries: Vec<&Entry>) -> Vec<&Entry> {
+    let (mut back, mut rest): (Vec<_>, Vec<_>) = entries
+        .into_iter()
+        .partition(|entry| entry.kind == EntryKind::SettlementCancelled);
+    pair_off(
+        (&mut rest, |entry| (entry.reference.clone(), entry.amount)),
+        (&mut back, |entry| {
+            (entry.reference.clone(), entry.amount.saturating_neg())
+        }),
+    );
+    rest.extend(back); // of settlements of an earlier period
+    rest
+}
+
+/// Removes from both sides, from the first one on, what has the same key on the other.
+fn pair_off<K: Ord>(
+    (mine, my_key): (&mut Vec<&Entry>, impl Fn(&Entry) -> K),
+    (theirs, their_key): (&mut Vec<&Entry>, impl Fn(&Entry) -> K),
+) {
+    let mut offered: BTreeMap<K, usize> = BTreeMap::new();
+    for entry in &*theirs {
+        *offered.entry(their_key(entry)).or_default() += 1;
+    }
+    let mut paired: BTreeMap<K, usize> = BTreeMap::new();
+    let take = |counts: &mut BTreeMap<K, usize>, key: &K| {
+        let count = counts.get_mut(key).filter(|count| **count > 0);
+        count.map(|count| *count -= 1).is_some()
+    };
+    mine.retain(|entry| {
+        let key = my_key(entry);
+        let is_paired = take(&mut offered, &key);
+        if is_paired {
+            *paired.entry(key).or_default() += 1;
+        }
+        !is_paired
+    });
+    theirs.retain(|entry| !take(&mut paired, &their_key(entry)));
+}
+
+fn amount(entries: &[&Entry]) -> i128 {
     let amounts = entries.iter().map(|entry| entry.amount);
     amounts.fold(0, i128::saturating_add)
 }

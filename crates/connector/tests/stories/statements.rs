@@ -9,8 +9,9 @@ use rialto_connector::{
     statement::{LINE_BYTES_MAX, StatementError, StatementText, Statements, line, reconcile},
 };
 use rialto_ledger::{
-    AccountId, Adjustment, Commit, Credit, Lsn, Record, STATEMENT_ENTRIES_MAX, STATEMENTS_MAX,
-    Settlement, SettlementCause, SettlementId, SettlementState, Statement,
+    AccountId, Adjustment, Commit, Credit, Direction, HandSettlement, HandState, Lsn, Means,
+    Record, STATEMENT_ENTRIES_MAX, STATEMENTS_MAX, Settlement, SettlementCause, SettlementId,
+    SettlementState, Statement,
 };
 use rialto_packet::{Timestamp, quantity::Quantity};
 
@@ -35,6 +36,8 @@ enum Happens {
     Settled(u32),
     TakenBack(u32),
     Received(u32),
+    PaidByHand(u32),
+    ReceivedByHand(u32),
     Adjusted(i32),
     Statement,
 }
@@ -119,6 +122,8 @@ impl Side {
                 });
                 self.record(Record::SettlementCredited { credit });
             }
+            Happens::PaidByHand(amount) => self.by_hand(Direction::Paid, amount),
+            Happens::ReceivedByHand(amount) => self.by_hand(Direction::Received, amount),
             Happens::Adjusted(amount) => {
                 let adjustment = Box::new(Adjustment {
                     id: self.lsn,
@@ -136,6 +141,24 @@ impl Side {
                 self.close();
             }
         }
+    }
+
+    /// Both sides name it by the moment.
+    fn by_hand(&mut self, direction: Direction, amount: u32) {
+        let settlement = Box::new(HandSettlement {
+            id: self.core.ledger().next_settlement(),
+            account: PEER,
+            account_name: "peer".to_owned(),
+            asset: "USD/9".parse().unwrap(),
+            direction,
+            amount: amount.into(),
+            reference: format!("transfer {}", self.now_ms),
+            by: "ann".to_owned(),
+            idempotency_key: format!("hand {}", self.now_ms),
+            created_at_ms: self.now_ms,
+            state: HandState::Settled { approval: None },
+        });
+        self.record(Record::HandSettlementMade { settlement });
     }
 
     fn moved(&mut self, id: SettlementId, state: SettlementState) {
@@ -190,6 +213,8 @@ fn happens() -> impl Strategy<Value = Happens> {
         any::<u32>().prop_map(Happens::Settled),
         any::<u32>().prop_map(Happens::TakenBack),
         any::<u32>().prop_map(Happens::Received),
+        any::<u32>().prop_map(Happens::PaidByHand),
+        any::<u32>().prop_map(Happens::ReceivedByHand),
         any::<i32>().prop_map(Happens::Adjusted),
         Just(Happens::Statement),
     ]
@@ -202,6 +227,8 @@ fn mirrored(what: &Happens) -> Happens {
         Happens::Out(amount) => Happens::In(amount),
         Happens::Settled(amount) => Happens::Received(amount),
         Happens::Received(amount) => Happens::Settled(amount),
+        Happens::PaidByHand(amount) => Happens::ReceivedByHand(amount),
+        Happens::ReceivedByHand(amount) => Happens::PaidByHand(amount),
         // It never left.
         Happens::TakenBack(_) => Happens::Adjusted(0),
         Happens::Adjusted(amount) => Happens::Adjusted(-amount),
@@ -237,13 +264,21 @@ proptest! {
                 Happens::In(amount) => packets.0 += u128::from(*amount),
                 Happens::Out(amount) => packets.1 += u128::from(*amount),
                 Happens::Settled(_) | Happens::TakenBack(_) | Happens::Received(_)
-                | Happens::Adjusted(_) | Happens::Statement => {}
+                | Happens::PaidByHand(_) | Happens::ReceivedByHand(_) | Happens::Adjusted(_) | Happens::Statement => {}
             }
         }
         let checked = Statements::check(&mine.file()).unwrap();
         let texts = checked.texts();
         prop_assert_eq!(texts.iter().map(|text| text.packets_in).sum::<u128>(), packets.0);
         prop_assert_eq!(texts.iter().map(|text| text.packets_out).sum::<u128>(), packets.1);
+        for entry in texts.iter().flat_map(|text| &text.entries) {
+            let means = match entry.reference.split(['-', ' ']).next().unwrap() {
+                "adjusted" => None,
+                "transfer" => Some(Means::Hand),
+                _ => Some(Means::Engine),
+            };
+            prop_assert_eq!(entry.means, means, "{:?}", entry);
+        }
         let balance = mine.core.ledger().account(PEER).unwrap().balance();
         prop_assert_eq!(texts.last().unwrap().closing, balance);
     }
@@ -267,7 +302,7 @@ proptest! {
 
 #[test]
 fn the_first_difference_is_named_to_the_unit() {
-    use Happens::{Adjusted, In, Out, Received, Settled, TakenBack};
+    use Happens::{Adjusted, In, Out, PaidByHand, Received, ReceivedByHand, Settled, TakenBack};
     let (cases, packets) = (
         [
             (
@@ -285,6 +320,14 @@ fn the_first_difference_is_named_to_the_unit() {
             (
                 Received(9),
                 "settlement received here, 'in-9': 9 here, 0 there: 9 units differ",
+            ),
+            (
+                PaidByHand(4),
+                "settlement paid here by hand, 'transfer 1900000000006': -4 here, 0 there: 4 units differ",
+            ),
+            (
+                ReceivedByHand(4),
+                "settlement received here by hand, 'transfer 1900000000006': 4 here, 0 there: 4 units differ",
             ),
             (
                 Adjusted(-3),
@@ -307,6 +350,47 @@ fn the_first_difference_is_named_to_the_unit() {
         mine.close();
         assert_eq!(compared(&mine, &theirs).as_deref(), Some(difference));
         assert!(compared(&theirs, &mine).is_some());
+    }
+}
+
+/// Which one is missing does not depend on the order in which the two sides have the others.
+#[test]
+fn the_settlement_that_one_side_lacks_is_named_whatever_came_before_it() {
+    use Happens::{Adjusted, PaidByHand, Received, ReceivedByHand, Settled, TakenBack};
+    let cases: [(&[Happens], &[Happens], &str); 5] = [
+        (
+            &[Settled(100), Settled(50), Settled(7)],
+            &[Received(7), Received(50)],
+            "settlement paid here, 'out-1': -100 here, 0 there: 100 units differ",
+        ),
+        (
+            &[TakenBack(100), Settled(50), PaidByHand(7)],
+            &[Received(50)],
+            "settlement paid here by hand, 'transfer 1900000000003': -7 here, 0 there: 7 units differ",
+        ),
+        (
+            &[Settled(100), PaidByHand(100)],
+            &[Adjusted(0), ReceivedByHand(100)],
+            "settlement paid here, 'out-1': -100 here, 0 there: 100 units differ",
+        ),
+        (
+            &[Received(5)],
+            &[Settled(6), PaidByHand(5)],
+            "settlement paid there, 'out-1': 0 here, 6 there: 6 units differ",
+        ),
+        (
+            &[Settled(100), Settled(50)],
+            &[Received(75), Received(74)],
+            "settlement paid here, 'out-1' / settlement received there, 'in-2': -100 here, -75 there: 25 units differ",
+        ),
+    ];
+    for (mine, theirs, difference) in cases {
+        let mut sides = (Side::new("test.a", "test.b"), Side::new("test.b", "test.a"));
+        mine.iter().for_each(|what| sides.0.happens(what));
+        theirs.iter().for_each(|what| sides.1.happens(what));
+        sides.0.close();
+        sides.1.close();
+        assert_eq!(compared(&sides.0, &sides.1).as_deref(), Some(difference));
     }
 }
 

@@ -9,6 +9,7 @@ mod address;
 mod auth;
 mod backup;
 mod bench;
+mod by_hand;
 mod channels;
 mod connectors;
 mod disk;
