@@ -14,7 +14,7 @@ use rialto_connector::{
 };
 use rialto_ledger::{
     AccountSettings, AccountTerms, BtpLink, HttpLink, IncomingJwt, IncomingToken, JwtClaims,
-    OutgoingJwt, Relation, RouteExchange, TokenHash,
+    KeyPin, OutgoingJwt, PINS_MAX, Relation, RouteExchange, SealedSecret, TokenHash,
 };
 use rialto_packet::{Address, money::Asset};
 use serde_json::Value;
@@ -132,12 +132,17 @@ pub(crate) async fn create(
     extract::Json(request): extract::Json<AccountCreate>,
 ) -> Result<(StatusCode, Json<Account>), Problem> {
     let (token, generated) = first_token(&request, &api.node)?;
+    let pins = request.client_pins.iter().map(|pin| client_pin(pin));
+    let pins = pins.collect::<Result<Vec<_>, _>>()?;
+    if request.relation == shapes::AccountRelation::Local && !pins.is_empty() {
+        return Err(no_tokens("client_pins"));
+    }
     let asset = Asset::new(&request.asset_code, request.asset_scale)
         .map_err(|error| Problem::invalid("asset_code", error.to_string()))?;
     let (http, btp) = (request.http, request.btp);
     let settings = AccountSettings {
         name: request.name,
-        incoming_tokens: token.map(unlimited).into_iter().collect(),
+        incoming_tokens: token.map(unlimited).into_iter().chain(pins).collect(),
         terms: AccountTerms {
             relation: request.relation.into(),
             asset,
@@ -262,13 +267,18 @@ pub(crate) async fn create_token(
     extract::Path(name): extract::Path,
     extract::Json(request): extract::Json<TokenCreate>,
 ) -> Result<(StatusCode, Json<TokenCreated>), Problem> {
-    let generated = (request.token.is_none() && request.jwt.is_none())
-        .then(|| generate_token("peer", api.node.0.random()));
+    let is_made = request.token.is_none() && request.jwt.is_none() && request.client_pin.is_none();
+    let generated = is_made.then(|| generate_token("peer", api.node.0.random()));
     let text = request.token.as_ref().or(generated.as_ref());
     let text = text.map_or("", |text| text);
-    let new = match request.jwt {
-        Some(jwt) => verifier(jwt, text, &api.node)?,
-        None => unlimited(check_token("token", text)?),
+    let new = match (request.client_pin, request.jwt) {
+        (Some(_), jwt) if jwt.is_some() || !text.is_empty() => {
+            let detail = "is given beside a token or its key: each is added by itself";
+            return Err(Problem::invalid("client_pin", detail));
+        }
+        (Some(pin), _) => client_pin(&pin)?,
+        (None, Some(jwt)) => verifier(jwt, text, &api.node)?,
+        (None, None) => unlimited(check_token("token", text)?),
     };
     let hash = new.hash;
     let grace_ms = (!request.keep_others).then_some(1_000 * i64::from(request.grace_seconds));
@@ -340,6 +350,16 @@ fn rotate(settings: &mut AccountSettings, new: IncomingToken, now_ms: i64, grace
     tokens.push(new);
 }
 
+/// What opens an account to whoever shows a certificate with this key.
+fn client_pin(text: &str) -> Result<IncomingToken, Problem> {
+    let pin = text.parse::<KeyPin>();
+    let pin = pin.map_err(|error| Problem::invalid("client_pin", format!("'{text}' {error}")))?;
+    Ok(IncomingToken {
+        pin: true,
+        ..unlimited(TokenHash(pin.0))
+    })
+}
+
 /// A key that verifies tokens. Its own hash names it.
 fn verifier(jwt: shapes::Jwt, key: &str, node: &Handle) -> Result<IncomingToken, Problem> {
     if jwt.lifetime_seconds.is_some() {
@@ -361,24 +381,70 @@ fn verifier(jwt: shapes::Jwt, key: &str, node: &Handle) -> Result<IncomingToken,
     })
 }
 
-/// How tokens are made, and the key that signs them.
-fn outgoing_jwt(jwt: shapes::Jwt, key: Option<&str>) -> Result<OutgoingJwt, Problem> {
+/// How tokens are made for the link of this name, and the key that signs them.
+fn outgoing_jwt(link: &str, jwt: shapes::Jwt, key: Option<&str>) -> Result<OutgoingJwt, Problem> {
+    let (field, token) = (format!("{link}.jwt"), format!("{link}.token"));
     let algorithm = jwt.algorithm.into();
     let lifetime_s = jwt.lifetime_seconds.unwrap_or(JWT_LIFETIME_S_MAX);
     if !(JWT_LIFETIME_S_MIN..=JWT_LIFETIME_S_MAX).contains(&lifetime_s) {
         let detail = format!("must be {JWT_LIFETIME_S_MIN} to {JWT_LIFETIME_S_MAX}");
-        return Err(Problem::invalid("http.jwt.lifetime_seconds", detail));
+        return Err(Problem::invalid(
+            &format!("{field}.lifetime_seconds"),
+            detail,
+        ));
     }
     if let Some(key) = key {
-        check_key("http.token", key)?;
-        Signer::new(algorithm, key)
-            .map_err(|error| Problem::invalid("http.token", error.to_string()))?;
+        check_key(&token, key)?;
+        Signer::new(algorithm, key).map_err(|error| Problem::invalid(&token, error.to_string()))?;
     }
     Ok(OutgoingJwt {
         algorithm,
-        claims: claims("http.jwt", jwt)?,
+        claims: claims(&field, jwt)?,
         lifetime_s,
     })
+}
+
+/// The keys that the server of the link of this name may have.
+fn server_pins(link: &str, texts: &[String], is_tls: bool) -> Result<Vec<KeyPin>, Problem> {
+    let invalid = |detail: String| Problem::invalid(&format!("{link}.tls_pins"), detail);
+    if !texts.is_empty() && !is_tls {
+        let detail = "are given, and the URL is one without TLS: there is no key to compare";
+        return Err(invalid(detail.to_owned()));
+    }
+    if texts.len() > PINS_MAX {
+        return Err(invalid(format!("are more than {PINS_MAX}")));
+    }
+    let pin = |text: &String| {
+        let pin = text.parse::<KeyPin>();
+        pin.map_err(|error| invalid(format!("'{text}' {error}")))
+    };
+    texts.iter().map(pin).collect()
+}
+
+/// The secret of a link as it is kept: a new one, or the present one where that may stay.
+fn link_secret(
+    link: &str,
+    given: Option<&str>,
+    jwt: Option<&OutgoingJwt>,
+    present: Option<&SealedSecret>,
+    is_tls: bool,
+    node: &Handle,
+) -> Result<Option<SealedSecret>, Problem> {
+    let field = format!("{link}.token");
+    if let Some(given) = given.filter(|given| !given.is_empty()) {
+        if jwt.is_none() {
+            check_outgoing(&field, given)?;
+        }
+        return Ok(Some(node.0.seal(given)));
+    }
+    match present {
+        Some(present) if given.is_none() => Ok(Some(present.clone())),
+        Some(_) | None if jwt.is_none() && is_tls && node.0.shows_certificate() => Ok(None),
+        Some(_) | None => Err(Problem::invalid(
+            &field,
+            "is missing: a token is presented to the peer, or, over TLS, the certificate of node.tls_client_cert_file",
+        )),
+    }
 }
 
 fn check_key(field: &str, key: &str) -> Result<(), Problem> {
@@ -416,6 +482,7 @@ pub(crate) fn unlimited(hash: TokenHash) -> IncomingToken {
     IncomingToken {
         hash,
         jwt: None,
+        pin: false,
         expires_at_ms: None,
     }
 }
@@ -573,25 +640,17 @@ pub(crate) fn http_link(
     if link.url.contains('#') {
         return invalid("must not have a fragment");
     }
-    let jwt = link.jwt.map(|jwt| outgoing_jwt(jwt, link.token.as_deref()));
+    let given = link.token.as_deref();
+    let jwt = link.jwt.map(|jwt| outgoing_jwt("http", jwt, given));
     let jwt = jwt.transpose()?;
-    let algorithm = |jwt: &OutgoingJwt| jwt.algorithm;
-    let token = match (link.token, present) {
-        (Some(token), _) => {
-            if jwt.is_none() {
-                check_outgoing("http.token", &token)?;
-            }
-            node.0.seal(&token)
-        }
-        // Never to another URL: a secret goes only to whom it was given for. Nor is a key a token.
-        (None, Some(present))
-            if present.url == link.url
-                && present.jwt.as_ref().map(algorithm) == jwt.as_ref().map(algorithm) =>
-        {
-            present.token.clone()
-        }
-        (None, _) => return Err(missing("http.token")),
-    };
+    let is_tls = uri.scheme_str() == Some("https");
+    // Never to another URL: a secret goes only to whom it was given for. Nor is a key a token.
+    let present = present.filter(|present| {
+        present.url == link.url && same_algorithm(present.jwt.as_ref(), jwt.as_ref())
+    });
+    let present = present.and_then(|present| present.token.as_ref());
+    let token = link_secret("http", given, jwt.as_ref(), present, is_tls, node)?;
+    let tls_pins = server_pins("http", &link.tls_pins, is_tls)?;
     if link.callback {
         let endpoint = node.0.endpoint();
         if let Err(detail) = node.0.may_connect(&endpoint) {
@@ -606,7 +665,12 @@ pub(crate) fn http_link(
         token,
         jwt,
         callback: link.callback,
+        tls_pins,
     })
+}
+
+fn same_algorithm(one: Option<&OutgoingJwt>, other: Option<&OutgoingJwt>) -> bool {
+    one.map(|jwt| jwt.algorithm) == other.map(|jwt| jwt.algorithm)
 }
 
 pub(crate) fn btp_link(
@@ -627,18 +691,20 @@ pub(crate) fn btp_link(
     let scheme = if uri.tls { "btp+wss" } else { "btp+ws" };
     let url = format!("{scheme}://{}:{}{}", uri.host, uri.port, uri.path);
     let in_url = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let token = match (link.token.or_else(|| in_url(&uri.token)), present) {
-        (Some(token), _) => {
-            check_outgoing("btp.token", &token)?;
-            node.0.seal(&token)
-        }
-        (None, Some(present)) if present.url == url => present.token.clone(),
-        (None, _) => return Err(missing("btp.token")),
-    };
+    let given = link.token.or_else(|| in_url(&uri.token));
+    let given = given.as_deref();
+    let jwt = link.jwt.map(|jwt| outgoing_jwt("btp", jwt, given));
+    let jwt = jwt.transpose()?;
+    let present = present
+        .filter(|present| present.url == url && same_algorithm(present.jwt.as_ref(), jwt.as_ref()));
+    let present = present.and_then(|present| present.token.as_ref());
+    let token = link_secret("btp", given, jwt.as_ref(), present, uri.tls, node)?;
     Ok(BtpLink {
         url,
         username: in_url(&uri.username).or(link.username),
         token,
+        jwt,
+        tls_pins: server_pins("btp", &link.tls_pins, uri.tls)?,
     })
 }
 
@@ -660,11 +726,16 @@ fn shape_http(link: &HttpLink) -> shapes::HttpLink {
     shapes::HttpLink {
         url: link.url.clone(),
         token: None,
-        jwt: link.jwt.as_ref().map(|jwt| shapes::Jwt {
-            lifetime_seconds: Some(jwt.lifetime_s),
-            ..shape_jwt(jwt.algorithm, &jwt.claims)
-        }),
+        jwt: link.jwt.as_ref().map(shape_outgoing_jwt),
         callback: link.callback,
+        tls_pins: link.tls_pins.iter().map(KeyPin::to_string).collect(),
+    }
+}
+
+fn shape_outgoing_jwt(jwt: &OutgoingJwt) -> shapes::Jwt {
+    shapes::Jwt {
+        lifetime_seconds: Some(jwt.lifetime_s),
+        ..shape_jwt(jwt.algorithm, &jwt.claims)
     }
 }
 
@@ -683,6 +754,8 @@ fn shape_btp(link: &BtpLink) -> shapes::BtpLink {
         url: link.url.clone(),
         username: link.username.clone(),
         token: None,
+        jwt: link.jwt.as_ref().map(shape_outgoing_jwt),
+        tls_pins: link.tls_pins.iter().map(KeyPin::to_string).collect(),
     }
 }
 
@@ -722,6 +795,7 @@ pub(crate) fn shape(
                     .jwt
                     .as_ref()
                     .map(|jwt| shape_jwt(jwt.algorithm, &jwt.claims)),
+                client_pin: token.pin.then(|| KeyPin(token.hash.0).to_string()),
             })
             .collect(),
         http: settings.http.as_ref().map(shape_http),

@@ -155,7 +155,8 @@ impl<N: Needs> FromRequestParts<Api> for Allowed<N> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let token = find(&api.tokens, bearer(parts), wall_ms()).ok_or_else(|| {
+        let tokens = api.tokens.borrow();
+        let token = find(&tokens, bearer(parts), wall_ms()).ok_or_else(|| {
             Problem::new(
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",

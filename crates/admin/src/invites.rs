@@ -424,6 +424,7 @@ pub(crate) async fn accept(
         // The account is found by the token, so the path need not know its name.
         InviteLink::Http => Some(shapes::HttpLink {
             jwt: None,
+            tls_pins: Vec::new(),
             callback: false,
             url: format!("{}/ilp", own_endpoint(node)?),
             token: Some(theirs),
@@ -444,6 +445,7 @@ pub(crate) async fn accept(
         InviteLink::Http => {
             let link = shapes::HttpLink {
                 jwt: None,
+                tls_pins: Vec::new(),
                 callback: false,
                 url: base,
                 token: Some(ours),
@@ -455,6 +457,8 @@ pub(crate) async fn accept(
                 url: format!("btp+{}/btp", base.replacen("http", "ws", 1)),
                 username: None,
                 token: Some(ours),
+                jwt: None,
+                tls_pins: Vec::new(),
             };
             settings.btp = Some(btp_link(link, None, node)?);
         }
@@ -646,6 +650,7 @@ fn acceptance(node: &Handle, secret: TokenHash, asked: Request1) -> Result<Accep
             request.push_str(&format!("\n{}\n{link_token}", link.url));
             let link = shapes::HttpLink {
                 jwt: None,
+                tls_pins: Vec::new(),
                 callback: false,
                 ..link
             };

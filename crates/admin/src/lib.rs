@@ -16,7 +16,8 @@
 //!     expires_at_ms: None,
 //! };
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:7771").await?;
-//! serve(listener, node, vec![token], std::future::pending()).await;
+//! let tokens = tokio::sync::watch::channel(vec![token]).1;
+//! serve(listener, node, tokens, std::future::pending()).await;
 //! # Ok(())
 //! # }
 //! ```
@@ -92,18 +93,20 @@ pub use strangers::{AutoPeering, Caller};
 #[derive(Clone)]
 struct Api {
     node: Handle,
-    tokens: Arc<[Token]>,
+    /// Those of the moment.
+    tokens: watch::Receiver<Vec<Token>>,
     /// Turns true when the server stops: requests that wait answer with what they have.
     stopping: watch::Receiver<bool>,
     /// Room for payments whose receivers are being resolved.
     resolving: Arc<Semaphore>,
 }
 
-/// Serves the API until `shutdown` is ready and the requests of that time are answered.
+/// Serves the API until `shutdown` is ready and the requests of that time are answered. Each request is
+/// judged by the tokens of its time.
 pub async fn serve(
     listener: TcpListener,
     node: Arc<dyn Node>,
-    tokens: Vec<Token>,
+    tokens: watch::Receiver<Vec<Token>>,
     shutdown: impl Future<Output = ()>,
 ) {
     let (stop, stopping) = watch::channel(false);
@@ -120,7 +123,7 @@ pub async fn serve(
 pub async fn serve_engines(
     listener: TcpListener,
     node: Arc<dyn Node>,
-    token: Option<TokenHash>,
+    token: watch::Receiver<Option<TokenHash>>,
     shutdown: impl Future<Output = ()>,
 ) {
     let router = engines_router(node, token);
@@ -128,12 +131,12 @@ pub async fn serve_engines(
 }
 
 /// What [`serve_engines`] serves, without a socket.
-pub fn engines_router(node: Arc<dyn Node>, token: Option<TokenHash>) -> Router {
+pub fn engines_router(node: Arc<dyn Node>, token: watch::Receiver<Option<TokenHash>>) -> Router {
     settlements::engines_router(Handle(node), token)
 }
 
 /// The API as a service, without a socket.
-pub fn router(node: Arc<dyn Node>, tokens: Vec<Token>) -> Router {
+pub fn router(node: Arc<dyn Node>, tokens: watch::Receiver<Vec<Token>>) -> Router {
     let (_, never) = watch::channel(false);
     router_until(node, tokens, never)
 }
@@ -145,7 +148,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 
 fn router_until(
     node: Arc<dyn Node>,
-    tokens: Vec<Token>,
+    tokens: watch::Receiver<Vec<Token>>,
     stopping: watch::Receiver<bool>,
 ) -> Router {
     let (router, description) = described().split_for_parts();
@@ -163,7 +166,7 @@ fn router_until(
         .method_not_allowed_fallback(unknown_method)
         .with_state(Api {
             node: Handle(node),
-            tokens: tokens.into(),
+            tokens,
             stopping,
             resolving: Arc::new(Semaphore::new(RESOLVING_MAX)),
         })

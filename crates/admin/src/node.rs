@@ -76,6 +76,9 @@ pub trait Node: Send + Sync + 'static {
     /// Where others reach the node listener, without a slash at the end.
     fn endpoint(&self) -> String;
 
+    /// Whether neighbours that ask for a client certificate are shown one.
+    fn shows_certificate(&self) -> bool;
+
     /// Whether secrets may be sent to this URL; if not, why, to be said after the URL.
     fn may_connect(&self, url: &str) -> Result<(), String>;
 

@@ -160,6 +160,7 @@ pub(crate) async fn auto_peer(
         })?;
     let link = shapes::HttpLink {
         jwt: None,
+        tls_pins: Vec::new(),
         callback: false,
         url: answered.ilp_connector_url,
         token: Some(ours),

@@ -16,6 +16,7 @@ use rialto_ledger::{
 use rialto_packet::quantity::Quantity;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 
 use crate::{
     Api, Problem,
@@ -249,12 +250,12 @@ struct EngineQuantity {
 #[derive(Clone)]
 pub(crate) struct Engines {
     pub(crate) node: Handle,
-    token: Option<TokenHash>,
+    token: watch::Receiver<Option<TokenHash>>,
 }
 
 /// The API for settlement engines as a service, without a socket. With a token, engines must present
 /// it.
-pub(crate) fn engines_router(node: Handle, token: Option<TokenHash>) -> Router {
+pub(crate) fn engines_router(node: Handle, token: watch::Receiver<Option<TokenHash>>) -> Router {
     Router::new()
         .route("/accounts/{id}/settlements", post(received))
         .route("/accounts/{id}/messages", post(messages::send))
@@ -322,7 +323,7 @@ fn bad(code: &str, detail: &str) -> Problem {
 }
 
 pub(crate) fn check_engine(engines: &Engines, headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(wanted) = &engines.token else {
+    let Some(wanted) = *engines.token.borrow() else {
         return Ok(());
     };
     let value = headers.get(header::AUTHORIZATION);

@@ -229,7 +229,7 @@ pub struct HttpLink {
     #[schema(example = "https://hub.example/accounts/alice/ilp")]
     pub url: String,
     /// The bearer token to present, or the key that signs those of `jwt`. Never shown. A change that
-    /// leaves the URL may leave it out.
+    /// leaves the URL may leave it out. Empty where the node's certificate says who it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub token: Option<String>,
@@ -240,6 +240,11 @@ pub struct HttpLink {
     /// answers at once is understood all the same.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub callback: bool,
+    /// Public keys, one of which the peer's server must have; its certificate is not looked at further.
+    /// Without any, the certificate must be good for the name in the URL.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"]))]
+    pub tls_pins: Vec<String>,
 }
 
 /// Outgoing BTP connection.
@@ -252,10 +257,17 @@ pub struct BtpLink {
     /// The `auth_username` to present.
     #[serde(default)]
     pub username: Option<String>,
-    /// The `auth_token` to present. Never shown. A change that leaves the URL may leave it out.
+    /// The `auth_token` to present, or the key that signs those of `jwt`. Never shown. A change that
+    /// leaves the URL may leave it out. Empty where the node's certificate says who it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(write_only)]
     pub token: Option<String>,
+    /// A token is made for each connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<Jwt>,
+    /// Public keys, one of which the peer's server must have, as with ILP over HTTP.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tls_pins: Vec<String>,
 }
 
 /// How what we owe them is settled outside. Amounts are in units of the account's asset.
@@ -342,6 +354,10 @@ pub struct AccountCreate {
     /// Make an incoming token and show it once, in the answer.
     #[serde(default)]
     pub generate_token: bool,
+    /// Public keys of client certificates, each of which opens the account like a token.
+    #[serde(default)]
+    #[schema(example = json!(["sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"]))]
+    pub client_pins: Vec<String>,
     /// Outgoing ILP over HTTP.
     #[serde(default)]
     pub http: Option<HttpLink>,
@@ -398,7 +414,7 @@ pub struct InFlight {
 /// What is known of an incoming token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct IncomingToken {
-    /// First eight hex digits of its SHA-256.
+    /// First eight hex digits of its SHA-256, or of a pin.
     #[schema(example = "9f86d081")]
     pub id: String,
     /// When it stops opening the account.
@@ -407,6 +423,10 @@ pub struct IncomingToken {
     /// Set where the holder makes its tokens itself, and this is the key that verifies them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt: Option<Jwt>,
+    /// Set where it is no token, but the public key of a client certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
+    pub client_pin: Option<String>,
 }
 
 /// How a JSON Web Token is signed.
@@ -538,7 +558,7 @@ pub struct Account {
     pub paused: bool,
     /// How routes are exchanged with them.
     pub routes: AccountRoutes,
-    /// The tokens that they may present, newest last.
+    /// The tokens that they may present, and the keys of their client certificates; newest last.
     pub incoming_tokens: Vec<IncomingToken>,
     /// Outgoing ILP over HTTP.
     pub http: Option<HttpLink>,
@@ -598,6 +618,9 @@ pub struct TokenCreate {
     pub token: Option<String>,
     /// The account's holder makes its tokens itself.
     pub jwt: Option<Jwt>,
+    /// Instead of a token: the public key of a client certificate.
+    #[schema(example = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
+    pub client_pin: Option<String>,
     /// How long older tokens stay valid.
     pub grace_seconds: u32,
     /// Older tokens stay as they are.

@@ -570,6 +570,7 @@ pub(crate) async fn asked(node: &Handle, request: &Request<Bytes>) -> Result<Vec
     let ours = generate_token("peer", node.0.random());
     let link = shapes::HttpLink {
         jwt: None,
+        tls_pins: Vec::new(),
         url: url.clone(),
         token: Some(ours.clone()),
         callback: false,

@@ -153,6 +153,7 @@ impl Connector {
         settings.ilp_address = Some(acceptance.address);
         settings.incoming_tokens = vec![IncomingToken {
             jwt: None,
+            pin: false,
             hash: acceptance.token,
             expires_at_ms: None,
         }];

@@ -555,6 +555,12 @@ fn decode_progress(bytes: &[u8]) -> Option<PaymentProgress> {
 const ACCOUNT_HAS_BALANCE: u8 = 1;
 const ACCOUNT_HAS_BALANCE_AND_SENT: u8 = 2;
 
+/// What a token's record says behind its hash.
+const TOKEN: u8 = 0;
+const TOKEN_UNTIL: u8 = 1;
+const PIN: u8 = 2;
+const PIN_UNTIL: u8 = 3;
+
 /// Where an account stands, as its bytes say it.
 #[derive(PartialEq, Eq)]
 struct Standing {
@@ -598,13 +604,13 @@ fn encode_account(
     out.push(u8::try_from(tokens.len()).expect("at most TOKENS_MAX tokens"));
     for token in tokens {
         out.extend_from_slice(&token.hash.0);
-        match token.expires_at_ms {
-            None => out.push(0),
-            Some(at_ms) => {
-                out.push(1);
-                out.extend_from_slice(&at_ms.to_be_bytes());
-            }
-        }
+        out.push(match (token.pin, token.expires_at_ms) {
+            (false, None) => TOKEN,
+            (false, Some(_)) => TOKEN_UNTIL,
+            (true, None) => PIN,
+            (true, Some(_)) => PIN_UNTIL,
+        });
+        out.extend(token.expires_at_ms.into_iter().flat_map(i64::to_be_bytes));
     }
 }
 
@@ -638,14 +644,21 @@ fn decode_account(bytes: &[u8]) -> Option<Record> {
     let mut tokens = Vec::with_capacity(count.into());
     for _ in 0..count {
         let hash = TokenHash(take(&mut bytes)?);
-        let expires_at_ms = match take(&mut bytes)? {
-            [0] => None,
-            [1] => Some(i64::from_be_bytes(take(&mut bytes)?)),
+        let (pin, ends) = match take(&mut bytes)? {
+            [TOKEN] => (false, false),
+            [TOKEN_UNTIL] => (false, true),
+            [PIN] => (true, false),
+            [PIN_UNTIL] => (true, true),
             [_] => return None,
+        };
+        let expires_at_ms = match ends {
+            true => Some(i64::from_be_bytes(take(&mut bytes)?)),
+            false => None,
         };
         tokens.push(IncomingToken {
             hash,
             jwt: None,
+            pin,
             expires_at_ms,
         });
     }

@@ -1,7 +1,9 @@
 //! What operators decide about accounts and rates.
 
 use std::{
+    fmt,
     ops::{Deref, DerefMut},
+    str::FromStr,
     sync::Arc,
 };
 
@@ -11,6 +13,7 @@ use rialto_packet::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::{Map, Value};
+use thiserror::Error;
 
 use crate::{channel::ChannelTerms, text};
 
@@ -35,6 +38,9 @@ pub const NAME_BYTES_MAX: usize = 64;
 /// Most incoming tokens of one account: enough to rotate without a gap.
 pub const TOKENS_MAX: usize = 8;
 
+/// Most keys that the server of one link may have: the same.
+pub const PINS_MAX: usize = 8;
+
 /// Whether `name` can name an account: it stands in URLs, addresses and metrics.
 pub fn check_name(name: &str) -> bool {
     name.len() <= NAME_BYTES_MAX && address::is_segment(name)
@@ -58,16 +64,45 @@ pub enum Relation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash(pub [u8; 32]);
 
-/// A token that an account holder may present, or the key by which the ones that they make themselves
-/// are verified.
+/// SHA-256 of a public key as certificates have it (the DER of their SubjectPublicKeyInfo). Written
+/// `sha256:` and 64 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyPin(pub [u8; 32]);
+
+/// A text that is no pin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("must be sha256: and 64 hex digits, as `rialto certificate pin FILE` prints them")]
+pub struct PinError;
+
+impl fmt::Display for KeyPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sha256:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for KeyPin {
+    type Err = PinError;
+
+    fn from_str(text: &str) -> Result<Self, PinError> {
+        let digits = text.strip_prefix("sha256:").ok_or(PinError)?;
+        hash_from_hex(digits).map(Self).ok_or(PinError)
+    }
+}
+
+/// A token that an account holder may present, the key by which the ones that they make themselves are
+/// verified, or the pin of a key that they show in a TLS client certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IncomingToken {
-    /// What is kept of a token; of a key, its name.
+    /// What is kept of a token; of a key, its name; of a pin, all of it.
     pub hash: TokenHash,
     /// The key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt: Option<Box<IncomingJwt>>,
+    /// The hash is that of a public key in certificates, and opens nothing as a token.
+    #[serde(default, skip_serializing_if = "text::is_default")]
+    pub pin: bool,
     /// From this instant on (milliseconds since 1970) it no longer opens anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at_ms: Option<i64>,
@@ -156,16 +191,22 @@ impl Serialize for TokenHash {
 impl<'de> Deserialize<'de> for TokenHash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
+        let hash = hash_from_hex(&text);
         let error = || D::Error::custom("token hash must be 64 hex digits");
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(error());
-        }
-        let mut hash = [0; 32];
-        for (index, byte) in hash.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).map_err(|_| error())?;
-        }
-        Ok(Self(hash))
+        hash.map(Self).ok_or_else(error)
     }
+}
+
+fn hash_from_hex(text: &str) -> Option<[u8; 32]> {
+    // A sign would be taken for a digit.
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut hash = [0; 32];
+    for (index, byte) in hash.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
+    }
+    Some(hash)
 }
 
 /// A secret that was encrypted before it came here; only the shell can open it.
@@ -173,8 +214,8 @@ impl<'de> Deserialize<'de> for TokenHash {
 #[serde(transparent)]
 pub struct SealedSecret(pub String);
 
-impl std::fmt::Debug for SealedSecret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for SealedSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SealedSecret(..)")
     }
 }
@@ -185,14 +226,20 @@ impl std::fmt::Debug for SealedSecret {
 pub struct HttpLink {
     /// The peer's endpoint, `https://`, `http://`, or `h2c://` for HTTP/2 without TLS.
     pub url: String,
-    /// The bearer token to present; where `jwt` is there, the key that signs them.
-    pub token: SealedSecret,
+    /// The bearer token to present; where `jwt` is there, the key that signs them. None where our
+    /// certificate says enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<SealedSecret>,
     /// Tokens are made, and renewed in time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwt: Option<OutgoingJwt>,
     /// The peer is asked to send answers in requests of its own (RFC 35).
     #[serde(default, skip_serializing_if = "text::is_default")]
     pub callback: bool,
+    /// The keys that the peer's server may have, whatever else its certificate says. Where there is
+    /// none, its certificate has to be good for its name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "text::list")]
+    pub tls_pins: Vec<KeyPin>,
 }
 
 /// Where a BTP connection is kept up.
@@ -204,8 +251,16 @@ pub struct BtpLink {
     /// The `auth_username` to present, if the peer wants one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
-    /// The `auth_token` to present.
-    pub token: SealedSecret,
+    /// The `auth_token` to present; where `jwt` is there, the key that signs them. None where our
+    /// certificate says enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<SealedSecret>,
+    /// A token is made for each connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<OutgoingJwt>,
+    /// The keys that the peer's server may have, as in [`HttpLink`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "text::list")]
+    pub tls_pins: Vec<KeyPin>,
 }
 
 /// What an account may do. Amounts are in units of its asset; `None` is no limit.
@@ -362,7 +417,7 @@ pub struct SettlementTerms {
 pub struct AccountSettings {
     /// Unique; see [`check_name`].
     pub name: String,
-    /// The tokens they may present to us, newest last; at most [`TOKENS_MAX`].
+    /// What they may present to us, newest last; at most [`TOKENS_MAX`].
     pub incoming_tokens: Vec<IncomingToken>,
     /// All else. Accounts in the books that have the same share them.
     pub terms: Arc<AccountTerms>,

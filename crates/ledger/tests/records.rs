@@ -5,7 +5,7 @@ use rialto_channel::{Channel, ChannelId, ChannelKey, Kind, Limits as ChannelLimi
 use rialto_ledger::{
     AccountId, AccountSettings, AccountTerms, Adjustment, Approval, BtpLink, ChannelMoney,
     ChannelOpening, ChannelTerms, Commit, Credit, Direction, Entry, EntryKind, HandSettlement,
-    HandState, HttpLink, IncomingToken, Invite, InviteUse, Limits, Means, MoreEntries, Payment,
+    HandState, HttpLink, IncomingToken, Invite, InviteUse, KeyPin, Limits, Means, MoreEntries, Payment,
     PaymentEnd, PaymentId, PaymentProgress, PeeringRequest, PeeringVerdict, Period, Rate, Record,
     Relation, RouteExchange, RouteShare, SealedSecret, Settlement, SettlementCause, SettlementId,
     SettlementState, SettlementTerms, Statement, TokenHash,
@@ -81,11 +81,19 @@ prop_compose! {
             ilp_address: address.map(|address| address.parse().expect("an address")),
             limits,
             spread,
-            http: link.as_ref().map(|text| HttpLink { url: text.clone(), token: secret(text), jwt: None, callback: text.len() % 2 == 1 }),
+            http: link.as_ref().map(|text| HttpLink {
+                url: text.clone(),
+                token: Some(secret(text)),
+                jwt: None,
+                callback: text.len() % 2 == 1,
+                tls_pins: vec![KeyPin([text.len() as u8; 32]); text.len() % 3],
+            }),
             btp: link.as_ref().map(|text| BtpLink {
                 url: text.clone(),
                 username: Some(text.clone()),
-                token: secret(text),
+                token: (text.len() % 2 == 1).then(|| secret(text)),
+                jwt: None,
+                tls_pins: vec![KeyPin([text.len() as u8; 32]); text.len() % 3],
             }),
             paused,
             routes: RouteExchange {
@@ -408,12 +416,13 @@ fn record() -> impl Strategy<Value = Record> {
         (
             any::<(u32, u32, i128, i128, Option<u128>)>(),
             name(),
-            prop::collection::vec(any::<([u8; 32], Option<i64>)>(), 0..4)
+            prop::collection::vec(any::<([u8; 32], bool, Option<i64>)>(), 0..4)
         )
             .prop_map(|((id, terms, balance, prepaid, sent), name, tokens)| {
-                let token = |(hash, expires_at_ms)| IncomingToken {
+                let token = |(hash, pin, expires_at_ms)| IncomingToken {
                     hash: TokenHash(hash),
                     jwt: None,
+                    pin,
                     expires_at_ms,
                 };
                 Record::AccountKept {
@@ -627,9 +636,10 @@ fn the_bytes_of_the_packet_paths_records() {
 
 #[test]
 fn the_bytes_of_accounts_and_routes_in_checkpoints() {
-    let token = |hash, expires_at_ms| IncomingToken {
+    let token = |hash, pin, expires_at_ms| IncomingToken {
         hash: TokenHash([hash; 32]),
         jwt: None,
+        pin,
         expires_at_ms,
     };
     let account = |balance, tokens| Record::AccountKept {
@@ -653,7 +663,7 @@ fn the_bytes_of_accounts_and_routes_in_checkpoints() {
     expected.push(0);
     expected.extend([8; 32]);
     expected.extend([1, 0, 0, 0, 0, 0, 0, 0, 9]);
-    let tokens = vec![token(7, None), token(8, Some(9))];
+    let tokens = vec![token(7, false, None), token(8, false, Some(9))];
     assert_eq!(encoded(&account(-1, tokens)), expected);
     // An account as earlier versions wrote it.
     let mut earlier = b"\x04\0\0\x01\x02\0\0\0\x03\x01".to_vec();

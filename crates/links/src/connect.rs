@@ -18,6 +18,8 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
+use crate::tls::PinMismatch;
+
 /// How long name, TCP and TLS may take together.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -104,7 +106,10 @@ async fn connect_tls(
     };
     let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(error.to_string()))?;
     let stream = TlsConnector::from(config).connect(name, stream).await;
-    let stream = stream.map_err(|error| failed(error.to_string()))?;
+    let stream = stream.map_err(|error| {
+        let mismatch = PinMismatch::of(&error).map(PinMismatch::to_string);
+        failed(mismatch.unwrap_or_else(|| error.to_string()))
+    })?;
     Ok(Stream::Tls(Box::new(stream)))
 }
 

@@ -21,7 +21,9 @@ use crate::{
     btp::{Driver, End, Ended, Side, websocket_config},
     clock::wall,
     connect::{Stream, connect},
+    directory::BtpPeer,
     pace::Pace,
+    tls::ClientTls,
     worker::Worker,
 };
 
@@ -33,7 +35,7 @@ const SESSION_LOOK: Duration = Duration::from_millis(250);
 
 /// A task that ends with its owner.
 struct Dialing {
-    uri: BtpUri,
+    peer: BtpPeer,
     task: JoinHandle<()>,
 }
 
@@ -51,12 +53,12 @@ pub(crate) async fn dial(worker: Rc<Worker>) {
         let directory = changes.borrow_and_update().clone();
         dialing.retain(|id, dialing| {
             let account = directory.account(*id);
-            account.as_ref().and_then(|account| account.btp()) == Some(&dialing.uri)
+            account.as_ref().and_then(|account| account.btp()) == Some(&dialing.peer)
         });
-        for (account, uri) in directory.dialled() {
+        for (account, peer) in directory.dialled() {
             dialing.entry(account).or_insert_with(|| Dialing {
-                uri: uri.clone(),
-                task: spawn_local(keep_up(Rc::clone(&worker), account, uri)),
+                peer: peer.clone(),
+                task: spawn_local(keep_up(Rc::clone(&worker), account, peer)),
             });
         }
         if changes.changed().await.is_err() {
@@ -65,7 +67,7 @@ pub(crate) async fn dial(worker: Rc<Worker>) {
     }
 }
 
-async fn keep_up(worker: Rc<Worker>, account: AccountId, uri: BtpUri) {
+async fn keep_up(worker: Rc<Worker>, account: AccountId, peer: BtpPeer) {
     let mut backoff = Backoff::default();
     let pace = Pace::default();
     while !worker.is_draining() {
@@ -75,7 +77,9 @@ async fn keep_up(worker: Rc<Worker>, account: AccountId, uri: BtpUri) {
             sleep(SESSION_LOOK).await;
             continue;
         }
-        let (ended, message) = attempt(&worker, account, &uri).await;
+        let uri = peer.uri(wall());
+        let tls = worker.tls().to_neighbour(&peer.tls_pins);
+        let (ended, message) = attempt(&worker, account, &uri, &tls).await;
         if let Some(message) = message
             && let Some(held_back) = pace.due(worker.clock().now_ns())
         {
@@ -92,8 +96,9 @@ async fn attempt(
     worker: &Rc<Worker>,
     account: AccountId,
     uri: &BtpUri,
+    tls: &ClientTls,
 ) -> (backoff::Ended, Option<String>) {
-    let socket = match open(worker, uri).await {
+    let socket = match open(uri, tls).await {
         Ok(socket) => socket,
         Err(failed) => return failed,
     };
@@ -128,11 +133,11 @@ async fn attempt(
 }
 
 async fn open(
-    worker: &Worker,
     uri: &BtpUri,
+    tls: &ClientTls,
 ) -> Result<WebSocketStream<Stream>, (backoff::Ended, Option<String>)> {
     let unreached = |message| (backoff::Ended::Unreached, Some(message));
-    let tls = uri.tls.then_some(&worker.tls().http1);
+    let tls = uri.tls.then_some(&tls.http1);
     let host = uri.host.trim_matches(['[', ']']);
     let stream = connect(host, uri.port, tls)
         .await

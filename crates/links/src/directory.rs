@@ -21,9 +21,9 @@ use parking_lot::RwLock;
 use rialto_btp::BtpUri;
 use rialto_connector::{
     Reason,
-    jwt::{Decoys, Jwt, JwtError, Verifier},
+    jwt::{Decoys, Jwt, JwtError, KeyError, Signer, Verifier},
 };
-use rialto_ledger::{AccountId, AccountSettings, IncomingToken, TokenHash};
+use rialto_ledger::{AccountId, AccountSettings, IncomingToken, KeyPin, OutgoingJwt, TokenHash};
 use rialto_packet::Timestamp;
 use thiserror::Error;
 
@@ -55,7 +55,7 @@ pub struct Opened {
     /// Where its packets go by ILP over HTTP.
     pub http: Option<HttpPeer>,
     /// Where a BTP connection is kept up.
-    pub btp: Option<BtpUri>,
+    pub btp: Option<BtpPeer>,
 }
 
 impl Account {
@@ -65,7 +65,7 @@ impl Account {
     }
 
     /// Where a BTP connection is kept up.
-    pub fn btp(&self) -> Option<&BtpUri> {
+    pub fn btp(&self) -> Option<&BtpPeer> {
         self.opened.as_ref()?.btp.as_ref()
     }
 
@@ -95,6 +95,8 @@ struct All {
     /// Accounts whose holders make their tokens, by what those say whose they are.
     subjects: HashMap<String, Vec<AccountId>>,
     dialled: BTreeSet<AccountId>,
+    /// How many pins of client certificates the accounts have.
+    pin_count: usize,
     /// Names are chosen by people: their hashes are keyed.
     key: RandomState,
 }
@@ -128,9 +130,22 @@ impl All {
 
     /// Whose token has this hash, and until when it opens the account.
     fn opened_by(&self, hash: TokenHash) -> Option<(AccountId, Option<i64>)> {
+        self.opened_with(hash, |token| token.jwt.is_none() && !token.pin)
+    }
+
+    /// Whose client certificates have this key, and until when it opens the account.
+    fn opened_by_key(&self, pin: KeyPin) -> Option<(AccountId, Option<i64>)> {
+        self.opened_with(TokenHash(pin.0), |token| token.pin)
+    }
+
+    fn opened_with(
+        &self,
+        hash: TokenHash,
+        is_of_kind: impl Fn(&IncomingToken) -> bool,
+    ) -> Option<(AccountId, Option<i64>)> {
         let place = self.tokens.find(prefix(hash), |place| {
             let token = token_at(&self.accounts, *place);
-            token.is_some_and(|token| token.jwt.is_none() && token.hash == hash)
+            token.is_some_and(|token| is_of_kind(token) && token.hash == hash)
         })?;
         let token = token_at(&self.accounts, *place)?;
         Some((place.account, token.expires_at_ms))
@@ -170,6 +185,7 @@ impl All {
         self.names
             .insert_unique(hash, id, |id| hash_name(accounts, key, *id));
         for place in places(&settings, id) {
+            self.pin_count += usize::from(is_pin(&settings, place));
             let hash = hash_token_at(accounts, place);
             self.tokens
                 .insert_unique(hash, place, |place| hash_token_at(accounts, *place));
@@ -182,6 +198,7 @@ impl All {
         };
         let (settings, account) = (Arc::clone(&account.settings), account.clone());
         for place in places(&settings, id) {
+            self.pin_count -= usize::from(is_pin(&settings, place));
             let hash = prefix(settings.incoming_tokens[usize::from(place.token)].hash);
             if let Ok(entry) = self.tokens.find_entry(hash, |other| *other == place) {
                 entry.remove();
@@ -216,6 +233,10 @@ struct Place {
 fn places(settings: &AccountSettings, account: AccountId) -> impl Iterator<Item = Place> + use<> {
     let count = u8::try_from(settings.incoming_tokens.len()).expect("at most TOKENS_MAX tokens");
     (0..count).map(move |token| Place { account, token })
+}
+
+fn is_pin(settings: &AccountSettings, place: Place) -> bool {
+    settings.incoming_tokens[usize::from(place.token)].pin
 }
 
 fn token_at(accounts: &[Option<Account>], place: Place) -> Option<&IncomingToken> {
@@ -275,11 +296,16 @@ impl Directory {
     }
 
     /// The accounts that a BTP connection is kept up for, by number.
-    pub fn dialled(&self) -> Vec<(AccountId, BtpUri)> {
+    pub fn dialled(&self) -> Vec<(AccountId, BtpPeer)> {
         let all = self.all.read();
         let dialled = all.dialled.iter();
         let dialled = dialled.filter_map(|id| Some((*id, all.account(*id)?.btp()?.clone())));
         dialled.collect()
+    }
+
+    /// Whether any account is known by its client certificate.
+    pub fn has_pins(&self) -> bool {
+        self.all.read().pin_count > 0
     }
 
     /// The account of that number.
@@ -293,18 +319,20 @@ impl Directory {
         account.map_or_else(|| id.0.to_string(), |account| account.settings.name.clone())
     }
 
-    /// Whose token it is. `named` is the account that the request says it is for; it has to be the
-    /// token's.
+    /// Whose token it is, and whose key. `named` is the account that the request says it is for; it has
+    /// to be that. A token beside a key has to be good by itself, and of the same account, unless nobody
+    /// knows the key.
     ///
     /// The same work is done for every failure: one hash and two look-ups by keys that tell a
     /// stranger nothing. No token is compared byte by byte.
     ///
     /// # Errors
-    /// [`Reason::AuthMissing`], [`Reason::AuthUnknownToken`] (also for a token of another account
+    /// [`Reason::AuthMissing`], [`Reason::AuthUnknownToken`] (also for a token or key of another account
     /// than the named one), [`Reason::AuthExpiredToken`]. The one who asks must not see which.
     pub fn authenticate(
         &self,
         token: Option<&[u8]>,
+        key: Option<KeyPin>,
         named: Option<&str>,
         now_ms: i64,
     ) -> Result<Known, Reason> {
@@ -313,22 +341,32 @@ impl Directory {
         let all = self.all.read();
         let version = self.version();
         let opened = all.opened_by(hash);
+        let by_key = key.and_then(|key| all.opened_by_key(key));
         let is_named = named.map(|name| all.named(name));
         let makes_tokens = !all.subjects.is_empty();
         drop(all);
-        if token.is_empty() {
-            return Err(Reason::AuthMissing);
-        }
-        let (account, until_ms) = match (opened, is_named) {
-            (Some((id, _)), Some(named)) if named != Some(id) => {
+        let good = |opened: (AccountId, Option<i64>)| match opened {
+            (id, _) if is_named.is_some_and(|named| named != Some(id)) => {
+                Err(Reason::AuthUnknownToken)
+            }
+            (_, Some(expires_at_ms)) if expires_at_ms <= now_ms => Err(Reason::AuthExpiredToken),
+            good => Ok(good),
+        };
+        let by_token = match opened {
+            _ if token.is_empty() => None,
+            Some(opened) => Some(good(opened)?),
+            None if !makes_tokens => return Err(Reason::AuthUnknownToken),
+            None => Some(self.authenticate_jwt(token, is_named, now_ms)?),
+        };
+        let (account, until_ms) = match (by_token, by_key) {
+            (None, None) => return Err(Reason::AuthMissing),
+            (Some(by_token), None) => by_token,
+            (None, Some(by_key)) => good(by_key)?,
+            (Some((id, _)), Some((other, _))) if id != other => {
                 return Err(Reason::AuthUnknownToken);
             }
-            (Some((_, Some(expires_at_ms))), _) if expires_at_ms <= now_ms => {
-                return Err(Reason::AuthExpiredToken);
-            }
-            (Some(opened), _) => opened,
-            (None, _) if !makes_tokens => return Err(Reason::AuthUnknownToken),
-            (None, _) => self.authenticate_jwt(token, is_named, now_ms)?,
+            // The token is enough, so it does not matter that a key has ended.
+            (Some(by_token), Some(_)) => by_token,
         };
         Ok(Known {
             account,
@@ -502,10 +540,13 @@ pub struct HttpPeer {
     pub(crate) headers: HeaderMap,
     /// Where answers are asked to be sent, in callback mode.
     pub(crate) callback: Option<HeaderValue>,
+    /// The keys that the server may have; where there is none, its certificate has to be good.
+    pub(crate) tls_pins: Vec<KeyPin>,
 }
 
 impl HttpPeer {
-    /// `url` is `https://…`, `http://…`, or `h2c://…` for HTTP/2 over plain TCP.
+    /// `url` is `https://…`, `http://…`, or `h2c://…` for HTTP/2 over plain TCP. An empty token is not
+    /// presented.
     ///
     /// # Errors
     /// See [`HttpPeerError`].
@@ -528,11 +569,11 @@ impl HttpPeer {
         let mut bearer =
             HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| HttpPeerError::Token)?;
         bearer.set_sensitive(true);
-        let headers = HeaderMap::from_iter([
-            (AUTHORIZATION, bearer),
-            (CONTENT_TYPE, OCTET_STREAM),
-            (ACCEPT, OCTET_STREAM),
-        ]);
+        let mut headers =
+            HeaderMap::from_iter([(CONTENT_TYPE, OCTET_STREAM), (ACCEPT, OCTET_STREAM)]);
+        if !token.is_empty() {
+            headers.insert(AUTHORIZATION, bearer);
+        }
         parts.scheme = Some(scheme);
         let path = parts.path_and_query.as_ref().map(PathAndQuery::as_str);
         if let Some(query) = path.filter(|path| path.starts_with('?')) {
@@ -550,7 +591,14 @@ impl HttpPeer {
             port,
             headers,
             callback: None,
+            tls_pins: Vec::new(),
         })
+    }
+
+    /// The same whose server has one of these keys, if there are any.
+    #[must_use]
+    pub fn with_pins(self, tls_pins: Vec<KeyPin>) -> Self {
+        Self { tls_pins, ..self }
     }
 
     /// The same in callback mode: answers are asked to be sent to `url`.
@@ -584,6 +632,68 @@ impl fmt::Debug for HttpPeer {
     }
 }
 
+/// Where a BTP connection is kept up, and what is presented there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BtpPeer {
+    /// With the token, unless one is made for each connection.
+    uri: BtpUri,
+    making: Option<Making>,
+    /// The keys that the server may have; where there is none, its certificate has to be good.
+    pub(crate) tls_pins: Vec<KeyPin>,
+}
+
+/// How tokens are made.
+#[derive(Clone, PartialEq, Eq)]
+struct Making {
+    jwt: OutgoingJwt,
+    key: String,
+}
+
+impl fmt::Debug for Making {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.jwt)
+    }
+}
+
+impl From<BtpUri> for BtpPeer {
+    fn from(uri: BtpUri) -> Self {
+        Self {
+            uri,
+            making: None,
+            tls_pins: Vec::new(),
+        }
+    }
+}
+
+impl BtpPeer {
+    /// The same whose server has one of these keys, if there are any.
+    #[must_use]
+    pub fn with_pins(self, tls_pins: Vec<KeyPin>) -> Self {
+        Self { tls_pins, ..self }
+    }
+
+    /// The same where a token is made for each connection, with this key.
+    ///
+    /// # Errors
+    /// What is wrong with the key.
+    pub fn with_jwt(self, jwt: OutgoingJwt, key: String) -> Result<Self, KeyError> {
+        Signer::new(jwt.algorithm, &key)?;
+        let making = Some(Making { jwt, key });
+        Ok(Self { making, ..self })
+    }
+
+    /// Where to, and with what from now on.
+    pub(crate) fn uri(&self, now: Timestamp) -> BtpUri {
+        let mut uri = self.uri.clone();
+        if let Some(Making { jwt, key }) = &self.making {
+            let signer = Signer::new(jwt.algorithm, key).expect("the key was tried");
+            uri.token = signer.sign(&jwt.claims, jwt.lifetime_s, now);
+        }
+        uri
+    }
+}
+
 /// Where to connect to; an address loses its brackets.
 pub(crate) fn host_port(authority: &Authority, scheme: &Scheme) -> Option<(String, u16)> {
     let usual = if *scheme == Scheme::HTTPS { 443 } else { 80 };
@@ -605,7 +715,6 @@ pub(crate) fn host_port(authority: &Authority, scheme: &Scheme) -> Option<(Strin
 
 #[cfg(test)]
 mod tests {
-    use rialto_connector::jwt::Signer;
     use rialto_ledger::{JwtAlgorithm, JwtClaims};
 
     use super::*;
@@ -616,6 +725,7 @@ mod tests {
         let tokens = tokens.iter().map(|(token, until)| IncomingToken {
             hash: hash_token(token.as_bytes()),
             jwt: None,
+            pin: false,
             expires_at_ms: *until,
         });
         settings.incoming_tokens = tokens.collect();
@@ -651,7 +761,7 @@ mod tests {
             (Some("old"), None, 999, Ok(1)),
             (Some("old"), None, 1_000, Err(AuthExpiredToken)),
         ] {
-            let found = directory().authenticate(token.map(str::as_bytes), named, now_ms);
+            let found = directory().authenticate(token.map(str::as_bytes), None, named, now_ms);
             assert_eq!(
                 found.map(|known| known.account.0),
                 outcome,
@@ -663,7 +773,7 @@ mod tests {
     #[test]
     fn a_token_that_was_taken_away_opens_nothing_and_what_was_known_is_forgotten() {
         let directory = directory();
-        let known = |token: &str| directory.authenticate(Some(token.as_bytes()), None, 0);
+        let known = |token: &str| directory.authenticate(Some(token.as_bytes()), None, None, 0);
         let mut visitor = Visitor::default();
         visitor.learn(b"a", None, known("a").unwrap());
         let recall = |visitor: &Visitor, token: &[u8], named| {
@@ -747,7 +857,7 @@ mod tests {
             // The key itself is no token.
             (KEY, None, 0, Err(AuthUnknownToken)),
         ] {
-            let found = directory.authenticate(Some(token.as_bytes()), named, now_ms);
+            let found = directory.authenticate(Some(token.as_bytes()), None, named, now_ms);
             let shown: String = token.chars().take(100).collect();
             assert_eq!(
                 found.map(|known| known.account.0),

@@ -68,7 +68,7 @@ pub use callers::{CALLERS_MAX, CALLERS_PER_ADDRESS_MAX, Caller, Callers};
 pub use clock::Clock;
 pub use connect::{CONNECT_TIMEOUT, ConnectError, Stream, connect};
 pub use directory::{
-    Account, AuthCounters, Directory, HttpPeer, HttpPeerError, Known, Opened, hash_token,
+    Account, AuthCounters, BtpPeer, Directory, HttpPeer, HttpPeerError, Known, Opened, hash_token,
 };
 pub use http_client::{HTTP_LANES_MAX, HTTP_QUEUE_BYTES_MAX, HTTP_QUEUE_LEN_MAX};
 pub use inbox::{INBOX_LEN_MAX, Inbox};
@@ -78,5 +78,5 @@ pub use probe::{Finding, PROBE_STEP_TIMEOUT, Probe, Verdict, probe};
 pub use server::Greeting;
 pub use server::{BODY_TIMEOUT, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, HTTP2_STREAMS_MAX};
 pub use spsp::{SpspAnswer, SpspQuery, SpspRefusal};
-pub use tls::{ClientTls, TlsError};
+pub use tls::{ClientTls, Identity, ServerTls, TlsError};
 pub use worker::{Worker, WorkerConfig};

@@ -35,7 +35,7 @@ use crate::{
     directory::{Account, H2C, HttpPeer, OCTET_STREAM, host_port},
     once::send,
     server::is_packet_type,
-    tls::ClientTls,
+    tls::{ClientTls, PinMismatch, pin_of},
 };
 
 /// How long each step may take.
@@ -118,7 +118,9 @@ struct Target {
     is_tls: bool,
     /// HTTP/2 without asking.
     prior_knowledge: bool,
-    token: HeaderValue,
+    /// None where our certificate has to be enough.
+    token: Option<HeaderValue>,
+    has_pins: bool,
 }
 
 impl Target {
@@ -139,6 +141,48 @@ impl Target {
     fn path(&self) -> &str {
         self.url.path_and_query().map_or("/", |path| path.as_str())
     }
+
+    /// The request with our token, if we have one.
+    fn with_token(&self, request: http::request::Builder) -> http::request::Builder {
+        match &self.token {
+            Some(token) => request.header(AUTHORIZATION, token.clone()),
+            None => request,
+        }
+    }
+
+    /// What the peer knows us by.
+    fn accepted(&self) -> &'static str {
+        match self.token {
+            Some(_) => "the peer takes our token",
+            None => "the peer knows our certificate",
+        }
+    }
+
+    /// Why a peer that does not know us would not.
+    fn refused(&self, tls: &ClientTls) -> (&'static str, String) {
+        match (&self.token, tls.shown) {
+            (None, Some(pin)) => {
+                let detail = format!("our certificate, whose key is {pin}, is not known there");
+                ("certificate.refused", detail)
+            }
+            (None, None) => {
+                let detail = "we present no token, and have no certificate to show \
+                              (node.tls_client_cert_file)";
+                ("certificate.none", detail.to_owned())
+            }
+            (Some(_), shown) => {
+                let beside = shown.map_or_else(String::new, |pin| {
+                    format!(
+                        ", or belongs to another account than the certificate that we show ({pin})"
+                    )
+                });
+                let detail = format!(
+                    "the token that we present is not the one that the peer expects there{beside}"
+                );
+                ("token.refused", detail)
+            }
+        }
+    }
 }
 
 /// Looks at how `account` is reached. `has_session` says whether its BTP session stands, which is
@@ -151,9 +195,16 @@ pub async fn probe(
     tls: &ClientTls,
 ) -> Probe {
     let mut probe = Probe::default();
-    let found = match (account.http(), account.btp()) {
+    let uri = account.btp().map(|peer| peer.uri(wall()));
+    let pins = match (account.http(), account.btp()) {
+        (Some(peer), _) => &peer.tls_pins[..],
+        (None, Some(peer)) => &peer.tls_pins,
+        (None, None) => &[],
+    };
+    let tls = &tls.to_neighbour(pins);
+    let found = match (account.http(), &uri) {
         (Some(peer), _) => Ok(target_of_http(peer)),
-        (None, Some(uri)) => target_of_btp(uri),
+        (None, Some(uri)) => target_of_btp(uri, !pins.is_empty()),
         (None, None) => Err("there is no URL, and the token is theirs to present"),
     };
     let target = match found {
@@ -171,7 +222,7 @@ pub async fn probe(
     if !reach(&mut probe, &target, tls).await {
         return probe;
     }
-    match (account.http(), account.btp()) {
+    match (account.http(), &uri) {
         (Some(_), _) => packets(&mut probe, &target, tls).await,
         (None, Some(uri)) => session(&mut probe, &target, uri, has_session, tls).await,
         (None, None) => {}
@@ -191,11 +242,12 @@ fn target_of_http(peer: &HttpPeer) -> Target {
         port: peer.port,
         is_tls: peer.tls(),
         prior_knowledge: peer.prior_knowledge,
-        token: peer.headers[AUTHORIZATION].clone(),
+        token: peer.headers.get(AUTHORIZATION).cloned(),
+        has_pins: !peer.tls_pins.is_empty(),
     }
 }
 
-fn target_of_btp(uri: &BtpUri) -> Result<Target, &'static str> {
+fn target_of_btp(uri: &BtpUri, has_pins: bool) -> Result<Target, &'static str> {
     let url = uri.websocket_url().replacen("ws", "http", 1);
     let url: Uri = url.parse().map_err(|_| "the BTP URL is none")?;
     let scheme = if uri.tls { Scheme::HTTPS } else { Scheme::HTTP };
@@ -209,7 +261,8 @@ fn target_of_btp(uri: &BtpUri) -> Result<Target, &'static str> {
         port,
         is_tls: uri.tls,
         prior_knowledge: false,
-        token,
+        token: (!uri.token.is_empty()).then_some(token),
+        has_pins,
         url,
     })
 }
@@ -277,10 +330,16 @@ async fn reach(probe: &mut Probe, target: &Target, tls: &ClientTls) -> bool {
             let connection = stream.get_ref().1;
             let version = connection.protocol_version();
             let version = version.and_then(|version| version.as_str());
-            probe.pass(
-                "tls",
-                format!("{}, the certificate is good", version.unwrap_or("TLS")),
-            );
+            let version = version.unwrap_or("TLS");
+            let certificate = connection.peer_certificates().and_then(<[_]>::first);
+            let seen = certificate.and_then(|certificate| pin_of(certificate).ok());
+            let detail = match seen {
+                Some(pin) if target.has_pins => {
+                    format!("{version}, the server has the pinned key {pin}")
+                }
+                Some(_) | None => format!("{version}, the certificate is good"),
+            };
+            probe.pass("tls", detail);
             match connection.alpn_protocol() {
                 Some(protocol) => {
                     let protocol = String::from_utf8_lossy(protocol).into_owned();
@@ -326,6 +385,9 @@ async fn handshake(
     match timeout(PROBE_STEP_TIMEOUT, connector.connect(name, stream)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => {
+            if let Some(mismatch) = PinMismatch::of(&error) {
+                return Err(("tls.pin", mismatch.to_string()));
+            }
             let inner = error.get_ref();
             let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
             let word = inner.map_or("tls.closed", tls_word);
@@ -404,8 +466,8 @@ async fn ask(request: Request<Bytes>, tls: &ClientTls) -> Option<Answer> {
 /// A packet without money, for the direct neighbour alone.
 async fn ask_packet(target: &Target, path: &str, tls: &ClientTls) -> Option<Answer> {
     let packet = ildcp::request(wall().plus_ms(PACKET_LIFE_MS));
-    let request = Request::post(target.at(path))
-        .header(AUTHORIZATION, target.token.clone())
+    let request = target
+        .with_token(Request::post(target.at(path)))
         .header(CONTENT_TYPE, OCTET_STREAM)
         .header(ACCEPT, OCTET_STREAM)
         .body(Bytes::from(packet));
@@ -448,10 +510,9 @@ async fn packets(probe: &mut Probe, target: &Target, tls: &ClientTls) {
         StatusCode::OK => {}
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             probe.pass("path", format!("{url} asks for a token"));
-            let detail = format!(
-                "{url} answers {status}: the token that we present is not the one that the peer expects there"
-            );
-            return probe.fail("token_out", "token.refused", detail);
+            let (word, why) = target.refused(tls);
+            let detail = format!("{url} answers {status}: {why}");
+            return probe.fail("token_out", word, detail);
         }
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE => {
             let mut detail = format!("{url} answers {status}");
@@ -491,7 +552,7 @@ async fn packets(probe: &mut Probe, target: &Target, tls: &ClientTls) {
         return probe.fail("path", "path.html", detail);
     }
     probe.pass("path", format!("{url} answers"));
-    probe.pass("token_out", "the peer takes our token");
+    probe.pass("token_out", target.accepted());
     let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let reply = Reply::parse(body);
     if !is_packet_type(value) {
@@ -628,16 +689,16 @@ async fn session(
         None
     });
     match answered.await {
-        Ok(Some(Ok(()))) => probe.pass("token_out", "the peer takes our BTP token"),
+        Ok(Some(Ok(()))) => probe.pass("token_out", target.accepted()),
         Ok(Some(Err(code))) => {
-            let detail = format!(
-                "the peer refuses our BTP token ({code:?}): it is not the one that it expects"
-            );
-            probe.fail("token_out", "token.refused", detail);
+            let (word, why) = target.refused(tls);
+            let detail = format!("the peer refuses us by BTP ({code:?}): {why}");
+            probe.fail("token_out", word, detail);
         }
         Ok(None) => {
-            let detail = "the peer closes the connection at our BTP token".to_owned();
-            probe.fail("token_out", "token.refused", detail);
+            let (word, why) = target.refused(tls);
+            let detail = format!("the peer closes the BTP connection: {why}");
+            probe.fail("token_out", word, detail);
         }
         Err(_) => {
             let detail = "the peer does not answer our BTP token within 3 s".to_owned();
@@ -650,8 +711,8 @@ async fn session(
 
 /// How a Rialto node sees the link; others do not know the path.
 async fn ask_link(probe: &mut Probe, target: &Target, path: &str, tls: &ClientTls) {
-    let request = Request::get(target.at(path))
-        .header(AUTHORIZATION, target.token.clone())
+    let request = target
+        .with_token(Request::get(target.at(path)))
         .header(ACCEPT, HeaderValue::from_static("application/json"))
         .body(Bytes::new());
     let Ok(request) = request else { return };

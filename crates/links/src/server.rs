@@ -9,7 +9,6 @@ use std::{
     net::IpAddr,
     pin::{Pin, pin},
     rc::Rc,
-    sync::Arc,
     task::Poll,
     time::Duration,
 };
@@ -32,11 +31,11 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rialto_btp::session::Session;
-use rialto_ledger::AccountId;
-use rustls::ServerConfig;
+use rialto_ledger::{AccountId, KeyPin};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::spawn_local,
     time::{Instant, sleep, timeout},
 };
@@ -61,6 +60,7 @@ use crate::{
     rewind::Rewind,
     runtime::LocalExecutor,
     spsp,
+    tls::{self, ServerTls},
     worker::{Door, Worker},
 };
 
@@ -95,9 +95,8 @@ pub(crate) const GREETING_PREFIX: &str = "/.well-known/rialto/";
 pub(crate) async fn serve(
     worker: Rc<Worker>,
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<watch::Receiver<ServerTls>>,
 ) {
-    let acceptor = tls.map(TlsAcceptor::from);
     let pace = Pace::default();
     let warn = |message: &str| {
         if let Some(held_back) = pace.due(worker.clock().now_ns()) {
@@ -114,7 +113,10 @@ pub(crate) async fn serve(
         match accepted {
             Ok((stream, address)) => match worker.permit(address.ip()) {
                 Some(permit) => {
-                    let (worker, acceptor) = (Rc::clone(&worker), acceptor.clone());
+                    let worker = Rc::clone(&worker);
+                    let acceptor = tls.as_ref().map(|tls| {
+                        TlsAcceptor::from(tls.borrow().config(worker.asks_for_certificates()))
+                    });
                     let guard = Rc::clone(&permit);
                     let connection = connection(worker, stream, acceptor, permit);
                     spawn_local(async move { guard.guard(connection).await });
@@ -136,6 +138,8 @@ pub(crate) struct Permit {
     newcomer: RefCell<Option<Newcomer>>,
     /// Of the client; `None` where we are the client.
     address: Option<IpAddr>,
+    /// That the client proved to have, by a certificate.
+    key: Cell<Option<KeyPin>>,
 }
 
 impl Permit {
@@ -149,7 +153,13 @@ impl Permit {
             worker,
             newcomer,
             address,
+            key: Cell::new(None),
         }
+    }
+
+    /// The key that the client proved to have.
+    pub(crate) fn key(&self) -> Option<KeyPin> {
+        self.key.get()
     }
 
     /// Where the client is.
@@ -201,8 +211,12 @@ async fn connection(
         None => packets(worker, stream, permit).await,
         Some(acceptor) => {
             if let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                match stream.get_ref().1.alpn_protocol() {
-                    Some(crate::tls::ALPN_HTTP2) => http(worker, stream, true, permit).await,
+                let session = stream.get_ref().1;
+                let certificate = session.peer_certificates().and_then(<[_]>::first);
+                let key = certificate.and_then(|certificate| tls::pin_of(certificate).ok());
+                permit.key.set(key);
+                match session.alpn_protocol() {
+                    Some(tls::ALPN_HTTP2) => http(worker, stream, true, permit).await,
                     Some(_) | None => packets(worker, stream, permit).await,
                 }
             }

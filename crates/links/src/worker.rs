@@ -14,7 +14,6 @@ use rialto_btp::session;
 use rialto_connector::{Action, Input, LinkFailure, LinkId, Paid, Reason, RequestId};
 use rialto_ledger::AccountId;
 use rialto_packet::{Prepare, Reply};
-use rustls::ServerConfig;
 use tokio::{
     net::TcpListener,
     sync::{Notify, watch},
@@ -34,7 +33,7 @@ use crate::{
     scratch::Scratch,
     server::{self, GREETING_PREFIX, Greeting, Permit},
     spsp::SpspAnswer,
-    tls::ClientTls,
+    tls::{ClientTls, ServerTls},
     waiting::{Waiting, number_of_unattended, unattended},
 };
 
@@ -50,8 +49,8 @@ pub struct WorkerConfig {
     pub auth_counters: Arc<AuthCounters>,
     /// Shared by all workers.
     pub callbacks: Arc<Callbacks>,
-    /// How servers are verified.
-    pub tls: ClientTls,
+    /// How servers are verified at present.
+    pub tls: watch::Receiver<ClientTls>,
     /// Times of BTP sessions.
     pub btp: session::Settings,
     /// Most connections that are open to this worker at a time. One more is closed at once.
@@ -77,6 +76,7 @@ pub struct Worker {
     /// The last value of the configuration's receiver.
     directory: RefCell<Arc<Directory>>,
     directory_changes: RefCell<watch::Receiver<Arc<Directory>>>,
+    tls_changes: RefCell<watch::Receiver<ClientTls>>,
     inbox: Inbox,
     scratch: Scratch,
     newcomers: Rc<Newcomers>,
@@ -137,12 +137,15 @@ impl Worker {
     pub fn new(config: WorkerConfig) -> Rc<Self> {
         let mut directory_changes = config.directory.clone();
         let directory = directory_changes.borrow_and_update().clone();
+        let mut tls_changes = config.tls.clone();
+        tls_changes.mark_unchanged();
         let newcomers = Newcomers::new(config.newcomers, Arc::clone(&config.newcomer_counters));
         Rc::new_cyclic(|this| Self {
             this: this.clone(),
             config,
             directory: RefCell::new(directory),
             directory_changes: RefCell::new(directory_changes),
+            tls_changes: RefCell::new(tls_changes),
             inbox: Inbox::default(),
             scratch: Scratch::default(),
             newcomers: Rc::new(newcomers),
@@ -215,8 +218,13 @@ impl Worker {
         }
     }
 
-    /// Accepts connections, with TLS if there are settings for it. Resolves once the worker drains.
-    pub async fn serve(self: Rc<Self>, listener: TcpListener, tls: Option<Arc<ServerConfig>>) {
+    /// Accepts connections, with TLS if there are settings for it: each with those of its time. Resolves
+    /// once the worker drains.
+    pub async fn serve(
+        self: Rc<Self>,
+        listener: TcpListener,
+        tls: Option<watch::Receiver<ServerTls>>,
+    ) {
         server::serve(self, listener, tls).await;
     }
 
@@ -286,7 +294,7 @@ impl Worker {
             .and_then(|of| of.http().cloned())?;
         let config = &self.config;
         let shared = Shared {
-            tls: config.tls.clone(),
+            tls: config.tls.borrow().to_neighbour(&peer.tls_pins),
             clock: config.clock,
             inbox: self.inbox.clone(),
             scratch: self.scratch.clone(),
@@ -464,9 +472,14 @@ impl Worker {
         }
     }
 
-    /// The accounts as they are now. Clients of peers that changed are let go; what they have in
-    /// flight goes on.
+    /// The accounts as they are now. Clients of peers that changed are let go, and all when TLS did; what
+    /// they have in flight goes on.
     fn directory(&self) -> Ref<'_, Directory> {
+        let mut tls_changes = self.tls_changes.borrow_mut();
+        if tls_changes.has_changed().unwrap_or(false) {
+            tls_changes.mark_unchanged();
+            self.http.borrow_mut().clear();
+        }
         let mut changes = self.directory_changes.borrow_mut();
         if changes.has_changed().unwrap_or(false) {
             let directory = changes.borrow_and_update().clone();
@@ -487,7 +500,7 @@ impl Worker {
         self.directory().name_of(account)
     }
 
-    /// Whose token it is; failures are counted, and who presents one that opens nothing is remembered.
+    /// Whose token or key it is; failures are counted, and who presents one that opens nothing is remembered.
     pub(crate) fn authenticate(
         &self,
         token: Option<&[u8]>,
@@ -496,7 +509,8 @@ impl Worker {
         permit: &Permit,
     ) -> Result<AccountId, Reason> {
         let now_ms = wall().unix_ms();
-        let found = self.directory().authenticate(token, named, now_ms);
+        let directory = self.directory();
+        let found = directory.authenticate(token, permit.key(), named, now_ms);
         let found = found.map(|known| known.account);
         found.inspect_err(|reason| self.not_recognised(*reason, token, named, door, permit))
     }
@@ -547,7 +561,7 @@ impl Worker {
         if let Some(account) = visitor.recall(shown, named, directory.version(), now_ms) {
             return Ok(account);
         }
-        let found = directory.authenticate(token, named, now_ms());
+        let found = directory.authenticate(token, permit.key(), named, now_ms());
         let found = found.inspect_err(|reason| {
             self.not_recognised(*reason, token, named, Door::Http, permit);
         })?;
@@ -642,8 +656,13 @@ impl Worker {
         self.config.btp
     }
 
-    pub(crate) fn tls(&self) -> &ClientTls {
-        &self.config.tls
+    pub(crate) fn tls(&self) -> ClientTls {
+        self.config.tls.borrow().clone()
+    }
+
+    /// Whether clients are asked for a certificate.
+    pub(crate) fn asks_for_certificates(&self) -> bool {
+        self.directory().has_pins()
     }
 
     pub(crate) fn has_session(&self, account: AccountId) -> bool {

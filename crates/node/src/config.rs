@@ -92,6 +92,10 @@ pub struct NodeConfig {
     pub tls_key_file: Option<PathBuf>,
     /// Certificates in PEM that peers' certificates may chain to, beside the system's.
     pub tls_roots_file: Option<PathBuf>,
+    /// Certificate chain in PEM that neighbours are shown who ask for one. Relative to the file.
+    pub tls_client_cert_file: Option<PathBuf>,
+    /// Its private key in PEM. Relative to the file.
+    pub tls_client_key_file: Option<PathBuf>,
 }
 
 /// When a Fulfill is passed on.
@@ -463,6 +467,12 @@ fn check(path: &Path, config: &Config) -> Result<(), ConfigError> {
             "needs node.tls_key_file beside it, and the other way round",
         );
     }
+    if node.tls_client_cert_file.is_some() != node.tls_client_key_file.is_some() {
+        return wrong(
+            "node.tls_client_cert_file",
+            "needs node.tls_client_key_file beside it, and the other way round",
+        );
+    }
     if node.listen.port() != 0 && node.listen == config.admin.listen {
         return wrong("admin.listen", "is the same as node.listen");
     }
@@ -513,6 +523,8 @@ fn resolve_paths(path: &Path, config: &mut Config) {
         &mut node.tls_cert_file,
         &mut node.tls_key_file,
         &mut node.tls_roots_file,
+        &mut node.tls_client_cert_file,
+        &mut node.tls_client_key_file,
         &mut config.rates.file,
         &mut config.settlement.token_file,
     ];

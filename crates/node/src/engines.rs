@@ -56,7 +56,7 @@ pub(crate) async fn run(handle: Arc<Handle>, mut asks: mpsc::UnboundedReceiver<A
 
 /// Asks, and says what the core is to know of the answer.
 async fn perform(handle: &Handle, account: AccountId, engine_url: &str, ask: EngineAsk) -> Input {
-    let tls = &handle.tls;
+    let tls = &handle.tls();
     match ask {
         EngineAsk::Introduce => {
             let answer = engine_client::introduce(engine_url, account, tls).await;

@@ -20,7 +20,7 @@ use rialto_links::{
     spsp_client::{self, Permissions, QueryError},
 };
 use rialto_stream::pointer;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 
 use crate::{config::Config, secrets, shell::Shell};
 
@@ -29,7 +29,7 @@ pub(crate) struct Handle {
     pub(crate) shell: Arc<Shell>,
     /// Replaced by a reload.
     pub(crate) config: RwLock<Config>,
-    pub(crate) tls: ClientTls,
+    pub(crate) tls: watch::Receiver<ClientTls>,
     pub(crate) auth: Arc<AuthCounters>,
     pub(crate) newcomers: Arc<NewcomerCounters>,
     pub(crate) callbacks: Arc<Callbacks>,
@@ -39,6 +39,13 @@ pub(crate) struct Handle {
     /// Where rates come from may have changed.
     pub(crate) rates_changed: Notify,
     pub(crate) peering: Peering,
+}
+
+impl Handle {
+    /// How servers are verified at present.
+    pub(crate) fn tls(&self) -> ClientTls {
+        self.tls.borrow().clone()
+    }
 }
 
 impl Node for Handle {
@@ -79,7 +86,7 @@ impl Node for Handle {
                 insecure,
                 other_hosts: false,
             };
-            let answer = spsp_client::query(receiver, permissions, &self.tls).await;
+            let answer = spsp_client::query(receiver, permissions, &self.tls()).await;
             let answer = answer.map_err(|error| ResolveError {
                 code: resolve_code(&error),
                 message: match &error {
@@ -177,6 +184,10 @@ impl Node for Handle {
         self.public_url.clone()
     }
 
+    fn shows_certificate(&self) -> bool {
+        self.tls.borrow().shows_certificate()
+    }
+
     fn may_connect(&self, url: &str) -> Result<(), String> {
         let uri: Uri = url.parse().map_err(|_| "is not a URL")?;
         let host = uri.host().ok_or("names no host")?;
@@ -199,7 +210,7 @@ impl Node for Handle {
     }
 
     fn exchange(&self, request: Request<Bytes>) -> BoxFuture<'_, Result<Response<Bytes>, String>> {
-        Box::pin(rialto_links::exchange(request, &self.tls))
+        Box::pin(async move { rialto_links::exchange(request, &self.tls()).await })
     }
 
     fn probe(&self, account: AccountId, asks_link: bool) -> BoxFuture<'_, Probed> {
@@ -210,7 +221,7 @@ impl Node for Handle {
             };
             let has_session = self.shell.read(|core| core.has_session(account.id));
             let asks_link = asks_link.then_some(rialto_admin::LINK_PATH);
-            let found = rialto_links::probe(&account, has_session, asks_link, &self.tls).await;
+            let found = rialto_links::probe(&account, has_session, asks_link, &self.tls()).await;
             let checks = found.findings.into_iter().map(|finding| {
                 let (verdict, mistake) = match finding.verdict {
                     Verdict::Pass => (CheckVerdict::Pass, None),

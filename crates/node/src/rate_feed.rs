@@ -383,7 +383,7 @@ async fn fetch(
     url: &str,
     parse: impl FnOnce(&[u8], Timestamp) -> Result<Quotes, rialto_connector::quotes::QuotesError>,
 ) -> Result<Option<Quotes>, String> {
-    let body = rates_client::fetch(url, &handle.tls)
+    let body = rates_client::fetch(url, &handle.tls())
         .await
         .map_err(|error| error.to_string())?;
     let quotes = parse(&body.bytes, handle.shell.clock.now().wall);

@@ -23,11 +23,10 @@ use rialto_connector::{Action, Connector, Effects, Settings};
 use rialto_journal::{FileDisk, Journal, JournalError, Options, Replay};
 use rialto_ledger::{Lsn, Record, TokenHash};
 use rialto_links::{
-    AuthCounters, ClientTls, Greeting, NewcomerLimits, SpspAnswer, SpspQuery, SpspRefusal,
-    WorkerConfig, hash_token, tls,
+    AuthCounters, ClientTls, Greeting, Identity, NewcomerLimits, ServerTls, SpspAnswer, SpspQuery,
+    SpspRefusal, TlsError, WorkerConfig, hash_token,
 };
 use rialto_stream::spsp;
-use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 use socket2::SockRef;
 use thiserror::Error;
@@ -138,18 +137,42 @@ struct Files {
     secret: NodeSecret,
     tokens: Vec<Token>,
     engine_token: Option<TokenHash>,
-    server_tls: Option<Arc<ServerConfig>>,
+    server_tls: Option<ServerTls>,
     client_tls: ClientTls,
+}
+
+/// What of it can be replaced while the node runs. Whoever uses it looks each time anew.
+struct Replaceable {
+    tokens: watch::Sender<Vec<Token>>,
+    engine_token: watch::Sender<Option<TokenHash>>,
+    /// None where the listener speaks no TLS.
+    server_tls: Option<watch::Sender<ServerTls>>,
+    client_tls: watch::Sender<ClientTls>,
+}
+
+impl Replaceable {
+    fn replace(&self, files: Files) {
+        self.tokens.send_replace(files.tokens);
+        self.engine_token.send_replace(files.engine_token);
+        if let (Some(present), Some(new)) = (&self.server_tls, files.server_tls) {
+            present.send_replace(new);
+        }
+        self.client_tls.send_replace(files.client_tls);
+    }
 }
 
 /// Says what is wrong with a configuration and the files it names, without opening the store.
 pub fn check(loaded: &Loaded) -> Result<(), RunError> {
-    read_files(&loaded.config)?;
+    check_files(loaded).map(|_| ())
+}
+
+fn check_files(loaded: &Loaded) -> Result<Files, RunError> {
+    let files = read_files(&loaded.config)?;
     log::filter(&loaded.config.log.level).map_err(|message| RunError::Value {
         key: "log.level",
         message,
     })?;
-    Ok(())
+    Ok(files)
 }
 
 /// Runs a node until it is told to stop. `flags` are those that `loaded` was made with, for reloads.
@@ -178,13 +201,19 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
     let workers = config.node.threads.unwrap_or_else(cores);
     let (engines, engine_asks) = mpsc::unbounded_channel();
     let public_url = public_url(&config, endpoints.node, files.server_tls.is_some());
+    let replaceable = Replaceable {
+        tokens: watch::Sender::new(files.tokens),
+        engine_token: watch::Sender::new(files.engine_token),
+        server_tls: files.server_tls.map(watch::Sender::new),
+        client_tls: watch::Sender::new(files.client_tls),
+    };
     let shell = recover(&config, files.secret, workers, engines, public_url.clone())?;
     let shell = Arc::new(shell);
     let auth = Arc::new(AuthCounters::default());
     shell.read(|core| auth.callers.block(core.ledger().blocked_callers()));
     let handle = Arc::new(Handle {
         shell: Arc::clone(&shell),
-        tls: files.client_tls.clone(),
+        tls: replaceable.client_tls.subscribe(),
         auth: Arc::clone(&auth),
         newcomers: Arc::default(),
         callbacks: Arc::default(),
@@ -203,7 +232,7 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
         let listener = node_listener
             .try_clone()
             .map_err(system("listen on several threads"))?;
-        let (handle, client_tls) = (Arc::clone(&handle), files.client_tls.clone());
+        let (handle, client_tls) = (Arc::clone(&handle), replaceable.client_tls.subscribe());
         let with_sessions = Arc::clone(&shell);
         let greeting_path = config.auto_peering.path.clone();
         let worker = move || WorkerConfig {
@@ -222,7 +251,11 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
             spsp: answer_spsp(handle),
             has_session: Box::new(move |id| with_sessions.read(|core| core.has_session(id))),
         };
-        let (shell, tls) = (Arc::clone(&shell), files.server_tls.clone());
+        let tls = replaceable
+            .server_tls
+            .as_ref()
+            .map(watch::Sender::subscribe);
+        let shell = Arc::clone(&shell);
         let thread = threads::spawn_worker(shell, id, worker, listener, tls, stopped.clone());
         io_threads.push(thread.map_err(system("start a thread"))?);
     }
@@ -270,15 +303,18 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
             let until = async move {
                 let _ = engine_stop.changed().await;
             };
-            let (node, token) = (Arc::clone(&node), files.engine_token);
+            let (node, token) = (Arc::clone(&node), replaceable.engine_token.subscribe());
             tokio::spawn(rialto_admin::serve_engines(listener, node, token, until));
         }
-        let serving = tokio::spawn(rialto_admin::serve(admin, node, files.tokens, until));
+        let tokens = replaceable.tokens.subscribe();
+        let serving = tokio::spawn(rialto_admin::serve(admin, node, tokens, until));
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = hang_up.recv() => reload(&loaded.path, flags, &handle, &level),
+                _ = hang_up.recv() => {
+                    reload(&loaded.path, flags, &handle, &replaceable, &level);
+                }
             }
         }
         info!("draining: new packets are refused, those in flight finish");
@@ -372,15 +408,25 @@ fn read_files(config: &Config) -> Result<Files, RunError> {
     let engine_token = engine_token
         .map(|path| Ok::<_, SecretError>(hash_token(read_private(path)?.as_bytes())))
         .transpose()?;
-    let server_tls = match (&node.tls_cert_file, &node.tls_key_file) {
-        (Some(cert), Some(key)) => {
-            let server = tls::server_config(cert, key);
-            Some(server.map_err(|error| value("node.tls_cert_file")(error.to_string()))?)
-        }
-        _ => None,
+    let tls_value = |key| move |error: TlsError| value(key)(error.to_string());
+    let identity = |key, cert: &Option<PathBuf>, private: &Option<PathBuf>| {
+        let files = cert.as_ref().zip(private.as_ref());
+        let identity = files.map(|(cert, private)| Identity::read(cert, private));
+        identity.transpose().map_err(tls_value(key))
     };
-    let client_tls = ClientTls::new(node.tls_roots_file.as_deref())
-        .map_err(|error| value("node.tls_roots_file")(error.to_string()))?;
+    let server = identity(
+        "node.tls_cert_file",
+        &node.tls_cert_file,
+        &node.tls_key_file,
+    )?;
+    let server_tls = server.as_ref().map(ServerTls::new);
+    let client = identity(
+        "node.tls_client_cert_file",
+        &node.tls_client_cert_file,
+        &node.tls_client_key_file,
+    )?;
+    let client_tls = ClientTls::new(node.tls_roots_file.as_deref(), client.as_ref())
+        .map_err(tls_value("node.tls_roots_file"))?;
     Ok(Files {
         secret,
         tokens,
@@ -574,15 +620,19 @@ async fn drain(shell: &Shell) {
     }
 }
 
-/// Takes what may change while the node runs; keeps the old settings when the new are bad.
-fn reload(path: &Path, flags: &[(String, String)], handle: &Handle, level: &log::LevelHandle) {
-    let loaded = match config::load(path, flags)
-        .map_err(RunError::from)
-        .and_then(|loaded| {
-            check(&loaded)?;
-            Ok(loaded)
-        }) {
-        Ok(loaded) => loaded,
+/// Takes what may change while the node runs; keeps the old settings when the new are bad, and what was
+/// read from files too: either all of it is new or nothing.
+fn reload(
+    path: &Path,
+    flags: &[(String, String)],
+    handle: &Handle,
+    replaceable: &Replaceable,
+    level: &log::LevelHandle,
+) {
+    let read = config::load(path, flags).map_err(RunError::from);
+    let read = read.and_then(|loaded| Ok((check_files(&loaded)?, loaded)));
+    let (files, loaded) = match read {
+        Ok(read) => read,
         Err(problem) => {
             error!(%problem, "the new configuration is bad: the old one stays");
             return;
@@ -607,29 +657,13 @@ fn reload(path: &Path, flags: &[(String, String)], handle: &Handle, level: &log:
         ("node.threads", old.node.threads != new.node.threads),
         (
             "node.tls_cert_file",
-            old.node.tls_cert_file != new.node.tls_cert_file,
-        ),
-        (
-            "node.tls_key_file",
-            old.node.tls_key_file != new.node.tls_key_file,
-        ),
-        (
-            "node.tls_roots_file",
-            old.node.tls_roots_file != new.node.tls_roots_file,
+            // Another file is read; whether TLS is spoken at all is what the listener began with.
+            old.node.tls_cert_file.is_some() != new.node.tls_cert_file.is_some(),
         ),
         ("admin.listen", old.admin.listen != new.admin.listen),
         (
-            "admin.token_file",
-            old.admin.token_file != new.admin.token_file,
-        ),
-        ("admin.tokens", old.admin.tokens != new.admin.tokens),
-        (
             "settlement.listen",
             old.settlement.listen != new.settlement.listen,
-        ),
-        (
-            "settlement.token_file",
-            old.settlement.token_file != new.settlement.token_file,
         ),
         (
             "auto_peering.path",
@@ -644,6 +678,7 @@ fn reload(path: &Path, flags: &[(String, String)], handle: &Handle, level: &log:
     if let Ok(filter) = log::filter(&new.log.level) {
         let _ = level.reload(filter);
     }
+    replaceable.replace(files);
     let settings = settings(&new);
     handle
         .shell

@@ -24,11 +24,13 @@ use rialto_connector::{
 };
 use rialto_journal::{Journal, JournalError};
 use rialto_ledger::{
-    AccountId, AccountSettings, HttpLink, Lsn, Record, SettlementId, SettlementState,
+    AccountId, AccountSettings, BtpLink, HttpLink, Lsn, Record, SealedSecret, SettlementId,
+    SettlementState,
 };
-use rialto_links::{Account, Clock, Directory, HttpPeer, Opened};
+use rialto_links::{Account, BtpPeer, Clock, Directory, HttpPeer, Opened};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tracing::{debug, error, info, warn};
+use zeroize::Zeroizing;
 
 use crate::{gate::Gate, secrets::NodeSecret};
 
@@ -492,13 +494,7 @@ impl Shell {
             opened.http = self.opened_http(id, &settings.name, http, made, unusable);
         }
         if let Some(btp) = &settings.btp {
-            let token = self.secret.open(&btp.token).inspect_err(|e| unusable(e));
-            let uri = btp.url.parse::<BtpUri>().inspect_err(|e| unusable(e));
-            if let (Ok(token), Ok(mut uri)) = (token, uri) {
-                uri.username = btp.username.clone().unwrap_or_default();
-                uri.token = token.to_string();
-                opened.btp = Some(uri);
-            }
+            opened.btp = self.opened_btp(btp, unusable);
         }
         for token in &settings.incoming_tokens {
             let Some(jwt) = &token.jwt else { continue };
@@ -518,6 +514,40 @@ impl Shell {
         }
     }
 
+    /// The secret of a link, empty where it has none; `None` if it cannot be opened.
+    fn opened_secret(
+        &self,
+        sealed: Option<&SealedSecret>,
+        unusable: impl Fn(&dyn std::fmt::Display),
+    ) -> Option<Zeroizing<String>> {
+        match sealed {
+            None => Some(Zeroizing::default()),
+            Some(sealed) => self.secret.open(sealed).inspect_err(|e| unusable(e)).ok(),
+        }
+    }
+
+    fn opened_btp(
+        &self,
+        btp: &BtpLink,
+        unusable: impl Fn(&dyn std::fmt::Display),
+    ) -> Option<BtpPeer> {
+        let secret = self.opened_secret(btp.token.as_ref(), &unusable)?;
+        let uri = btp.url.parse::<BtpUri>().inspect_err(|e| unusable(e));
+        let mut uri = uri.ok()?;
+        uri.username = btp.username.clone().unwrap_or_default();
+        let made = match &btp.jwt {
+            None => {
+                uri.token = secret.to_string();
+                BtpPeer::from(uri)
+            }
+            Some(jwt) => {
+                let made = BtpPeer::from(uri).with_jwt(jwt.clone(), secret.to_string());
+                made.inspect_err(|e| unusable(e)).ok()?
+            }
+        };
+        Some(made.with_pins(btp.tls_pins.clone()))
+    }
+
     fn opened_http(
         &self,
         id: AccountId,
@@ -526,8 +556,7 @@ impl Shell {
         made: &mut BTreeMap<AccountId, u32>,
         unusable: impl Fn(&dyn std::fmt::Display),
     ) -> Option<HttpPeer> {
-        let token = self.secret.open(&http.token).inspect_err(|e| unusable(e));
-        let token = token.ok()?;
+        let token = self.opened_secret(http.token.as_ref(), &unusable)?;
         let peer = match &http.jwt {
             None => HttpPeer::new(&http.url, &token),
             Some(jwt) => {
@@ -538,6 +567,7 @@ impl Shell {
                 HttpPeer::new(&http.url, &token)
             }
         };
+        let peer = peer.map(|peer| peer.with_pins(http.tls_pins.clone()));
         let peer = match http.callback {
             false => peer,
             true => peer.and_then(|peer| {

@@ -10,8 +10,7 @@ use std::{
 
 use rialto_connector::{Action, Effects, Input, LinkId};
 use rialto_ledger::Lsn;
-use rialto_links::{Worker, WorkerConfig};
-use rustls::ServerConfig;
+use rialto_links::{ServerTls, Worker, WorkerConfig};
 use tokio::{
     runtime::{self, LocalOptions},
     sync::watch,
@@ -48,7 +47,7 @@ pub(crate) async fn run_worker(
     shell: Arc<Shell>,
     config: WorkerConfig,
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<watch::Receiver<ServerTls>>,
     mut stop: watch::Receiver<bool>,
 ) {
     let id = config.id;
@@ -153,7 +152,7 @@ pub(crate) fn spawn_worker(
     id: u16,
     config: impl FnOnce() -> WorkerConfig + Send + 'static,
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<watch::Receiver<ServerTls>>,
     stop: watch::Receiver<bool>,
 ) -> std::io::Result<thread::JoinHandle<()>> {
     let (built, was_built) = mpsc::channel();

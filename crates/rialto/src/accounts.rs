@@ -90,6 +90,10 @@ async fn create(args: &AccountCreateArgs) -> Result<(), Failure> {
     if args.generate_token {
         body.insert("generate_token".to_owned(), json!(true));
     }
+    if !args.client_pin.is_empty() {
+        body.insert("client_pins".to_owned(), json!(args.client_pin));
+    }
+    pin_links(&args.settings.tls_pin, &mut body, &Value::Null)?;
     let account: Value = connect(&args.node)?
         .post("/v1/accounts", &body.into())
         .await?;
@@ -119,6 +123,7 @@ async fn update(args: &AccountUpdateArgs) -> Result<(), Failure> {
     if let Some(relation) = args.relation {
         body.insert("relation".to_owned(), json!(relation.as_str()));
     }
+    pin_links(&args.settings.tls_pin, &mut body, &account)?;
     if body.is_empty() {
         return Err(Failure::usage(
             "nothing to change: name at least one setting",
@@ -190,6 +195,9 @@ async fn add_token(args: &AddTokenArgs) -> Result<(), Failure> {
             "algorithm": algorithm, "subject": args.subject, "issuer": args.issuer,
             "audience": args.audience,
         });
+    }
+    if let Some(pin) = &args.client_pin {
+        body["client_pin"] = json!(pin);
     }
     let path = format!("{}/tokens", path(&args.name));
     let created: Value = connect(&args.node)?.post(&path, &body).await?;
@@ -445,20 +453,21 @@ fn settings(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Val
     if let Some(url) = &args.http_url {
         let mut link = link("--http-url", url, None, args.http_token_file.as_deref())?;
         if let Some(link) = link.as_object_mut() {
-            let jwt = args.http_jwt.as_ref().map(|algorithm| {
-                json!({
-                    "algorithm": algorithm, "subject": args.http_jwt_subject,
-                    "issuer": args.http_jwt_issuer, "audience": args.http_jwt_audience,
-                })
-            });
-            link.insert("jwt".to_owned(), jwt.unwrap_or(Value::Null));
+            let (subject, issuer) = (&args.http_jwt_subject, &args.http_jwt_issuer);
+            let jwt = jwt(&args.http_jwt, subject, issuer, &args.http_jwt_audience);
+            link.insert("jwt".to_owned(), jwt);
             link.insert("callback".to_owned(), args.http_callback.into());
         }
         body.insert("http".to_owned(), link);
     }
     if let Some(url) = &args.btp_url {
         let username = args.btp_username.as_deref();
-        let link = link("--btp-url", url, username, args.btp_token_file.as_deref())?;
+        let mut link = link("--btp-url", url, username, args.btp_token_file.as_deref())?;
+        if let Some(link) = link.as_object_mut() {
+            let (subject, issuer) = (&args.btp_jwt_subject, &args.btp_jwt_issuer);
+            let jwt = jwt(&args.btp_jwt, subject, issuer, &args.btp_jwt_audience);
+            link.insert("jwt".to_owned(), jwt);
+        }
         body.insert("btp".to_owned(), link);
     }
     let terms = settlement(args, asset)?;
@@ -466,6 +475,49 @@ fn settings(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Val
         body.insert("settlement".to_owned(), terms.into());
     }
     Ok(body)
+}
+
+/// How tokens are made, null where none are.
+fn jwt(
+    algorithm: &Option<String>,
+    subject: &Option<String>,
+    issuer: &Option<String>,
+    audience: &Option<String>,
+) -> Value {
+    match algorithm {
+        None => Value::Null,
+        Some(algorithm) => json!({
+            "algorithm": algorithm, "subject": subject, "issuer": issuer, "audience": audience,
+        }),
+    }
+}
+
+/// Pins the server of each link that the account has, or is to have.
+fn pin_links(
+    pins: &[String],
+    body: &mut Map<String, Value>,
+    account: &Value,
+) -> Result<(), Failure> {
+    if pins.is_empty() {
+        return Ok(());
+    }
+    let pins: Vec<_> = pins.iter().filter(|pin| *pin != NONE).collect();
+    let mut has_link = false;
+    for name in ["http", "btp"] {
+        if !body.contains_key(name) && !account[name].is_null() {
+            body.insert(name.to_owned(), json!({}));
+        }
+        if let Some(link) = body.get_mut(name).and_then(Value::as_object_mut) {
+            link.insert("tls_pins".to_owned(), json!(pins));
+            has_link = true;
+        }
+    }
+    if !has_link {
+        let message =
+            "--tls-pin is about the server of --http-url or --btp-url, and there is neither";
+        return Err(Failure::usage(message));
+    }
+    Ok(())
 }
 
 fn settlement(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Value>, Failure> {
@@ -538,7 +590,9 @@ fn link(
     if let Some(username) = username {
         link["username"] = json!(username);
     }
-    if let Some(file) = token_file {
+    if token_file == Some(std::path::Path::new(NONE)) {
+        link["token"] = json!("");
+    } else if let Some(file) = token_file {
         link["token"] = json!(Token::read(file)?.reveal());
     }
     Ok(link)

@@ -39,6 +39,10 @@ Examples:
   rialto init /etc/rialto --name hub --ilp-address g.hub")]
     Init(InitArgs),
 
+    /// Certificates for TLS between nodes, known by the pins of their keys
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
+
     /// Run a node until SIGTERM or Ctrl-C; SIGHUP reloads the configuration
     #[command(after_help = "\
 Examples:
@@ -184,6 +188,40 @@ pub(crate) struct InitArgs {
     /// ILP address of the node [default: test.NAME]
     #[arg(long)]
     pub(crate) ilp_address: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertificateCommand {
+    /// Make a key and a certificate for it that nobody else signs, and print the key's pin
+    #[command(after_help = "\
+Examples:
+  rialto certificate make --host node.example
+  rialto certificate make /etc/rialto --host node.example --host 192.0.2.7
+
+It makes cert.pem and key.pem, and overwrites nothing. Peers who know the pin need no other proof.")]
+    Make(CertificateMakeArgs),
+    /// Print the pin of the key in a certificate, or of a public key: sha256:...
+    #[command(after_help = "\
+Examples:
+  rialto certificate pin cert.pem
+  rialto account add-token bob --client-pin $(rialto certificate pin bob.pem)")]
+    Pin(CertificatePinArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertificateMakeArgs {
+    /// Folder to make them in
+    #[arg(default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Name or address under which the node is reached; can be given several times
+    #[arg(long, required = true)]
+    pub(crate) host: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertificatePinArgs {
+    /// PEM file
+    pub(crate) file: PathBuf,
 }
 
 /// Which configuration.
@@ -428,6 +466,9 @@ pub(crate) struct AccountCreateArgs {
     /// Make the token its holder presents to us, and print it
     #[arg(long)]
     pub(crate) generate_token: bool,
+    /// Key of the client certificate its holder shows us, sha256:...; can be given several times
+    #[arg(long, value_name = "PIN")]
+    pub(crate) client_pin: Vec<String>,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }
@@ -516,7 +557,11 @@ pub(crate) struct AccountSettingsArgs {
     /// Reach it by ILP over HTTP at this URL
     #[arg(long, value_name = "URL", help_heading = "Link")]
     pub(crate) http_url: Option<String>,
-    /// File with the token to present there
+    /// Key that its server must have, sha256:..., instead of a certificate that the roots vouch for; can
+    /// be given several times; none for no such key
+    #[arg(long, value_name = "PIN", help_heading = "Link")]
+    pub(crate) tls_pin: Vec<String>,
+    /// File with the token to present there; none where our certificate is enough
     #[arg(
         long,
         value_name = "FILE",
@@ -561,9 +606,36 @@ pub(crate) struct AccountSettingsArgs {
     /// User name to present there
     #[arg(long, value_name = "NAME", requires = "btp_url", help_heading = "Link")]
     pub(crate) btp_username: Option<String>,
-    /// File with the token to present there
+    /// File with the token to present there; none where our certificate is enough
     #[arg(long, value_name = "FILE", requires = "btp_url", help_heading = "Link")]
     pub(crate) btp_token_file: Option<PathBuf>,
+    /// Make a JSON Web Token for each connection instead, signed with the key in that file
+    #[arg(long, value_name = "ALGORITHM", value_parser = ["HS256", "EdDSA"], requires_all = ["btp_token_file", "btp_jwt_subject"], help_heading = "Link")]
+    pub(crate) btp_jwt: Option<String>,
+    /// What they say as `sub`
+    #[arg(
+        long,
+        value_name = "SUBJECT",
+        requires = "btp_jwt",
+        help_heading = "Link"
+    )]
+    pub(crate) btp_jwt_subject: Option<String>,
+    /// What they say as `iss`
+    #[arg(
+        long,
+        value_name = "ISSUER",
+        requires = "btp_jwt",
+        help_heading = "Link"
+    )]
+    pub(crate) btp_jwt_issuer: Option<String>,
+    /// What they say as `aud`
+    #[arg(
+        long,
+        value_name = "AUDIENCE",
+        requires = "btp_jwt",
+        help_heading = "Link"
+    )]
+    pub(crate) btp_jwt_audience: Option<String>,
     /// Settle through the engine at this URL
     #[arg(long, value_name = "URL", help_heading = "Settlement")]
     pub(crate) engine_url: Option<String>,
@@ -635,6 +707,9 @@ pub(crate) struct AddTokenArgs {
     /// What they must say as `aud`
     #[arg(long, requires = "jwt")]
     pub(crate) audience: Option<String>,
+    /// Instead of a token, the key of the client certificate its holder shows us: sha256:...
+    #[arg(long, value_name = "PIN", conflicts_with_all = ["incoming_token_file", "jwt"])]
+    pub(crate) client_pin: Option<String>,
     #[command(flatten)]
     pub(crate) node: NodeArgs,
 }

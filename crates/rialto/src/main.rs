@@ -4,7 +4,7 @@
 //! | File | What |
 //! |---|---|
 //! | `args.rs` | the command line |
-//! | `node.rs`, `init.rs` | `run`, `check`, `config`, `status`; `init` |
+//! | `node.rs`, `init.rs`, `certificate.rs` | `run`, `check`, `config`, `status`; `init`; `certificate` |
 //! | `journal.rs`, `backup.rs` | the books without a node: `check --journal`; `backup` |
 //! | `accounts.rs`, `peers.rs`, `routes.rs`, `payments.rs` | the client commands |
 //! | `connect.rs`, `client.rs` | which node they speak to, and how |
@@ -15,6 +15,7 @@ mod accounts;
 mod args;
 mod backup;
 mod bench;
+mod certificate;
 mod channels;
 mod client;
 mod connect;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
 fn dispatch(command: &Command) -> Result<(), Failure> {
     match command {
         Command::Init(args) => init::init(args),
+        Command::Certificate(command) => certificate::certificate(command),
         Command::Run(args) => node::run(args),
         Command::Check(args) => node::check(args),
         Command::Backup(command) => backup::backup(command),

@@ -21,7 +21,7 @@ use rialto_ledger::{AccountId, Record, SealedSecret, TokenHash};
 use rialto_packet::{Prepare, Timestamp};
 use rialto_stream::SharedSecret;
 use serde_json::Value;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tower::ServiceExt;
 
 /// Each names the scopes it has.
@@ -263,6 +263,10 @@ impl Node for TestNode {
         "https://node.example".to_owned()
     }
 
+    fn shows_certificate(&self) -> bool {
+        false
+    }
+
     fn may_connect(&self, url: &str) -> Result<(), String> {
         match url.starts_with("https://") {
             true => Ok(()),
@@ -329,7 +333,7 @@ impl Answer {
     }
 }
 
-pub(crate) fn tokens() -> Vec<Token> {
+pub(crate) fn tokens() -> watch::Receiver<Vec<Token>> {
     let tokens = TOKENS.iter().map(|text| {
         let expired = *text == "expired";
         let words: Vec<String> = text.split('+').map(String::from).collect();
@@ -344,7 +348,7 @@ pub(crate) fn tokens() -> Vec<Token> {
             expires_at_ms: expired.then_some(1),
         }
     });
-    tokens.collect()
+    watch::channel(tokens.collect()).1
 }
 
 impl Client {

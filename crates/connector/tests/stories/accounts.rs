@@ -161,6 +161,7 @@ fn a_name_that_makes_our_address_too_long_is_refused() {
 fn a_revoked_token_ends_the_sessions_and_one_with_an_end_does_not() {
     let token = |byte, expires_at_ms| IncomingToken {
         jwt: None,
+        pin: false,
         hash: TokenHash([byte; 32]),
         expires_at_ms,
     };

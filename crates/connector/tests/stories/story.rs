@@ -245,9 +245,10 @@ fn change(settings: &mut AccountSettings, words: &[&str]) {
             "http" => {
                 settings.http = Some(HttpLink {
                     url: "http://peer.example".to_owned(),
-                    token: SealedSecret("sealed".to_owned()),
+                    token: Some(SealedSecret("sealed".to_owned())),
                     jwt: None,
                     callback: false,
+                    tls_pins: Vec::new(),
                 });
             }
             "credit" => limits.balance_min = -number::<i128>(value()),

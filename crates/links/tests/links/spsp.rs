@@ -18,7 +18,7 @@ async fn ask(node: &Node, method: &str, path: &str, headers: &str) -> String {
 }
 
 async fn query(url: &str) -> Result<spsp_client::Answer, QueryError> {
-    spsp_client::query(url, INSECURE, &ClientTls::new(None).unwrap()).await
+    spsp_client::query(url, INSECURE, &ClientTls::new(None, None).unwrap()).await
 }
 
 #[test]

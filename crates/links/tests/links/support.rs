@@ -11,15 +11,14 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use rialto_btp::session;
+use rialto_btp::{BtpUri, session};
 use rialto_connector::{Action, Input, LinkFailure, LinkId, RequestId};
 use rialto_ledger::{AccountId, AccountSettings, IncomingToken};
 use rialto_links::{
     Account, AuthCounters, Callbacks, ClientTls, Clock, Directory, HttpPeer, NewcomerCounters,
-    NewcomerLimits, Opened, SpspQuery, SpspRefusal, Worker, WorkerConfig, hash_token,
+    NewcomerLimits, Opened, ServerTls, SpspQuery, SpspRefusal, Worker, WorkerConfig, hash_token,
 };
 use rialto_stream::{SharedSecret, spsp};
-use rustls::ServerConfig;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -75,6 +74,7 @@ pub(crate) fn account_until(
     settings.incoming_tokens = vec![IncomingToken {
         hash: hash_token(token.as_bytes()),
         jwt: None,
+        pin: false,
         expires_at_ms,
     }];
     Account {
@@ -96,7 +96,7 @@ pub(crate) fn to_http(account: Account, peer: HttpPeer) -> Account {
 /// The same with a BTP connection.
 pub(crate) fn to_btp(account: Account, uri: &str) -> Account {
     let opened = Some(Arc::new(Opened {
-        btp: Some(uri.parse().unwrap()),
+        btp: Some(uri.parse::<BtpUri>().unwrap().into()),
         ..Opened::default()
     }));
     Account { opened, ..account }
@@ -109,7 +109,7 @@ pub(crate) struct Options {
     pub(crate) connections_max: usize,
     pub(crate) newcomers: NewcomerLimits,
     pub(crate) client_tls: ClientTls,
-    pub(crate) server_tls: Option<Arc<ServerConfig>>,
+    pub(crate) server_tls: Option<ServerTls>,
     pub(crate) has_session: Box<dyn Fn(AccountId) -> bool>,
 }
 
@@ -123,7 +123,7 @@ impl Default for Options {
                 count_max: 1_000,
                 per_address_max: 1_000,
             },
-            client_tls: ClientTls::new(None).unwrap(),
+            client_tls: ClientTls::new(None, None).unwrap(),
             server_tls: None,
             has_session: Box::new(|_| false),
         }
@@ -163,7 +163,7 @@ impl Node {
             directory: receiver,
             auth_counters: Arc::clone(&auth_counters),
             callbacks: Arc::clone(&callbacks),
-            tls: options.client_tls,
+            tls: watch::channel(options.client_tls).1,
             btp: options.btp,
             connections_max: options.connections_max,
             newcomers: options.newcomers,
@@ -175,7 +175,8 @@ impl Node {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = spawn_local(Rc::clone(&worker).serve(listener, options.server_tls));
+        let tls = options.server_tls.map(|tls| watch::channel(tls).1);
+        let serving = spawn_local(Rc::clone(&worker).serve(listener, tls));
         Self {
             worker,
             address,

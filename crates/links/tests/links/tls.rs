@@ -1,9 +1,8 @@
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rialto_connector::LinkId;
-use rialto_links::{Account, ClientTls, HttpPeer, TlsError, tls};
-use rustls::ServerConfig;
+use rialto_links::{Account, ClientTls, HttpPeer, Identity, ServerTls, TlsError};
 
 use crate::support::{ALICE, BOB, FULFILL, Node, Options, PREPARE, account, run, to_btp, to_http};
 
@@ -24,12 +23,16 @@ impl Files {
         Self { folder }
     }
 
-    fn server(&self) -> Arc<ServerConfig> {
-        tls::server_config(&self.folder.join("cert.pem"), &self.folder.join("key.pem")).unwrap()
+    fn identity(&self) -> Identity {
+        Identity::read(&self.folder.join("cert.pem"), &self.folder.join("key.pem")).unwrap()
+    }
+
+    fn server(&self) -> ServerTls {
+        ServerTls::new(&self.identity())
     }
 
     fn client(&self) -> ClientTls {
-        ClientTls::new(Some(&self.folder.join("cert.pem"))).unwrap()
+        ClientTls::new(Some(&self.folder.join("cert.pem")), None).unwrap()
     }
 }
 
@@ -106,27 +109,27 @@ fn files_that_cannot_be_used_are_named() {
     let files = Files::new("files");
     let [cert, key] = ["cert.pem", "key.pem"].map(|name| files.folder.join(name));
     let missing = files.folder.join("missing.pem");
-    let error = tls::server_config(&missing, &key).unwrap_err().to_string();
+    let error = Identity::read(&missing, &key).unwrap_err().to_string();
     assert!(
         error.contains("certificates") && error.contains("missing.pem"),
         "{error}"
     );
-    let error = tls::server_config(&cert, &missing).unwrap_err().to_string();
+    let error = Identity::read(&cert, &missing).unwrap_err().to_string();
     assert!(
         error.contains("a private key") && error.contains("missing.pem"),
         "{error}"
     );
-    let error = tls::server_config(&cert, &cert).unwrap_err().to_string();
+    let error = Identity::read(&cert, &cert).unwrap_err().to_string();
     assert!(
         error.contains("a private key") && error.contains("cert.pem"),
         "{error}"
     );
-    assert!(matches!(tls::server_config(&key, &key), Err(TlsError::Empty(path)) if path == key));
+    assert!(matches!(Identity::read(&key, &key), Err(TlsError::Empty(path)) if path == key));
     let other = Files::new("other");
-    let pair = tls::server_config(&cert, &other.folder.join("key.pem"));
+    let pair = Identity::read(&cert, &other.folder.join("key.pem"));
     assert!(matches!(pair, Err(TlsError::Pair { .. })), "{pair:?}");
     assert!(matches!(
-        ClientTls::new(Some(&missing)),
+        ClientTls::new(Some(&missing), None),
         Err(TlsError::File { .. })
     ));
 }

@@ -85,7 +85,7 @@ async fn run(args: &BenchRunArgs) -> Result<(), Failure> {
         Some(path) => Token::read(path)?.reveal().to_owned(),
         None => String::new(),
     };
-    let tls = ClientTls::new(args.tls_roots_file.as_deref())
+    let tls = ClientTls::new(args.tls_roots_file.as_deref(), None)
         .map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
     let life = Duration::from_millis(u64::try_from(args.expiry_ms).unwrap_or(0));
     let count = |count: u32| usize::try_from(count).expect("the bound is small");

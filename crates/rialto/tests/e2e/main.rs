@@ -24,6 +24,7 @@ mod long;
 mod messages;
 mod neighbours;
 mod peering;
+mod pins;
 mod races;
 mod rates;
 mod raw;

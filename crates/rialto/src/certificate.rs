@@ -1,0 +1,61 @@
+//! `certificate`: keys that peers know by their pins.
+
+use std::{fs, io, path::Path};
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rialto_links::tls::pin_of_file;
+
+use crate::{
+    args::{CertificateCommand, CertificateMakeArgs, CertificatePinArgs},
+    failure::{Exit, Failure},
+    output::{self, Output},
+    secret::write_private,
+};
+
+const CERTIFICATE_FILE: &str = "cert.pem";
+const KEY_FILE: &str = "key.pem";
+
+pub(crate) fn certificate(command: &CertificateCommand) -> Result<(), Failure> {
+    match command {
+        CertificateCommand::Make(args) => make(args),
+        CertificateCommand::Pin(args) => pin(args),
+    }
+}
+
+/// The files are both new or none is made. The certificate comes last: where it stands, its key does too.
+fn make(args: &CertificateMakeArgs) -> Result<(), Failure> {
+    let made = generate_simple_self_signed(args.host.clone());
+    let CertifiedKey { cert, signing_key } =
+        made.map_err(|error| Failure::usage(format!("--host {}: {error}", args.host.join(", "))))?;
+    let cannot = |path: &Path, error: &io::Error| {
+        Failure::failed(format!("cannot make {}: {error}", path.display()))
+    };
+    fs::create_dir_all(&args.dir).map_err(|error| cannot(&args.dir, &error))?;
+    let certificate = args.dir.join(CERTIFICATE_FILE);
+    let files = [
+        (args.dir.join(KEY_FILE), signing_key.serialize_pem()),
+        (certificate.clone(), cert.pem()),
+    ];
+    for (path, _) in &files {
+        if path.symlink_metadata().is_ok() {
+            let message = format!("{} exists already and is never overwritten", path.display());
+            return Err(Failure::failed(message));
+        }
+    }
+    for (path, text) in &files {
+        write_private(path, text).map_err(|error| cannot(path, &error))?;
+    }
+    let shown = certificate.display();
+    Output::default().note(&format!("made {shown}, and beside it {KEY_FILE}; its pin:"));
+    print_pin(&certificate)
+}
+
+fn pin(args: &CertificatePinArgs) -> Result<(), Failure> {
+    print_pin(&args.file)
+}
+
+fn print_pin(file: &Path) -> Result<(), Failure> {
+    let pin = pin_of_file(file);
+    let pin = pin.map_err(|error| Failure::new(Exit::Config, error.to_string()))?;
+    output::line(&pin.to_string())
+}
