@@ -308,7 +308,7 @@ pub(crate) async fn create_token(
     security(("bearer" = ["write"])),
     params(
         ("name" = String, Path, description = "Name of the account"),
-        ("id" = String, Path, description = "Of the token, as the account shows it"),
+        ("id" = String, Path, description = "Of the token, as the account shows it; or a pin"),
     ),
     responses(
         (status = 204, description = "It opens nothing any more"),
@@ -325,7 +325,7 @@ pub(crate) async fn delete_token(
         let before = settings.incoming_tokens.len();
         settings
             .incoming_tokens
-            .retain(|token| token_id(token.hash) != id);
+            .retain(|token| !is_named(token, &id));
         if settings.incoming_tokens.len() == before {
             return Err(Problem::not_found("token", &id));
         }
@@ -525,6 +525,11 @@ pub(crate) fn check_token(field: &str, text: &str) -> Result<TokenHash, Problem>
         return Err(Problem::invalid(field, detail));
     }
     Ok(hash(text))
+}
+
+/// A pin is no secret, so that it may be named in full.
+fn is_named(token: &IncomingToken, id: &str) -> bool {
+    token_id(token.hash) == id || (token.pin && KeyPin(token.hash.0).to_string() == id)
 }
 
 fn token_id(hash: TokenHash) -> String {

@@ -42,8 +42,31 @@ impl Seen {
             .map_or(ListenerState::Off, |peer| peer.listening)
     }
 
+    /// Whether the neighbour is to be told our routes, wants to be by its own word, and has not asked.
+    fn is_unheard(&self, theirs: Theirs) -> bool {
+        let is_idle = |peer: &PeerRoutes| peer.speaking != RouteMode::Sync;
+        self.sends && theirs.receives == Some(true) && self.peer.as_ref().is_none_or(is_idle)
+    }
+
+    /// What the neighbour told, for whoever looks for what is missing.
+    fn told(&self) -> String {
+        let Some(peer) = &self.peer else {
+            return String::new();
+        };
+        let at = peer.updated_at.and_then(|at| rfc3339(at.unix_ms()));
+        let Some(at) = at else {
+            return "; it has told none so far".to_owned();
+        };
+        let (table, epoch) = peer.their_table;
+        let count = peer.learnt_count;
+        format!("; {count} are known, table {table} at epoch {epoch}, last update {at}")
+    }
+
     /// Whether there is nothing more to wait for.
-    fn is_settled(&self) -> bool {
+    fn is_settled(&self, theirs: Theirs) -> bool {
+        if self.is_unheard(theirs) {
+            return false;
+        }
         let is_asking = self.peer.as_ref().is_some_and(|peer| peer.is_asking);
         match self.listening() {
             ListenerState::Synced => true,
@@ -83,7 +106,10 @@ pub(crate) fn synced(connector: &Connector, account: &Account) -> Result<(), Str
 fn fault(listening: ListenerState) -> Option<(&'static str, &'static str)> {
     match listening {
         ListenerState::Synced => None,
-        ListenerState::Off => Some(("ccp.down", "there is no link to ask for routes on")),
+        ListenerState::Off => Some((
+            "ccp.down",
+            "the link is down, so that the peer cannot be asked for its routes",
+        )),
         ListenerState::Asking => Some((
             "ccp.silent",
             "the peer does not answer when it is asked for its routes",
@@ -117,7 +143,7 @@ pub(crate) async fn examine(api: &Api, id: AccountId, theirs: Theirs) -> Check {
             .await;
         for _ in 0..SYNC_LOOKS {
             seen = look();
-            if seen.as_ref().is_none_or(Seen::is_settled) {
+            if seen.as_ref().is_none_or(|seen| seen.is_settled(theirs)) {
                 break;
             }
             sleep(SYNC_LOOK).await;
@@ -143,7 +169,12 @@ fn judge(seen: &Seen, theirs: Theirs) -> Check {
     if seen.receives
         && let Some((word, detail)) = fault(listening)
     {
-        return Check::fail(name, word, detail);
+        return Check::fail(name, word, format!("{detail}{}", seen.told()));
+    }
+    if seen.is_unheard(theirs) {
+        let detail = "routes go one way only: the peer is set to ask for ours, and has not; it needs a \
+                      link to us to ask on";
+        return Check::fail(name, "ccp.one_way", detail);
     }
     let mut parts = Vec::new();
     if let Some(peer) = seen.peer.as_ref().filter(|_| seen.receives) {
@@ -173,4 +204,66 @@ fn judge(seen: &Seen, theirs: Theirs) -> Check {
         Some(_) | None => "out: idle, the peer has not asked for ours so far".to_owned(),
     });
     Check::pass(name, parts.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use rialto_connector::TableId;
+
+    use super::*;
+
+    /// A peer with which routes are to go both ways.
+    fn seen(listening: ListenerState, speaking: RouteMode) -> Seen {
+        Seen {
+            sends: true,
+            receives: true,
+            peer: Some(PeerRoutes {
+                listening,
+                is_asking: false,
+                their_table: (TableId([1; 16]), 7),
+                holds_ms: None,
+                learnt_count: 3,
+                learnt_max: 10,
+                speaking,
+                our_table: (TableId([2; 16]), 9),
+                updates_out: 1,
+                routes_out: 2,
+                updates_in: 1,
+                updated_at: None,
+                troubles: Vec::new(),
+            }),
+        }
+    }
+
+    #[test]
+    fn every_state_has_its_word() {
+        use ListenerState::{Asking, NotSpoken, Off, Refused, Synced, Syncing};
+        let nothing = Theirs::default();
+        let wants = Theirs {
+            sends: Some(true),
+            receives: Some(true),
+        };
+        let (idle, sync) = (RouteMode::Idle, RouteMode::Sync);
+        for (listening, speaking, theirs, word) in [
+            (Synced, sync, wants, None),
+            (Synced, sync, nothing, None),
+            (Synced, idle, nothing, None),
+            (Synced, idle, wants, Some("ccp.one_way")),
+            (Off, idle, nothing, Some("ccp.down")),
+            (Off, sync, wants, Some("ccp.down")),
+            (Asking, sync, wants, Some("ccp.silent")),
+            (Syncing, sync, wants, Some("ccp.incomplete")),
+            (NotSpoken, idle, nothing, Some("ccp.not_spoken")),
+            (Refused, idle, nothing, Some("ccp.refused")),
+        ] {
+            let check = judge(&seen(listening, speaking), theirs);
+            assert_eq!(check.mistake.as_deref(), word, "{listening:?} {speaking:?}");
+        }
+        // Only what the operators want is missed.
+        let by_hand = Seen {
+            sends: false,
+            ..seen(Synced, idle)
+        };
+        assert_eq!(judge(&by_hand, wants).mistake, None);
+    }
 }

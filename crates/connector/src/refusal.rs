@@ -32,7 +32,7 @@ macro_rules! reasons {
 
 // The table: name, stable word, ILP code and level, what the sender is told, what it means.
 reasons! {
-    AuthMissing "auth.missing" F00_BAD_REQUEST Debug "not authorized" "The request carried no token.";
+    AuthMissing "auth.missing" F00_BAD_REQUEST Debug "not authorized" "The request carried no token, and came with no certificate that is known.";
     AuthUnknownToken "auth.unknown_token" F00_BAD_REQUEST Debug "not authorized" "The token opens no account.";
     AuthExpiredToken "auth.expired_token" F00_BAD_REQUEST Debug "not authorized" "The token opened an account once.";
     PacketMalformed "pkt.malformed" F01_INVALID_PACKET Debug "packet is not well-formed" "The packet is not well-formed.";

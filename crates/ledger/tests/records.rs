@@ -665,6 +665,14 @@ fn the_bytes_of_accounts_and_routes_in_checkpoints() {
     expected.extend([1, 0, 0, 0, 0, 0, 0, 0, 9]);
     let tokens = vec![token(7, false, None), token(8, false, Some(9))];
     assert_eq!(encoded(&account(-1, tokens)), expected);
+    // Pins of keys.
+    let mut expected = b"\x04\0\0\x01\x02\0\0\0\x03\0\x03bob\x02".to_vec();
+    expected.extend([7; 32]);
+    expected.push(2);
+    expected.extend([8; 32]);
+    expected.extend([3, 0, 0, 0, 0, 0, 0, 0, 9]);
+    let pins = vec![token(7, true, None), token(8, true, Some(9))];
+    assert_eq!(encoded(&account(0, pins)), expected);
     // An account as earlier versions wrote it.
     let mut earlier = b"\x04\0\0\x01\x02\0\0\0\x03\x01".to_vec();
     earlier.extend([0xff; 16]);

@@ -771,6 +771,68 @@ mod tests {
     }
 
     #[test]
+    fn a_key_opens_its_own_account_and_goes_with_no_other_token() {
+        use Reason::{AuthExpiredToken, AuthMissing, AuthUnknownToken};
+        let pin = |name: &str| KeyPin(hash_token(name.as_bytes()).0);
+        let account = |id, name: &str, token: &str, until_ms| {
+            let mut settings = AccountSettings::clone(&settings(name, &[(token, None)]));
+            settings.incoming_tokens.push(IncomingToken {
+                hash: TokenHash(pin(name).0),
+                jwt: None,
+                pin: true,
+                expires_at_ms: until_ms,
+            });
+            Account {
+                id: AccountId(id),
+                settings: Arc::new(settings),
+                opened: None,
+            }
+        };
+        let directory = Directory::new([
+            account(1, "alice", "a", None),
+            account(2, "bob", "b", Some(1_000)),
+        ]);
+        for (token, key, named, now_ms, outcome) in [
+            (None, Some("alice"), None, 0, Ok(1)),
+            (None, Some("alice"), Some("alice"), 0, Ok(1)),
+            (None, Some("alice"), Some("bob"), 0, Err(AuthUnknownToken)),
+            (None, Some("alice"), Some("carol"), 0, Err(AuthUnknownToken)),
+            (None, Some("bob"), None, 999, Ok(2)),
+            (None, Some("bob"), None, 1_000, Err(AuthExpiredToken)),
+            (None, Some("stranger"), None, 0, Err(AuthMissing)),
+            (Some("a"), Some("alice"), None, 0, Ok(1)),
+            (Some("a"), Some("bob"), None, 0, Err(AuthUnknownToken)),
+            (
+                Some("a"),
+                Some("bob"),
+                Some("alice"),
+                0,
+                Err(AuthUnknownToken),
+            ),
+            (Some("b"), Some("bob"), None, 1_000, Ok(2)),
+            (Some("a"), Some("stranger"), None, 0, Ok(1)),
+            (Some("x"), Some("alice"), None, 0, Err(AuthUnknownToken)),
+            // What a pin is the hash of is no token, and a token is no key.
+            (Some("alice"), None, None, 0, Err(AuthUnknownToken)),
+            (None, Some("a"), None, 0, Err(AuthMissing)),
+        ] {
+            let token = token.map(str::as_bytes);
+            let found = directory.authenticate(token, key.map(pin), named, now_ms);
+            let found = found.map(|known| known.account.0);
+            assert_eq!(found, outcome, "{token:?} {key:?} {named:?} {now_ms}");
+        }
+        assert!(directory.has_pins());
+        directory.remove(AccountId(1));
+        assert!(directory.has_pins());
+        directory.put_all([Account {
+            id: AccountId(2),
+            settings: settings("bob", &[("b", None)]),
+            opened: None,
+        }]);
+        assert!(!directory.has_pins());
+    }
+
+    #[test]
     fn a_token_that_was_taken_away_opens_nothing_and_what_was_known_is_forgotten() {
         let directory = directory();
         let known = |token: &str| directory.authenticate(Some(token.as_bytes()), None, None, 0);
@@ -898,6 +960,30 @@ mod tests {
         ] {
             assert_eq!(HttpPeer::new(url, token), Err(error), "{url}");
         }
+    }
+
+    #[test]
+    fn each_btp_connection_has_a_token_of_its_own() {
+        let uri: BtpUri = "btp+wss://h/ilp/btp".parse().unwrap();
+        let jwt = OutgoingJwt {
+            algorithm: JwtAlgorithm::Hs256,
+            claims: JwtClaims {
+                subject: "us".to_owned(),
+                ..JwtClaims::default()
+            },
+            lifetime_s: 60,
+        };
+        let peer = BtpPeer::from(uri.clone()).with_jwt(jwt.clone(), KEY.to_owned());
+        let peer = peer.unwrap();
+        let token = |at_ms| peer.uri(Timestamp::from_unix_ms(at_ms)).token;
+        assert_eq!(token(0), signed(&jwt.claims, 60));
+        assert_ne!(token(0), token(60_000));
+        assert!(!format!("{peer:?}").contains(KEY));
+        assert!(
+            BtpPeer::from(uri)
+                .with_jwt(jwt, "short".to_owned())
+                .is_err()
+        );
     }
 
     #[test]

@@ -65,6 +65,7 @@ fn kinds() -> BTreeSet<String> {
         "progress",
         "terms_kept",
         "account_kept",
+        "account_kept with a pin",
         "route_put in bytes",
     ];
     let kinds: BTreeSet<_> = in_json.chain(in_bytes.map(str::to_owned)).collect();
@@ -81,6 +82,9 @@ fn kind_of(bytes: &[u8]) -> String {
         Record::Commit(_) => "commit".to_owned(),
         Record::Progress(_) => "progress".to_owned(),
         Record::TermsKept { .. } => "terms_kept".to_owned(),
+        Record::AccountKept { tokens, .. } if tokens.iter().any(|token| token.pin) => {
+            "account_kept with a pin".to_owned()
+        }
         Record::AccountKept { .. } => "account_kept".to_owned(),
         Record::RoutePut { .. } if !bytes.starts_with(b"{") => "route_put in bytes".to_owned(),
         _ => {
@@ -119,6 +123,26 @@ fn books(records: &[Vec<u8>]) -> String {
             settings.paused,
         )
         .unwrap();
+        for token in settings.incoming_tokens.iter().filter(|token| token.pin) {
+            let (id, [first, ..], until) = (account.id.0, token.hash.0, token.expires_at_ms);
+            writeln!(text, "pin {id} {first:02x} until {until:?}").unwrap();
+        }
+        let links = [
+            settings
+                .http
+                .as_ref()
+                .map(|http| (&http.token, &http.tls_pins)),
+            settings.btp.as_ref().map(|btp| (&btp.token, &btp.tls_pins)),
+        ];
+        for (token, pins) in links
+            .into_iter()
+            .flatten()
+            .filter(|(_, pins)| !pins.is_empty())
+        {
+            let (id, has_token) = (account.id.0, token.is_some());
+            let pins: Vec<_> = pins.iter().map(ToString::to_string).collect();
+            writeln!(text, "link {id} token {has_token} pins {}", pins.join(" ")).unwrap();
+        }
         let leftover = ledger.leftover(account.id).to_string();
         if leftover != "0/0" {
             writeln!(text, "leftover {} {leftover}", account.id.0).unwrap();

@@ -718,7 +718,7 @@ pub(crate) struct AddTokenArgs {
 pub(crate) struct RemoveTokenArgs {
     /// Name of the account
     pub(crate) name: String,
-    /// Of the token, as `account show` has it
+    /// Of the token, as `account show` has it; or the pin
     pub(crate) id: String,
     #[command(flatten)]
     pub(crate) node: NodeArgs,

@@ -1,4 +1,5 @@
-//! The tutorial of the book, run as it stands: every shell block, in order, with the program itself.
+//! The tutorial of the book, and its page on authentication, run as they stand: every shell block, in
+//! order, with the program itself.
 //! Only the ports are others, which the system picks.
 
 #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
@@ -14,6 +15,7 @@ use std::{
 };
 
 const TUTORIAL: &str = include_str!("../../../docs/peer-two-nodes.md");
+const AUTHENTICATION: &str = include_str!("../../../docs/operate/authentication.md");
 
 /// The nodes that the blocks leave running, and the shell: one group of processes.
 struct Group(Child);
@@ -57,12 +59,10 @@ fn squeezed(text: &str) -> Vec<String> {
         .collect()
 }
 
-#[test]
-fn the_blocks_of_the_tutorial_end_as_it_says() {
+/// Runs the shell blocks of a page in an empty folder; what they print. The nodes that the first block
+/// starts listen where their configuration says.
+fn run(blocks_sh: &[&str], logs: &[&str]) -> (String, String) {
     let folder = tempfile::tempdir().unwrap();
-    let blocks_sh = blocks(TUTORIAL, "sh");
-    assert_eq!(blocks_sh.len(), 3);
-    // The nodes that the first block starts listen where their configuration says.
     let script = format!("set -eu\n{}", blocks_sh.join("\n")).replace(
         "rialto init alice --name alice",
         "rialto init alice --name alice\nsed -i 's/:777[01]\"/:0\"/' alice/rialto.toml",
@@ -93,9 +93,19 @@ fn the_blocks_of_the_tutorial_end_as_it_says() {
     let status = shell.0.wait().unwrap();
     let read = |name: &str| fs::read_to_string(file(name)).unwrap_or_default();
     let stderr = read("stderr");
-    let logs = ["alice", "bob", "carol", "dave", "erin"].map(|name| read(&format!("{name}.log")));
+    let logs: Vec<_> = logs
+        .iter()
+        .map(|name| read(&format!("{name}.log")))
+        .collect();
     assert!(status.success(), "{stderr}\n{}", logs.join("\n"));
-    let printed = squeezed(&read("stdout")).join("\n");
+    (squeezed(&read("stdout")).join("\n"), stderr)
+}
+
+#[test]
+fn the_blocks_of_the_tutorial_end_as_it_says() {
+    let blocks_sh = blocks(TUTORIAL, "sh");
+    assert_eq!(blocks_sh.len(), 3);
+    let (printed, stderr) = run(&blocks_sh, &["alice", "bob", "carol", "dave", "erin"]);
     let end = squeezed(blocks(TUTORIAL, "text")[0]).join("\n");
     assert!(printed.contains(&end), "{printed}\n{stderr}");
     assert!(printed.contains("test.bob answered in "), "{printed}");
@@ -110,4 +120,13 @@ fn the_blocks_of_the_tutorial_end_as_it_says() {
         "reliability: tutorial | {} shell blocks of docs/peer-two-nodes.md run as they stand | 3 payments, one of them over a learnt route",
         blocks_sh.len()
     );
+}
+
+#[test]
+fn the_blocks_about_certificates_work() {
+    let blocks_sh = blocks(AUTHENTICATION, "sh");
+    assert_eq!(blocks_sh.len(), 2);
+    let (printed, stderr) = run(&blocks_sh, &["alice", "bob"]);
+    let pings = printed.matches("test.bob answered in ").count();
+    assert_eq!(pings, 2, "{printed}\n{stderr}");
 }

@@ -25,7 +25,9 @@ protocol (HTTP 401, BTP error), not by an ILP packet. An answer that comes from 
 fn advice(reason: Reason) -> &'static str {
     use Reason as R;
     match reason {
-        R::AuthMissing => "The peer sends no `Authorization: Bearer` header.",
+        R::AuthMissing => {
+            "The peer sends no `Authorization: Bearer` header, and shows no certificate whose key is known."
+        }
         R::AuthUnknownToken => "The token the peer sends is not the account's incoming token.",
         R::AuthExpiredToken => "The peer still uses a token from before the last rotation.",
         R::PacketMalformed => "The peer's software.",

@@ -263,6 +263,79 @@ fn b64(text: &str) -> String {
 }
 
 #[test]
+fn tokens_that_peers_make_themselves_over_btp() {
+    let (payer, mut shop) = pair();
+    let folder = tempfile::tempdir().unwrap();
+    let key = Ed25519KeyPair::from_seed_unchecked(&[3; 32]).unwrap();
+    let public = BASE64_STANDARD.encode(key.public_key());
+    let public = private_file(folder.path(), "public", &public);
+    let private = private_file(folder.path(), "private", &BASE64_STANDARD.encode([3; 32]));
+    let add = [
+        "account",
+        "add-token",
+        "payer",
+        "--key-file",
+        &public,
+        "--jwt",
+        "EdDSA",
+    ];
+    rialto(&shop, &[&add[..], &["--subject", "us"]].concat());
+    payer.account(peer("shop", "test.shop"));
+    let url = shop.btp_url("payer");
+    let dial = |subject: &str| {
+        let link = [
+            "account",
+            "update",
+            "shop",
+            "--btp-url",
+            &url,
+            "--btp-token-file",
+            &private,
+        ];
+        let jwt = ["--btp-jwt", "EdDSA", "--btp-jwt-subject", subject];
+        rialto(&payer, &[&link[..], &jwt].concat())
+    };
+    let shown = dial("us");
+    assert_eq!(shown["btp"]["jwt"]["subject"], "us", "{shown}");
+    assert!(!shown.to_string().contains(&BASE64_STANDARD.encode([3; 32])));
+    let wait_up = |shop: &Node| {
+        for (node, account) in [(shop, "payer"), (&payer, "shop")] {
+            wait_for("the session", || {
+                let account = node.ok("GET", &format!("/v1/accounts/{account}"), None);
+                (account["link"] == "up").then_some(())
+            });
+        }
+    };
+    wait_up(&shop);
+    assert_eq!(pay(&payer, &shop, "btp")["state"], "completed");
+    // The session comes back by itself.
+    shop.kill();
+    shop.restart();
+    wait_up(&shop);
+    assert_eq!(pay(&payer, &shop, "again")["state"], "completed");
+    // Another subject is somebody else, and the key itself is no token.
+    dial("them");
+    let doctor = |node: &Node| {
+        node.ok("POST", "/v1/accounts/shop/doctor", Some(json!({})))
+            .to_string()
+    };
+    let found = doctor(&payer);
+    assert!(found.contains("token.refused"), "{found}");
+    let link = [
+        "account",
+        "update",
+        "shop",
+        "--btp-url",
+        &url,
+        "--btp-token-file",
+        &private,
+    ];
+    rialto(&payer, &link);
+    let found = doctor(&payer);
+    assert!(found.contains("token.refused"), "{found}");
+}
+
+#[test]
 fn tokens_are_replaced_without_a_gap() {
     let (payer, shop) = pair();
     let folder = tempfile::tempdir().unwrap();

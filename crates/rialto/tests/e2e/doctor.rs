@@ -7,17 +7,20 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rcgen::{CertificateParams, CertifiedKey, KeyPair, date_time_ymd};
-use rialto_packet::{ErrorCode, RejectBuilder};
+use rialto_packet::{
+    Address, ErrorCode, PEER_CONDITION, PEER_FULFILLMENT, Prepare, PrepareBuilder, RejectBuilder,
+    Reply, Timestamp,
+};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::aws_lc_rs};
 use serde_json::{Value, json};
 
 use crate::{
     harness::{CREDIT, Node, wait_for},
-    raw::OCTETS,
+    raw::{Client, OCTETS, Server, fulfill_with},
 };
 
 const TO_BOB: &str = "token_of_alice_at_bobs";
@@ -621,5 +624,100 @@ fn a_stranger_learns_nothing_of_links() {
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
         assert!(!answer.contains("test.bob"), "{answer}");
+    }
+}
+
+/// The data of an update without routes: the first two of these epochs.
+fn update(epochs: u32) -> Vec<u8> {
+    let mut data = vec![7; 16];
+    for number in [epochs, 0, 2, 45_000] {
+        data.extend(number.to_be_bytes());
+    }
+    data.extend(b"\x09test.mute");
+    data.extend([1, 0, 1, 0]);
+    data
+}
+
+/// What a Rialto node says of a link on which routes are to go both ways.
+fn link_card() -> Vec<u8> {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let card = json!({
+        "name": "mute", "time_ms": i64::try_from(since_1970.as_millis()).unwrap(),
+        "ilp_address": "test.mute", "account": "alice", "account_address": "test.alice",
+        "relation": "peer", "asset_code": "USD", "asset_scale": 9, "paused": false,
+        "available": "1000", "packet_amount_max": null, "sends_routes": true,
+        "receives_routes": true,
+        "call": {"check": "call", "verdict": "pass", "mistake": null, "detail": "well"},
+    });
+    card.to_string().into_bytes()
+}
+
+/// What a neighbour does when it is asked for its routes.
+#[derive(Clone, Copy)]
+enum Ccp {
+    /// Nothing.
+    Silent,
+    /// It says that it will tell them, and tells so many epochs of them, if any.
+    Tells(Option<u32>),
+}
+
+#[test]
+fn routes_that_are_not_told_or_not_all_or_one_way_are_named() {
+    for (ccp, is_rialto, word, says) in [
+        (Ccp::Silent, false, "ccp.silent", "does not answer"),
+        (
+            Ccp::Tells(None),
+            false,
+            "ccp.incomplete",
+            "told none so far",
+        ),
+        (Ccp::Tells(Some(5)), false, "ccp.incomplete", "at epoch 2"),
+        (Ccp::Tells(Some(2)), true, "ccp.one_way", "one way only"),
+    ] {
+        let server = Server::start(move |packet| {
+            let Ok(prepare) = Prepare::parse(packet) else {
+                // It is no packet that is asked for.
+                return Some(match is_rialto {
+                    true => (200, "application/json", link_card()),
+                    false => (404, "text/plain", Vec::new()),
+                });
+            };
+            match (prepare.destination().as_str(), ccp) {
+                ("peer.route.control", Ccp::Silent) => None,
+                ("peer.route.control", Ccp::Tells(_)) => {
+                    Some((200, OCTETS, fulfill_with(PEER_FULFILLMENT)))
+                }
+                _ => Some((200, OCTETS, reject())),
+            }
+        });
+        let alice = Node::start("alice", "test.alice", "");
+        let (url, token) = (
+            format!("http://{}/ilp", server.address),
+            "token_of_the_mute",
+        );
+        alice.account(json!({
+            "name": "mute", "relation": "peer", "ilp_address": "test.mute", "asset_code": "USD",
+            "asset_scale": 9, "incoming_token": token, "http": {"url": url, "token": token},
+        }));
+        if let Ccp::Tells(Some(epochs)) = ccp {
+            // It wants none of ours for now, and tells its own.
+            let idle = [&[0; 21][..], &[1, 0]].concat();
+            let mut client = Client::new(alice.node, "/accounts/mute/ilp", token);
+            for (destination, data) in [("control", &idle), ("update", &update(epochs))] {
+                let destination: Address = format!("peer.route.{destination}").parse().unwrap();
+                let packet = PrepareBuilder {
+                    amount: 0,
+                    expires_at: Timestamp::from_unix_ms(4_000_000_000_000),
+                    condition: PEER_CONDITION,
+                    destination: destination.as_ref(),
+                    data,
+                };
+                let reply = client.send(&packet.encode().unwrap()).unwrap();
+                assert!(matches!(reply, Reply::Fulfill(_)), "{reply:?}");
+            }
+        }
+        let (found, detail) = mistake(&diagnose(&alice, "mute"));
+        assert_eq!(found, word, "{detail}");
+        assert!(detail.contains(says), "{word}: {detail}");
     }
 }

@@ -589,6 +589,176 @@ fn rafiki_is_asked_by_its_own_call() {
     }
 }
 
+/// What Rafiki takes.
+const RAFIKI: &str = include_str!("rafiki.json");
+
+/// Whether a value is what a type of Rafiki's schema says; if not, where and why.
+fn conforms(facts: &Value, wanted: &str, value: &Value, at: &str) -> Result<(), String> {
+    if value.is_null() {
+        return match wanted.ends_with('!') {
+            true => Err(format!("{at} is missing: {wanted}")),
+            false => Ok(()),
+        };
+    }
+    let wanted = wanted.trim_end_matches('!');
+    if let Some(of) = wanted.strip_prefix('[').and_then(|of| of.strip_suffix(']')) {
+        let values = value.as_array().ok_or(format!("{at} is no list"))?;
+        return values
+            .iter()
+            .try_for_each(|value| conforms(facts, of, value, at));
+    }
+    // Numbers of 64 bits come as text, which JSON carries exactly.
+    let is_right = match wanted {
+        "String" => value.is_string(),
+        "UInt8" => value.as_u64().is_some_and(|number| number <= 255),
+        "UInt64" => value
+            .as_str()
+            .is_some_and(|text| text.parse::<u64>().is_ok()),
+        input => {
+            let fields = facts["inputs"][input].as_object().unwrap();
+            let given = value.as_object().ok_or(format!("{at} is no object"))?;
+            if let Some(name) = given.keys().find(|name| !fields.contains_key(*name)) {
+                return Err(format!("{at} has no field {name}"));
+            }
+            return fields.iter().try_for_each(|(name, wanted)| {
+                let (wanted, at) = (wanted.as_str().unwrap(), format!("{at}.{name}"));
+                conforms(facts, wanted, &value[name], &at)
+            });
+        }
+    };
+    is_right.then_some(()).ok_or(format!("{at} is no {wanted}"))
+}
+
+/// Whether a request is a call of Rafiki's mutation by its name, argument and types, that asks for what
+/// its result has.
+fn assert_creates_peer(facts: &Value, request: &Value) {
+    let mutation = &facts["mutation"];
+    let of = |key: &str| mutation[key].as_str().unwrap();
+    let (name, argument, input) = (of("name"), of("argument"), of("type"));
+    let words = |text: &str| text.replace(char::is_whitespace, "");
+    let query = words(request["query"].as_str().unwrap());
+    let (head, body) = query.split_once('{').unwrap();
+    assert!(head.ends_with(&format!("(${argument}:{input})")), "{query}");
+    let call = format!("{name}({argument}:${argument})");
+    let selected = body.strip_prefix(&call).unwrap();
+    let selected: Vec<&str> = selected
+        .split(['{', '}'])
+        .filter(|part| !part.is_empty())
+        .collect();
+    let mut result = of("result").trim_end_matches('!');
+    for field in selected {
+        let known = facts["results"][result][field].as_str();
+        result = known
+            .unwrap_or_else(|| panic!("{result} has no {field}: {query}"))
+            .trim_end_matches('!');
+    }
+    assert_eq!(result, "ID", "{query}");
+    let variables = request["variables"].as_object().unwrap();
+    assert_eq!(variables.keys().collect::<Vec<_>>(), [argument]);
+    conforms(facts, input, &variables[argument], argument).unwrap();
+}
+
+#[test]
+fn what_rafiki_is_sent_is_what_it_takes() {
+    let facts: Value = serde_json::from_str(RAFIKI).unwrap();
+    let bob = Node::start("bob", "test.bob", "");
+    for (name, more) in [
+        ("one", &[][..]),
+        ("two", &["--packet-max", "184467440737095516.15"]),
+    ] {
+        let address = format!("test.{name}");
+        let command = [
+            "peer",
+            "invite",
+            "--for",
+            "rafiki",
+            "--asset",
+            "USD/2",
+            "--credit",
+            "10",
+            "--name",
+            name,
+            "--ilp-address",
+            &address,
+            "--http-url",
+            "http://127.0.0.1:9/",
+        ];
+        let printed = stdout(&rialto(&bob, &[&command, more].concat()));
+        let request: Value = serde_json::from_str(&printed).unwrap();
+        assert_creates_peer(&facts, &request);
+        // And the check is one.
+        let input = &request["variables"]["input"];
+        let mut broken = Vec::new();
+        for field in ["staticIlpAddress", "assetId", "http"] {
+            let mut without = input.clone();
+            without.as_object_mut().unwrap().remove(field);
+            broken.push(without);
+        }
+        for (pointer, value) in [
+            ("/http/incoming/authTokens", json!("text")),
+            ("/http/incoming/authTokens/0", json!(null)),
+            ("/http/outgoing/authToken", json!(null)),
+            ("/http/outgoing/endpoint", json!(7)),
+            ("/name", json!({})),
+        ] {
+            let mut other = input.clone();
+            *other.pointer_mut(pointer).unwrap() = value;
+            broken.push(other);
+        }
+        for (field, value) in [("maxPacketAmount", json!("-1")), ("routes", json!([]))] {
+            let mut more = input.clone();
+            more[field] = value;
+            broken.push(more);
+        }
+        for input in broken {
+            assert!(
+                conforms(&facts, "CreatePeerInput!", &input, "").is_err(),
+                "{input}"
+            );
+        }
+    }
+    // The auto-peering call, as a client.
+    let (url, notes) = noting(
+        r#"{"staticIlpAddress":"test.rafiki","ilpConnectorUrl":"http://127.0.0.1:9/","httpToken":"5cd5436e-0b6d-4a2b-a0a3-e0a0eb2a4a3f","name":"Cloud Nine","tenantId":"cf5fd7d3-1eb1-4041-8e43-ba45747e9e5d"}"#,
+    );
+    stdout(&rialto(
+        &bob,
+        &["peer", "auto", &url, "--asset", "USD/2", "--credit", "10"],
+    ));
+    let asked = notes.recv().unwrap();
+    conforms(&facts, "AutoPeering!", &asked, "").unwrap();
+    println!(
+        "reliability: rafiki | 2 createPeer mutations and an auto-peering call against the facts of its schema | 20 broken ones told apart"
+    );
+}
+
+/// The mutation in the book, as far as it is told there.
+#[test]
+fn the_book_names_the_fields_of_rafiki_as_they_are() {
+    let facts: Value = serde_json::from_str(RAFIKI).unwrap();
+    let page = include_str!("../../../../docs/operate/peering.md");
+    let (_, section) = page.split_once("## Rafiki\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    assert!(section.contains(facts["mutation"]["name"].as_str().unwrap()));
+    for (input, paths) in [
+        (
+            "CreatePeerInput",
+            &["staticIlpAddress", "name", "maxPacketAmount"][..],
+        ),
+        ("HttpIncomingInput", &["http.incoming.authTokens"]),
+        (
+            "HttpOutgoingInput",
+            &["http.outgoing.endpoint", "authToken"],
+        ),
+    ] {
+        for path in paths {
+            assert!(section.contains(&format!("`{path}`")), "{path}");
+            let field = path.rsplit('.').next().unwrap();
+            assert!(facts["inputs"][input][field].is_string(), "{path}");
+        }
+    }
+}
+
 #[test]
 fn the_request_for_rafikis_operator_fits_the_account() {
     let bob = Node::start("bob", "test.bob", "");
