@@ -18,8 +18,8 @@ use std::{
 use rcgen::{Certificate, CertificateParams, KeyPair, date_time_ymd};
 use rialto_packet::Reply;
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::aws_lc_rs,
-    pki_types::PrivateKeyDer,
+    ClientConfig, ClientConnection, RootCertStore, SignatureScheme, StreamOwned,
+    client::ResolvesClientCert, crypto::aws_lc_rs, pki_types::PrivateKeyDer, sign::CertifiedKey,
 };
 use serde_json::{Value, json};
 
@@ -488,4 +488,60 @@ fn roots_are_read_again() {
     let tls = { tls }.find(|check| check["check"] == "tls").unwrap();
     assert_eq!(tls["verdict"], "pass", "{tls}");
     ping(&alice, 1);
+    // A session that roots vouched for is not resumed where a key is pinned.
+    let pinned = json!({"http": {"tls_pins": [of_alice.pin()]}});
+    alice.ok("PATCH", "/v1/accounts/bob", Some(pinned));
+    assert_eq!(mistake(&alice, "bob").0, "tls.pin");
+    let packet = json!({"account": "wallet", "destination": "test.bob", "amount": "1"});
+    let found = alice.ok("POST", "/v1/ping", Some(packet));
+    assert_eq!(found["reached"], false, "{found}");
+}
+
+/// Notes that it is asked for a certificate, and has none.
+#[derive(Debug, Default)]
+struct Asked(AtomicBool);
+
+impl ResolvesClientCert for Asked {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.store(true, Ordering::Relaxed);
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn clients_are_asked_once_somebody_is_known_by_a_key() {
+    let of_bob = Identity::new();
+    let bob = node("bob", SERVES, &of_bob);
+    bob.account(peer("alice", &json!({"incoming_token": OF_ALICE})));
+    let is_asked = || {
+        let mut roots = RootCertStore::empty();
+        roots.add(of_bob.certificate.der().clone()).unwrap();
+        let asked = Arc::new(Asked::default());
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_cert_resolver(Arc::<Asked>::clone(&asked));
+        let host = "127.0.0.1".try_into().unwrap();
+        let connection = ClientConnection::new(Arc::new(config), host).unwrap();
+        let socket = TcpStream::connect(bob.node).unwrap();
+        let mut stream = StreamOwned::new(connection, socket);
+        assert_eq!(post(&mut stream, "/ilp", Some(OF_ALICE)), "200");
+        asked.0.load(Ordering::Relaxed)
+    };
+    assert!(!is_asked());
+    let pin = json!({"client_pin": Identity::new().pin(), "keep_others": true});
+    let added = bob.ok("POST", "/v1/accounts/alice/tokens", Some(pin));
+    assert!(is_asked());
+    let path = format!(
+        "/v1/accounts/alice/tokens/{}",
+        added["id"].as_str().unwrap()
+    );
+    bob.ok("DELETE", &path, None);
+    assert!(!is_asked());
 }
