@@ -421,12 +421,13 @@ fn server_pins(link: &str, texts: &[String], is_tls: bool) -> Result<Vec<KeyPin>
     texts.iter().map(pin).collect()
 }
 
-/// The secret of a link as it is kept: a new one, or the present one where that may stay.
+/// The secret of a link as it is kept: a new one, or that of the present link, which may be none, where
+/// that may stay.
 fn link_secret(
     link: &str,
     given: Option<&str>,
     jwt: Option<&OutgoingJwt>,
-    present: Option<&SealedSecret>,
+    present: Option<&Option<SealedSecret>>,
     is_tls: bool,
     node: &Handle,
 ) -> Result<Option<SealedSecret>, Problem> {
@@ -438,7 +439,7 @@ fn link_secret(
         return Ok(Some(node.0.seal(given)));
     }
     match present {
-        Some(present) if given.is_none() => Ok(Some(present.clone())),
+        Some(present) if given.is_none() => Ok(present.clone()),
         Some(_) | None if jwt.is_none() && is_tls && node.0.shows_certificate() => Ok(None),
         Some(_) | None => Err(Problem::invalid(
             &field,
@@ -653,7 +654,7 @@ pub(crate) fn http_link(
     let present = present.filter(|present| {
         present.url == link.url && same_algorithm(present.jwt.as_ref(), jwt.as_ref())
     });
-    let present = present.and_then(|present| present.token.as_ref());
+    let present = present.map(|present| &present.token);
     let token = link_secret("http", given, jwt.as_ref(), present, is_tls, node)?;
     let tls_pins = server_pins("http", &link.tls_pins, is_tls)?;
     if link.callback {
@@ -702,7 +703,7 @@ pub(crate) fn btp_link(
     let jwt = jwt.transpose()?;
     let present = present
         .filter(|present| present.url == url && same_algorithm(present.jwt.as_ref(), jwt.as_ref()));
-    let present = present.and_then(|present| present.token.as_ref());
+    let present = present.map(|present| &present.token);
     let token = link_secret("btp", given, jwt.as_ref(), present, uri.tls, node)?;
     Ok(BtpLink {
         url,

@@ -349,7 +349,7 @@ fn examine_card(ours: &Ours, card: &LinkCard, checks: &mut Vec<Check>) {
         Some(call) => {
             let mistake = call.mistake.as_deref().unwrap_or_default();
             let word = match mistake {
-                "token.refused" => "token.incoming",
+                "token.refused" | "certificate.refused" | "certificate.none" => "token.incoming",
                 _ => "peer.cannot_reach_us",
             };
             let detail = format!("the peer cannot send to us ({mistake}): {}", call.detail);

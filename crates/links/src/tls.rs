@@ -14,10 +14,7 @@ use rialto_ledger::KeyPin;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError,
     RootCertStore, ServerConfig, SignatureScheme,
-    client::{
-        Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{
         CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
     },
@@ -310,7 +307,7 @@ impl ClientTls {
             .with_no_client_auth();
         let mut tls = Self::with(http1);
         if let Some(identity) = identity {
-            let mut known = apart(&tls.http1);
+            let mut known = ClientConfig::clone(&tls.http1);
             let resolver = SingleCertAndKey::from(Arc::clone(&identity.0));
             known.client_auth_cert_resolver = Arc::new(resolver);
             let shown = identity.pin();
@@ -340,7 +337,8 @@ impl ClientTls {
         if pins.is_empty() {
             return base.clone();
         }
-        let mut http1 = apart(&base.http1);
+        // rustls resumes no session that another verifier let stand.
+        let mut http1 = ClientConfig::clone(&base.http1);
         let verifier = PinnedServer {
             pins: pins.to_vec(),
             algorithms: algorithms(),
@@ -368,13 +366,6 @@ impl ClientTls {
     pub fn for_websocket(&self) -> &Arc<ClientConfig> {
         &self.http1
     }
-}
-
-/// The same settings with sessions of their own: one that is resumed is not verified again.
-fn apart(config: &ClientConfig) -> ClientConfig {
-    let mut config = config.clone();
-    config.resumption = Resumption::default();
-    config
 }
 
 /// The pin of the key in a PEM file: of its first certificate, or of a public key.

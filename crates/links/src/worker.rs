@@ -286,6 +286,12 @@ impl Worker {
         // Before the clients are borrowed, because it may let go of some.
         let directory = self.directory();
         let clients = &mut *self.http.borrow_mut();
+        let mut tls_changes = self.tls_changes.borrow_mut();
+        if tls_changes.has_changed().unwrap_or(false) {
+            // New connections meet what is new; what is in flight goes on.
+            tls_changes.mark_unchanged();
+            clients.clear();
+        }
         if let Some(client) = clients.get(&account) {
             return Some(Rc::clone(client));
         }
@@ -472,14 +478,9 @@ impl Worker {
         }
     }
 
-    /// The accounts as they are now. Clients of peers that changed are let go, and all when TLS did; what
-    /// they have in flight goes on.
+    /// The accounts as they are now. Clients of peers that changed are let go; what they have in flight
+    /// goes on.
     fn directory(&self) -> Ref<'_, Directory> {
-        let mut tls_changes = self.tls_changes.borrow_mut();
-        if tls_changes.has_changed().unwrap_or(false) {
-            tls_changes.mark_unchanged();
-            self.http.borrow_mut().clear();
-        }
         let mut changes = self.directory_changes.borrow_mut();
         if changes.has_changed().unwrap_or(false) {
             let directory = changes.borrow_and_update().clone();

@@ -758,6 +758,10 @@ mod tests {
                 "FILE: node.tls_cert_file: needs",
             ),
             (
+                "[node]\nilp_address = \"test.a\"\ntls_client_key_file = \"a\"\n",
+                "FILE: node.tls_client_cert_file: needs",
+            ),
+            (
                 "[node]\nilp_address = \"test.a\"\n[limits.unsynced]\n\"USD\" = \"1\"\n",
                 "asset must be written CODE/SCALE",
             ),

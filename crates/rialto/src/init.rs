@@ -122,6 +122,8 @@ durability = \"standard\"          # or \"strict\": answers wait until they surv
 spread = \"0\"                     # kept of each conversion
 # tls_cert_file = \"cert.pem\"
 # tls_key_file = \"key.pem\"
+# tls_client_cert_file = \"cert.pem\"  # shown to neighbours who ask for a certificate
+# tls_client_key_file = \"key.pem\"
 
 [admin]
 listen = \"{admin_listen}\"        # for operators only: keep it off the Internet

@@ -73,6 +73,40 @@ fn help_is_as_checked_in() {
 }
 
 #[test]
+fn a_certificate_is_made_once_and_its_pin_is_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = [
+        "certificate",
+        "make",
+        "new",
+        "--host",
+        "node.example",
+        "--host",
+        "::1",
+    ];
+    let made = run(folder.path(), &make);
+    assert!(made.status.success(), "{}", stderr(&made));
+    let pin = stdout(&made);
+    assert!(pin.starts_with("sha256:") && pin.len() == 72, "{pin}");
+    let of_file = run(folder.path(), &["certificate", "pin", "new/cert.pem"]);
+    assert_eq!(stdout(&of_file), pin);
+    let again = run(folder.path(), &make);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(
+        stderr(&again).contains("never overwritten"),
+        "{}",
+        stderr(&again)
+    );
+    let of_key = run(folder.path(), &["certificate", "pin", "new/key.pem"]);
+    assert_eq!(of_key.status.code(), Some(78));
+    assert!(
+        stderr(&of_key).contains("new/key.pem"),
+        "{}",
+        stderr(&of_key)
+    );
+}
+
+#[test]
 fn mistakes_have_their_exit_code_and_their_words() {
     let folder = node_folder();
     let bad = "[node]\nilp_address = \"test.a\"\nlisen = \"127.0.0.1:0\"\n";
