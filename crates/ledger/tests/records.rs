@@ -86,14 +86,14 @@ prop_compose! {
                 token: Some(secret(text)),
                 jwt: None,
                 callback: text.len() % 2 == 1,
-                tls_pins: vec![KeyPin([text.len() as u8; 32]); text.len() % 3],
+                tls_pins: vec![KeyPin([7; 32]); text.len() % 3],
             }),
             btp: link.as_ref().map(|text| BtpLink {
                 url: text.clone(),
                 username: Some(text.clone()),
                 token: (text.len() % 2 == 1).then(|| secret(text)),
                 jwt: None,
-                tls_pins: vec![KeyPin([text.len() as u8; 32]); text.len() % 3],
+                tls_pins: vec![KeyPin([7; 32]); text.len() % 3],
             }),
             paused,
             routes: RouteExchange {

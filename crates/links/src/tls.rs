@@ -216,12 +216,12 @@ impl fmt::Display for PinMismatch {
 impl PinMismatch {
     /// Whether that is what a handshake failed at.
     pub(crate) fn of(error: &io::Error) -> Option<&Self> {
-        match error.get_ref()?.downcast_ref()? {
-            rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(other))) => {
-                other.downcast_ref()
-            }
-            _ => None,
-        }
+        let error: &rustls::Error = error.get_ref()?.downcast_ref()?;
+        let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(other))) = error
+        else {
+            return None;
+        };
+        other.downcast_ref()
     }
 }
 

@@ -484,7 +484,7 @@ fn each_seeded_mistake_is_named() {
         btp(url, "wrong"),
         back.clone(),
         "token.refused",
-        "BTP token",
+        "refuses us by BTP",
     );
     let html = answer("200 OK", "Content-Type: text/html\r\n", b"<html>");
     let url = html.replace("http:", "btp+ws:");
