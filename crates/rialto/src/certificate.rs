@@ -1,6 +1,6 @@
 //! `certificate`: keys that peers know by their pins.
 
-use std::{fs, io, path::Path};
+use std::{fs, path::Path};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rialto_links::tls::pin_of_file;
@@ -9,7 +9,7 @@ use crate::{
     args::{CertificateCommand, CertificateMakeArgs, CertificatePinArgs},
     failure::{Exit, Failure},
     output::{self, Output},
-    secret::write_private,
+    secret::write_all_private,
 };
 
 const CERTIFICATE_FILE: &str = "cert.pem";
@@ -27,24 +27,15 @@ fn make(args: &CertificateMakeArgs) -> Result<(), Failure> {
     let made = generate_simple_self_signed(args.host.clone());
     let CertifiedKey { cert, signing_key } =
         made.map_err(|error| Failure::usage(format!("--host {}: {error}", args.host.join(", "))))?;
-    let cannot = |path: &Path, error: &io::Error| {
-        Failure::failed(format!("cannot make {}: {error}", path.display()))
-    };
-    fs::create_dir_all(&args.dir).map_err(|error| cannot(&args.dir, &error))?;
-    let certificate = args.dir.join(CERTIFICATE_FILE);
+    let dir = &args.dir;
+    fs::create_dir_all(dir)
+        .map_err(|error| Failure::failed(format!("cannot make {}: {error}", dir.display())))?;
+    let certificate = dir.join(CERTIFICATE_FILE);
     let files = [
-        (args.dir.join(KEY_FILE), signing_key.serialize_pem()),
+        (dir.join(KEY_FILE), signing_key.serialize_pem()),
         (certificate.clone(), cert.pem()),
     ];
-    for (path, _) in &files {
-        if path.symlink_metadata().is_ok() {
-            let message = format!("{} exists already and is never overwritten", path.display());
-            return Err(Failure::failed(message));
-        }
-    }
-    for (path, text) in &files {
-        write_private(path, text).map_err(|error| cannot(path, &error))?;
-    }
+    write_all_private(&files)?;
     let shown = certificate.display();
     Output::default().note(&format!("made {shown}, and beside it {KEY_FILE}; its pin:"));
     print_pin(&certificate)

@@ -1,7 +1,7 @@
 //! `init`: the configuration and the secrets of a new node.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -13,7 +13,7 @@ use crate::{
     args::InitArgs,
     failure::Failure,
     output::Output,
-    secret::{Token, write_private},
+    secret::{Token, write_all_private},
 };
 
 /// Name of the configuration file.
@@ -68,10 +68,8 @@ pub(crate) fn init(args: &InitArgs) -> Result<(), Failure> {
 
 /// Writes the files and overwrites none. Returns the path of the configuration.
 pub(crate) fn write(dir: &Path, node: &NewNode<'_>) -> Result<PathBuf, Failure> {
-    let cannot = |path: &Path, error: &io::Error| {
-        Failure::failed(format!("cannot make {}: {error}", path.display()))
-    };
-    fs::create_dir_all(dir).map_err(|error| cannot(dir, &error))?;
+    fs::create_dir_all(dir)
+        .map_err(|error| Failure::failed(format!("cannot make {}: {error}", dir.display())))?;
     let config = dir.join(CONFIG_FILE);
     // The configuration comes last: where it stands, the secrets stand too.
     let files = [
@@ -85,15 +83,7 @@ pub(crate) fn write(dir: &Path, node: &NewNode<'_>) -> Result<PathBuf, Failure> 
         ),
         (config.clone(), text(node)),
     ];
-    for (path, _) in &files {
-        if path.symlink_metadata().is_ok() {
-            let message = format!("{} exists already and is never overwritten", path.display());
-            return Err(Failure::failed(message));
-        }
-    }
-    for (path, text) in &files {
-        write_private(path, text).map_err(|error| cannot(path, &error))?;
-    }
+    write_all_private(&files)?;
     Ok(config)
 }
 

@@ -5,7 +5,7 @@ use std::{
     fs::OpenOptions,
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -63,6 +63,20 @@ impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(..)")
     }
+}
+
+/// Writes new files that only their owner may read; none, if one of them is there already.
+pub(crate) fn write_all_private(files: &[(PathBuf, String)]) -> Result<(), Failure> {
+    for (path, _) in files {
+        if path.symlink_metadata().is_ok() {
+            let message = format!("{} exists already and is never overwritten", path.display());
+            return Err(Failure::failed(message));
+        }
+    }
+    files.iter().try_for_each(|(path, text)| {
+        write_private(path, text)
+            .map_err(|error| Failure::failed(format!("cannot make {}: {error}", path.display())))
+    })
 }
 
 /// Writes a new file that only its owner may read.
