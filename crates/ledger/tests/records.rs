@@ -5,10 +5,10 @@ use rialto_channel::{Channel, ChannelId, ChannelKey, Kind, Limits as ChannelLimi
 use rialto_ledger::{
     AccountId, AccountSettings, AccountTerms, Adjustment, Approval, BtpLink, ChannelMoney,
     ChannelOpening, ChannelTerms, Commit, Credit, Direction, Entry, EntryKind, HandSettlement,
-    HandState, HttpLink, IncomingToken, Invite, InviteUse, KeyPin, Limits, Means, MoreEntries, Payment,
-    PaymentEnd, PaymentId, PaymentProgress, PeeringRequest, PeeringVerdict, Period, Rate, Record,
-    Relation, RouteExchange, RouteShare, SealedSecret, Settlement, SettlementCause, SettlementId,
-    SettlementState, SettlementTerms, Statement, TokenHash,
+    HandState, HttpLink, IncomingToken, Invite, InviteUse, KeyPin, Limits, Means, MoreEntries,
+    Payment, PaymentEnd, PaymentId, PaymentProgress, PeeringRequest, PeeringVerdict, Period, Rate,
+    Record, Relation, RouteExchange, RouteShare, SealedSecret, Settlement, SettlementCause,
+    SettlementId, SettlementState, SettlementTerms, Statement, TokenHash,
 };
 use rialto_packet::quantity::Quantity;
 
