@@ -472,9 +472,10 @@ fn made_up(changes: &[&dyn Fn(&mut StatementText)]) -> String {
 
 #[test]
 fn whatever_does_not_follow_is_named_although_it_is_signed() {
-    let unchanged: &dyn Fn(&mut StatementText) = &|_| {};
+    type Change<'a> = &'a dyn Fn(&mut StatementText);
+    let unchanged: Change<'_> = &|_| {};
     assert!(Statements::check(&made_up(&[unchanged, unchanged])).is_ok());
-    let cases: [(&dyn Fn(&mut StatementText), &str); 9] = [
+    let cases: [(Change<'_>, &str); 9] = [
         (&|text| text.account.push('x'), "2: its account"),
         (
             &|text| text.asset = "EUR/9".parse().unwrap(),

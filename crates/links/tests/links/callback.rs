@@ -418,10 +418,12 @@ fn an_answer_that_nobody_takes_is_given_up_when_its_time_is_over() {
         let mut attempts = Vec::new();
         let lost = loop {
             tokio::select! {
-                input = node.input() => match input {
-                    Input::Undelivered(lost) => break lost,
-                    other => panic!("{other:?}"),
-                },
+                input = node.input() => {
+                    let Input::Undelivered(lost) = input else {
+                        panic!("{input:?}")
+                    };
+                    break lost;
+                }
                 accepted = listener.accept() => {
                     let (mut stream, _) = accepted.unwrap();
                     read_message_lossy(&mut stream).await;
