@@ -11,7 +11,7 @@ use rialto_packet::{
 use crate::{
     Connector,
     forward::{Back, Source, deadline, limit_refusal},
-    io::{Durable, Effects, Now, Paid},
+    io::{Durable, Effects, LinkId, Now, Paid, RequestId},
     messages::SETTLE_DESTINATION,
     pending::OwnRequest,
     refusal::{LinkFailure, Reason, Refusal},
@@ -88,6 +88,25 @@ impl Connector {
             OwnRequest::Route(own) => self.route_answered(own, answer.ok()),
             OwnRequest::Message(id) => self.message_answered(id, answer, out),
         }
+    }
+
+    /// The same for one that has no answer. Says whether it was a request of our own.
+    pub(crate) fn handle_own_failed(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        request: RequestId,
+        failure: LinkFailure,
+        out: &mut Effects,
+    ) -> bool {
+        if self.handle_parent_failed(now, link, request, failure, out) {
+            return true;
+        }
+        let own = self.pending.close_own(link, request);
+        if let Some(own) = own {
+            self.own_answered(own, Err(failure), out);
+        }
+        own.is_some()
     }
 
     /// What an account is told by ILDCP: children, and whoever was given an address by hand.

@@ -374,15 +374,25 @@ impl Connector {
         failure: LinkFailure,
         out: &mut Effects,
     ) {
-        if self.handle_parent_failed(now, link, request, failure, out) {
+        if self.handle_own_failed(now, link, request, failure, out) {
             return;
         }
-        if let Some(own) = self.pending.close_own(link, request) {
-            self.own_answered(own, Err(failure), out);
-        } else if let Some(entry) = self.pending.close(link, request) {
+        if let Some(entry) = self.pending.close(link, request) {
             self.hop_failed(now.mono_ns, entry.hold.payee());
             self.give_up(entry, failure.reason(), out);
         }
+    }
+
+    /// It may have arrived. The next hop may yet have the fulfillment of a packet, so only its expiry
+    /// ends that; requests of our own move no money, and whoever made one can make it again.
+    pub(crate) fn handle_unanswered(
+        &mut self,
+        now: Now,
+        link: LinkId,
+        request: RequestId,
+        out: &mut Effects,
+    ) {
+        self.handle_own_failed(now, link, request, LinkFailure::Closed, out);
     }
 
     /// Packets whose time is over.

@@ -81,6 +81,14 @@ pub enum Input {
         /// What went wrong.
         failure: LinkFailure,
     },
+    /// The link lost a request that may have arrived: most likely nothing comes back for it. What it
+    /// carried is still decided by its reply or its expiry.
+    Unanswered {
+        /// The link.
+        link: LinkId,
+        /// The name that the core gave the request.
+        request: RequestId,
+    },
     /// A BTP session was authenticated.
     LinkUp {
         /// The session.
@@ -139,7 +147,7 @@ pub enum Action {
     Forward {
         /// Where.
         link: LinkId,
-        /// Comes back in [`Input::Reply`] or [`Input::Failed`].
+        /// Comes back in [`Input::Reply`], [`Input::Failed`] or [`Input::Unanswered`], or not at all.
         request: RequestId,
         /// The packet, ready to be sent.
         packet: Bytes,

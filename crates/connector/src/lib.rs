@@ -258,6 +258,7 @@ impl Connector {
             } => {
                 self.handle_failed(now, link, request, failure, out);
             }
+            Input::Unanswered { link, request } => self.handle_unanswered(now, link, request, out),
             Input::LinkUp { link, account } => self.handle_link_up(link, account, out),
             Input::Undelivered(paid) => self.count_undelivered(paid),
             Input::LinkDown { link } => self.handle_link_down(link, out),

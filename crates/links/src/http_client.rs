@@ -361,17 +361,24 @@ impl HttpClient {
             Outcome::Reply(_) => {}
             Outcome::Accepted if id.is_some() => {}
             Outcome::Accepted => {
-                self.warn("peer answers in callback mode (202), which was not asked for");
+                let message = "peer answers in callback mode (202), which was not asked for";
+                self.unanswered(request, message);
             }
             Outcome::Failed(failure, message) => {
                 self.warn(&message);
                 self.fail(job, failure);
             }
-            // The peer may have fulfilled it: what has become of the packet is known at its expiry.
-            Outcome::Unknown(message) => self.warn(&message),
+            Outcome::Unknown(message) => self.unanswered(request, &message),
             Outcome::Late => {}
             Outcome::Unsent => self.fail(job, LinkFailure::Closed),
         }
+    }
+
+    /// The peer may have fulfilled it, and in callback mode its answer may yet come.
+    fn unanswered(&self, request: RequestId, message: &str) {
+        self.warn(message);
+        let link = LinkId::Http(self.account);
+        self.inbox.push(Input::Unanswered { link, request });
     }
 
     fn warn(&self, message: &str) {

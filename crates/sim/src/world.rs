@@ -1538,6 +1538,7 @@ fn seen(work: &Work, links: &Links) -> Seen {
         Input::Timeout => Some(Seen::Timeout),
         Input::LinkUp { .. }
         | Input::LinkDown { .. }
+        | Input::Unanswered { .. }
         | Input::Undelivered(_)
         | Input::Introduced { .. }
         | Input::Closed { .. }

@@ -41,6 +41,23 @@ fn a_reject_moves_nothing_and_passes_as_it_came() {
 }
 
 #[test]
+fn a_packet_that_the_link_lost_is_decided_by_its_reply_or_its_expiry() {
+    peers(
+        "
+        alice prepare 1 g.bob.x 40 expires 10s  -> bob prepare 40
+        alice prepare 2 g.bob.x 10 expires 10s  -> bob prepare 10
+        bob lose 1
+        bob lose 2
+        balances                                -> alice 0, bob 0, held 2
+        bob fulfill 1                           -> alice fulfill
+        wait 9s                                 -> alice reject #2 R00 expiry.timed_out by g.hub
+        bob fulfill 2                           -> late bob 10
+        balances                                -> alice -40, bob 40, held 0
+    ",
+    );
+}
+
+#[test]
 fn a_late_fulfill_pays_nobody() {
     peers(
         "

@@ -17,8 +17,10 @@ fn a_message_goes_to_the_peer_and_its_answer_comes_back() {
         bob takes-wrong                     -> message 4 failed cond.mismatch
         bob message two                     -> bob message two
         bob fails dns                       -> message 5 failed link.dns
+        bob message three                   -> bob message three
+        bob loses                           -> message 6 failed link.closed
         bob message                         -> bob message
-        bob takes                           -> message 6 answered
+        bob takes                           -> message 7 answered
         balances                            -> bob 0, held 0
     ",
     );

@@ -70,6 +70,11 @@ impl Story {
                 });
                 self.tell(effects);
             }
+            ["loses"] => {
+                let (link, request) = self.last_message(name);
+                let effects = self.node.handle(Input::Unanswered { link, request });
+                self.tell(effects);
+            }
             ["ignores"] => {
                 self.last_message(name);
             }

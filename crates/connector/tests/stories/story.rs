@@ -530,7 +530,8 @@ impl Story {
     fn act(&mut self, name: &str, words: &[&str]) {
         match *words {
             [
-                "asks" | "tells" | "takes" | "takes-wrong" | "declines" | "fails" | "ignores",
+                "asks" | "tells" | "takes" | "takes-wrong" | "declines" | "fails" | "loses"
+                | "ignores",
                 ..,
             ] => {
                 self.route(name, words);
@@ -607,6 +608,11 @@ impl Story {
                     request,
                     failure,
                 });
+                self.tell(effects);
+            }
+            ["lose", number] => {
+                let (link, request) = self.sent(name, self::number(number));
+                let effects = self.node.handle(Input::Unanswered { link, request });
                 self.tell(effects);
             }
             ["closed", by, answer] => {

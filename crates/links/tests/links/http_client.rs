@@ -293,6 +293,7 @@ fn a_packet_that_may_have_arrived_is_neither_failed_nor_sent_again() {
         ] {
             node.forward(HUB, request, PREPARE);
             drop(stranger(&listener, answer).await);
+            assert_eq!(node.unanswered().await, (HUB, RequestId(request)));
             // The next that is heard is about the next packet.
             node.forward(HUB, request + 1, b"\x0cnext");
             let (mut stream, _) = listener.accept().await.unwrap();

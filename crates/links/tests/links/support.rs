@@ -252,6 +252,14 @@ impl Node {
         (link, request, failure)
     }
 
+    pub(crate) async fn unanswered(&self) -> (LinkId, RequestId) {
+        let input = self.input().await;
+        let Input::Unanswered { link, request } = input else {
+            panic!("not lost: {input:?}")
+        };
+        (link, request)
+    }
+
     pub(crate) async fn link_up(&self) -> (LinkId, AccountId) {
         let input = self.input().await;
         let Input::LinkUp { link, account } = input else {
