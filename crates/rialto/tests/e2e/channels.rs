@@ -3,23 +3,27 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     process::{Command, Output},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use crate::harness::{Node, wait_for};
+use crate::{
+    harness::{Node, wait_for},
+    wire::Wire,
+};
 
 /// How the two are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Link {
+pub(crate) enum Link {
     Btp,
     Http,
 }
 
-/// Nodes `alice` and `bob`, each with an account for the other.
-fn pair(link: Link) -> [Node; 2] {
+/// Nodes `alice` and `bob`, each with an account for the other. On a wire they have the numbers 0 and 1.
+pub(crate) fn pair(link: Link, wire: Option<&Wire>) -> [Node; 2] {
     let secrets = [
         "alice, of 32 bytes in base 64, A",
         "bob, also 32 bytes, in base 64 B",
@@ -42,13 +46,18 @@ fn pair(link: Link) -> [Node; 2] {
     let mut bob = account("bob", "token-from-bob-to-alice");
     let mut alice = account("alice", "token-from-alice-to-bob");
     let [node_a, node_b] = &mut nodes;
+    let on_wire = |[caller, called]: [usize; 2], url: String, to: SocketAddr| match wire {
+        Some(wire) => url.replace(&to.to_string(), &wire.lay(caller, called, to).to_string()),
+        None => url,
+    };
     match link {
         Link::Btp => {
-            let url = node_b.btp_url("alice");
+            let url = on_wire([0, 1], node_b.btp_url("alice"), node_b.node);
             bob["btp"] = json!({"url": url, "token": "token-from-alice-to-bob"});
         }
         Link::Http => {
-            let (to_b, to_a) = (node_b.ilp_url("alice"), node_a.ilp_url("bob"));
+            let to_b = on_wire([0, 1], node_b.ilp_url("alice"), node_b.node);
+            let to_a = on_wire([1, 0], node_a.ilp_url("bob"), node_a.node);
             bob["http"] = json!({"url": to_b, "token": "token-from-alice-to-bob"});
             alice["http"] = json!({"url": to_a, "token": "token-from-bob-to-alice"});
         }
@@ -69,12 +78,12 @@ fn rialto(node: &Node, arguments: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-fn channel(node: &Node, id: &str) -> Value {
+pub(crate) fn channel(node: &Node, id: &str) -> Value {
     node.ok("GET", &format!("/v1/channels/{id}"), None)
 }
 
 /// Waits until both sides say so of a channel, and have nothing left to tell.
-fn wait_state(nodes: &[Node; 2], id: &str, state: &str) {
+pub(crate) fn wait_state(nodes: &[Node; 2], id: &str, state: &str) {
     for node in nodes {
         wait_for(state, || {
             let (status, found) = node.call("GET", &format!("/v1/channels/{id}"), None);
@@ -115,14 +124,14 @@ fn open(nodes: &[Node; 2], kind: &str, limits: [&str; 2]) -> String {
 }
 
 /// Asks for a settlement, once.
-fn settle(node: &Node, account: &str, amount: u64, key: &str) -> String {
+pub(crate) fn settle(node: &Node, account: &str, amount: u64, key: &str) -> String {
     let body = json!({"account": account, "amount": amount.to_string()});
     let (status, made) = node.call_once("/v1/settlements", key, body);
     assert_eq!(status, 201, "{made}");
     made["id"].as_str().unwrap().to_owned()
 }
 
-fn wait_accepted(node: &Node, id: &str) {
+pub(crate) fn wait_accepted(node: &Node, id: &str) {
     wait_for("the settlement", || {
         let made = node.ok("GET", &format!("/v1/settlements/{id}"), None);
         (made["state"] == "accepted").then_some(())
@@ -130,7 +139,7 @@ fn wait_accepted(node: &Node, id: &str) {
 }
 
 /// The two agree, to the unit: what each paid, and the balances.
-fn assert_agreed(nodes: &[Node; 2], id: &str, paid: [u64; 2]) {
+pub(crate) fn assert_agreed(nodes: &[Node; 2], id: &str, paid: [u64; 2]) {
     let [a, b] = nodes;
     let (one, two) = (channel(a, id), channel(b, id));
     assert_eq!(one["paid"], paid[0].to_string());
@@ -144,7 +153,7 @@ fn assert_agreed(nodes: &[Node; 2], id: &str, paid: [u64; 2]) {
 
 /// Pays over an open channel while one of the two is killed, each at its turn.
 fn pay_and_kill(link: Link, kind: &str, limits: [&str; 2]) {
-    let mut nodes = pair(link);
+    let mut nodes = pair(link, None);
     let id = open(&nodes, kind, limits);
     let mut paid = [0, 0];
     for round in 0..4 {
@@ -182,7 +191,7 @@ fn an_asymmetrical_trustline_over_http() {
 
 #[test]
 fn what_is_shown_of_a_channel_can_be_checked_and_changes_are_named() {
-    let nodes = pair(Link::Btp);
+    let nodes = pair(Link::Btp, None);
     let id = open(&nodes, "symmetrical", ["10", "5"]);
     let made = settle(&nodes[0], "bob", 400, "a");
     wait_accepted(&nodes[0], &made);
@@ -242,7 +251,7 @@ fn what_is_shown_of_a_channel_can_be_checked_and_changes_are_named() {
 
 #[test]
 fn accounts_open_and_settle_over_channels_by_their_settings_alone() {
-    let nodes = pair(Link::Btp);
+    let nodes = pair(Link::Btp, None);
     let terms = |limit: &str, their_limit: &str, propose: bool| {
         json!({"settlement": {"channel": {
             "kind": "asymmetrical", "limit": limit, "their_limit": their_limit, "propose": propose,

@@ -3,10 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write,
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     process::Command,
     sync::{Arc, Mutex},
-    time::Duration,
+    thread,
 };
 
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     engine::{Answer, Call, Engine, listener, serve, tell},
     harness::{Node, call, wait_for},
+    wire::Wire,
 };
 
 const TOKEN: &str = "a-token-that-nobody-can-guess";
@@ -40,6 +41,23 @@ const MOMENTS: [Moment; 5] = [
     Moment::Half,
     Moment::Answered,
 ];
+
+/// On the wire between an engine that reports a payment and its node: what is there when somebody is killed,
+/// who, and whether it arrives all the same.
+const REPORTS: [(&str, Report); 6] = [
+    ("the node, before the report arrives", (false, true, false)),
+    ("the engine, and the report arrives", (false, false, true)),
+    ("the engine, and the report is lost", (false, false, false)),
+    ("the node, its answer lost", (true, true, false)),
+    ("the node, and its answer arrives", (true, true, true)),
+    (
+        "the engine, before the answer arrives",
+        (true, false, false),
+    ),
+];
+
+/// Whether it is answered, whether the node is killed, whether it arrives.
+type Report = (bool, bool, bool);
 
 /// Who is killed, once, at the moment.
 #[derive(Debug)]
@@ -212,14 +230,25 @@ impl Pair {
 
     /// What the payee's engine tells it of the payment `self.credited`.
     fn report(&self, sent: impl FnOnce()) -> Option<u16> {
-        let (amount, number) = (self.credited * 100, self.credited);
-        let body = format!(r#"{{"amount":"{amount}","scale":11}}"#);
-        let headers = format!("Idempotency-Key: {number}\r\nContent-Type: application/json\r\n");
-        let (node, path) = (listener(&self.payee), "/accounts/1/settlements");
-        let told = tell(node, path, &headers, body.as_bytes(), sent)?;
-        // What engines take for credited.
-        assert!(told.status != 201 || told.body == body.as_bytes());
-        Some(told.status)
+        report(listener(&self.payee), self.credited, sent)
+    }
+
+    /// The same over a wire. Says what the engine heard.
+    fn report_and_kill(&mut self, (is_answered, node_dies, arrives): Report) -> Option<u16> {
+        let wire = Wire::default();
+        let node = wire.lay(0, 1, listener(&self.payee));
+        wire.arm(move |passing| passing.is_answer == is_answered);
+        let number = self.credited;
+        let told = thread::spawn(move || report(node, number, || ()));
+        wire.wait_held("the report");
+        if node_dies {
+            self.payee.kill();
+        }
+        wire.cut(arrives);
+        if node_dies {
+            self.payee.restart();
+        }
+        told.join().expect("it says by itself what it failed at")
     }
 
     /// The report again, until the engine knows.
@@ -243,6 +272,17 @@ impl Pair {
     }
 }
 
+/// What an engine tells of the payment of this number.
+fn report(node: SocketAddr, number: u64, sent: impl FnOnce()) -> Option<u16> {
+    let body = format!(r#"{{"amount":"{}","scale":11}}"#, number * 100);
+    let headers = format!("Idempotency-Key: {number}\r\nContent-Type: application/json\r\n");
+    let path = "/accounts/1/settlements";
+    let told = tell(node, path, &headers, body.as_bytes(), sent)?;
+    // What engines take for credited.
+    assert!(told.status != 201 || told.body == body.as_bytes());
+    Some(told.status)
+}
+
 fn kill(pid: u32) {
     let pid = pid.to_string();
     let killed = Command::new("kill").args(["-KILL", &pid]).status();
@@ -262,6 +302,7 @@ fn whoever_is_killed_at_any_step_each_settlement_happens_once() {
                 if (call, moment) == ("accounts", Moment::Accepted) {
                     continue; // nobody knows yet what the call will be
                 }
+                eprintln!("{call}: {moment:?}, node dies {node}, engine dies {engine}");
                 loop {
                     if call == "accounts" {
                         pair.bank.0.lock().unwrap().accounts.clear();
@@ -285,6 +326,7 @@ fn whoever_is_killed_at_any_step_each_settlement_happens_once() {
     // A message on its way.
     for moment in [Moment::Called, Moment::Done, Moment::Half, Moment::Answered] {
         for victim in ["payer", "payee", "engine"] {
+            eprintln!("message: {moment:?}, {victim} dies");
             let nodes = match victim {
                 "payer" => vec![pair.payer.pid()],
                 "payee" => vec![pair.payee.pid()],
@@ -317,7 +359,16 @@ fn whoever_is_killed_at_any_step_each_settlement_happens_once() {
     }
 
     // What came in is reported.
-    for step in 0..12 {
+    for (name, kill) in REPORTS {
+        pair.credited += 1;
+        eprintln!("report: {name}");
+        let (is_answered, _, arrives) = kill;
+        let heard = (is_answered && arrives).then_some(201);
+        assert_eq!(pair.report_and_kill(kill), heard);
+        pair.credit();
+        points += 1;
+    }
+    for step in 0..6 {
         pair.credited += 1;
         let (pid, node) = (pair.payee.pid(), listener(&pair.payee));
         match step {
@@ -335,27 +386,19 @@ fn whoever_is_killed_at_any_step_each_settlement_happens_once() {
                 let _ = stream.write_all(b"POST /accounts/1/settlements HTTP/1.1\r\nContent-Le");
                 kill(pid);
             }
-            // So many milliseconds later: before the credit, after it, and after the answer.
-            2..8 => {
-                let told = pair.report(|| {
-                    std::thread::sleep(Duration::from_millis([0, 1, 3, 6, 10, 20][step - 2]));
-                    kill(pid);
-                });
-                assert!(matches!(told, None | Some(201)));
-            }
             // The engine has the answer.
-            8 => {
+            2 => {
                 assert_eq!(pair.report(|| ()), Some(201));
                 kill(pid);
             }
             // Twice at the same time.
-            9 => std::thread::scope(|scope| {
+            3 => thread::scope(|scope| {
                 scope.spawn(|| pair.report(|| ()));
                 let told = pair.report(|| kill(pid));
                 assert!(matches!(told, None | Some(201)));
             }),
             // The engine dies when it has told, and when it has not told all.
-            10 => {
+            4 => {
                 let stream = TcpStream::connect(node).unwrap();
                 let body = format!(r#"{{"amount":"{}","scale":11}}"#, pair.credited * 100);
                 let _ = (&stream).write_all(
@@ -376,7 +419,7 @@ fn whoever_is_killed_at_any_step_each_settlement_happens_once() {
                 drop(stream);
             }
         }
-        if step < 10 {
+        if step < 4 {
             pair.restart_payee();
         }
         pair.credit();
