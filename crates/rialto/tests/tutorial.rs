@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
+mod book;
+
 use std::{
     collections::BTreeMap,
     env,
@@ -13,6 +15,8 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
 };
+
+use book::{blocks, squeezed};
 
 const TUTORIAL: &str = include_str!("../../../docs/peer-two-nodes.md");
 const AUTHENTICATION: &str = include_str!("../../../docs/operate/authentication.md");
@@ -25,15 +29,6 @@ impl Drop for Group {
         let group = format!("-{}", self.0.id());
         let _ = Command::new("kill").args(["-TERM", "--", &group]).status();
     }
-}
-
-/// The blocks that begin with this line.
-fn blocks<'a>(text: &'a str, fence: &str) -> Vec<&'a str> {
-    let fence = format!("\n```{fence}\n");
-    let parts = text.split(&fence).skip(1);
-    parts
-        .map(|part| part.split_once("\n```").unwrap().0)
-        .collect()
 }
 
 /// Another free port for each `127.0.0.1:NNNN`.
@@ -50,13 +45,6 @@ fn with_free_ports(script: &str) -> String {
         replaced.push_str(&format!("{address}{rest}"));
     }
     replaced
-}
-
-fn squeezed(text: &str) -> Vec<String> {
-    let lines = text.lines().map(|line| line.split_whitespace());
-    lines
-        .map(|line| line.collect::<Vec<_>>().join(" "))
-        .collect()
 }
 
 /// Runs the shell blocks of a page in an empty folder; what they print. The nodes that the first block
