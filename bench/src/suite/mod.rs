@@ -8,6 +8,7 @@
     reason = "ratios of measurements; there is no money here"
 )]
 
+mod engine;
 mod plot;
 mod profile;
 pub(crate) mod report;
@@ -23,6 +24,7 @@ use std::{
 use serde_json::{Value, json};
 
 use self::{
+    engine::{Engine, Mood},
     report::{Figure, Gap, Ratio, Report, Row, median},
     subjects::{DESTINATION, Peers, folder},
 };
@@ -44,6 +46,9 @@ const FIRST_PACKETS: u64 = 1_000;
 const PACKETS_MIN: u64 = 500;
 const PACKETS_MAX: u64 = 1_000_000;
 
+/// What we owe the receiver before it is settled, in units of which each packet carries one.
+const SETTLE_THRESHOLD: &str = "10000";
+
 const NGINX: &str = "nginx proxy_pass, HTTP/1.1";
 const HTTP: &str = "Rialto HTTP/1.1, strict, durable";
 const HTTP_TRUSTING: &str = "Rialto HTTP/1.1, trusting, volatile";
@@ -56,6 +61,8 @@ const ILP_NODE_ROUTES: &str = "ilp-node HTTP/1.1, 100,000 routes";
 const ILP_NODE_BTP: &str = "ilp-node BTP, 10 routes";
 const JS_HTTP: &str = "JavaScript ilp-connector HTTP/1.1";
 const JS_BTP: &str = "JavaScript ilp-connector BTP";
+const ENGINE_ANSWERS: &str = "Rialto BTP, settles, the engine answers";
+const ENGINE_HANGS: &str = "Rialto BTP, settles, the engine hangs";
 const NO_ROUTE: &str = "Rialto HTTP/1.1, refused: no route";
 const OVER_LIMIT: &str = "Rialto HTTP/1.1, refused: over the limit";
 const EXPIRED: &str = "Rialto HTTP/1.1, refused: expired";
@@ -114,6 +121,8 @@ struct Field<'a> {
     peers: Peers,
     /// `rialto bench serve`.
     serve: std::net::SocketAddr,
+    engine_answers: Engine,
+    engine_hangs: Engine,
 }
 
 impl Suite {
@@ -142,6 +151,8 @@ impl Suite {
             rialto,
             peers,
             serve,
+            engine_answers: Engine::start(Mood::Answers)?,
+            engine_hangs: Engine::start(Mood::Hangs)?,
         };
         field.add_all()?;
         let seeded = scale::add(&mut field)?;
@@ -155,7 +166,8 @@ impl Suite {
         let latency = report.or_gap("latency at half load", field.latency());
         let stream = report.or_gap("STREAM payments", field.stream());
         report.figures.extend(stream.into_iter().flatten());
-        report.ratios = ratios(&report, goodput, latency);
+        let hanging = report.or_gap("packets while an engine hangs", field.hanging(&report));
+        report.ratios = ratios(&report, goodput, latency, hanging);
         if self.full || self.write_docs.is_some() {
             report.profile = Some(profile::words(&field));
         }
@@ -320,6 +332,16 @@ impl Field<'_> {
         for (name, trusting) in [(BTP, false), (BTP_TRUSTING, true)] {
             self.add(name, |field| {
                 field.rialto(name, trusting, &field.btp_link())
+            });
+        }
+        for (name, url) in [
+            (ENGINE_ANSWERS, self.engine_answers.url()),
+            (ENGINE_HANGS, self.engine_hangs.url()),
+        ] {
+            self.add(name, |field| {
+                let mut link = field.btp_link();
+                link["settlement"] = json!({"engine_url": url, "threshold": SETTLE_THRESHOLD});
+                field.rialto(name, false, &link)
             });
         }
         self.add_few_in_flight();
@@ -682,6 +704,20 @@ impl Field<'_> {
         report::quotient(added(rialto), added(nginx)).ok_or_else(|| "no latency".into())
     }
 
+    /// What packets cost while the engine of the account that they go to answers, against what they
+    /// cost while it hangs.
+    fn hanging(&self, report: &Report) -> Result<f64> {
+        let value = report.times(ENGINE_HANGS, ENGINE_ANSWERS);
+        let value = value.ok_or("not both were measured")?;
+        if self.engine_hangs.asked() == 0 {
+            return Err("the engine that hangs was never asked to settle".into());
+        }
+        if self.engine_answers.asked() < 2 {
+            return Err("the engine that answers was not asked again".into());
+        }
+        Ok(value)
+    }
+
     /// Payments from a local account of one node to one of another, found by SPSP over HTTP.
     fn stream(&self) -> Result<Vec<Figure>> {
         const PAYMENTS: u64 = 200;
@@ -771,7 +807,12 @@ impl Field<'_> {
 }
 
 /// The ratios of the project, in its order.
-fn ratios(report: &Report, goodput: Option<f64>, latency: Option<f64>) -> Vec<Ratio> {
+fn ratios(
+    report: &Report,
+    goodput: Option<f64>,
+    latency: Option<f64>,
+    hanging: Option<f64>,
+) -> Vec<Ratio> {
     let lower = |one: Option<f64>, other: Option<f64>| match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, None) => one,
@@ -870,6 +911,12 @@ fn ratios(report: &Report, goodput: Option<f64>, latency: Option<f64>) -> Vec<Ra
             latency,
             1.5,
             1.1,
+        ),
+        (
+            "BTP while a settlement engine hangs vs while it answers",
+            hanging,
+            0.95,
+            1.0,
         ),
     ]
     .into_iter()

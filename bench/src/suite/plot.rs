@@ -122,6 +122,8 @@ const METHOD: &str = "\
   has none.
 - Goodput and latency at half load come from `rialto bench run`, an open load: a packet's latency counts from
   when it was due. Goodput is the worse of HTTP/1.1 and BTP.
+- Where the node settles, what it owes is due after every 10,000 packets. The engine that hangs takes the
+  connection and never answers; the other one answers at once.
 - Books of a million accounts or routes are written as a journal, which the node recovers from. Every packet
   then pays from another account, or goes to another route.
 ";
