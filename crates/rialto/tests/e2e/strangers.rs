@@ -80,7 +80,14 @@ fn unknown_callers_are_listed_adopted_and_blocked() {
         (&first["count"], &first["address"]),
         (&json!(3), &json!("127.0.0.1"))
     );
-    assert!(first["last_seen"].as_str() >= first["first_seen"].as_str());
+    let instant = |field: &str| {
+        first[field]
+            .as_str()
+            .unwrap()
+            .parse::<jiff::Timestamp>()
+            .unwrap()
+    };
+    assert!(instant("last_seen") >= instant("first_seen"));
     let (narrow_id, wide_id) = (by_path(&bob, "/ilp"), by_path(&bob, "/accounts/x/ilp"));
     let btp_id = by_path(&bob, "/accounts/y/ilp/btp");
     let shown = stdout(&rialto(&bob, &["peer", "callers"]));
