@@ -455,7 +455,7 @@ fn settings(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Val
         if let Some(link) = link.as_object_mut() {
             let (subject, issuer) = (&args.http_jwt_subject, &args.http_jwt_issuer);
             let jwt = jwt(&args.http_jwt, subject, issuer, &args.http_jwt_audience);
-            link.insert("jwt".to_owned(), jwt);
+            link.extend(jwt.map(|jwt| ("jwt".to_owned(), jwt)));
             link.insert("callback".to_owned(), args.http_callback.into());
         }
         body.insert("http".to_owned(), link);
@@ -466,7 +466,7 @@ fn settings(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Val
         if let Some(link) = link.as_object_mut() {
             let (subject, issuer) = (&args.btp_jwt_subject, &args.btp_jwt_issuer);
             let jwt = jwt(&args.btp_jwt, subject, issuer, &args.btp_jwt_audience);
-            link.insert("jwt".to_owned(), jwt);
+            link.extend(jwt.map(|jwt| ("jwt".to_owned(), jwt)));
         }
         body.insert("btp".to_owned(), link);
     }
@@ -477,19 +477,17 @@ fn settings(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Val
     Ok(body)
 }
 
-/// How tokens are made, null where none are.
+/// How tokens are made, where some are.
 fn jwt(
     algorithm: &Option<String>,
     subject: &Option<String>,
     issuer: &Option<String>,
     audience: &Option<String>,
-) -> Value {
-    match algorithm {
-        None => Value::Null,
-        Some(algorithm) => json!({
-            "algorithm": algorithm, "subject": subject, "issuer": issuer, "audience": audience,
-        }),
-    }
+) -> Option<Value> {
+    let algorithm = algorithm.as_ref()?;
+    Some(json!({
+        "algorithm": algorithm, "subject": subject, "issuer": issuer, "audience": audience,
+    }))
 }
 
 /// Pins the server of each link that the account has, or is to have.

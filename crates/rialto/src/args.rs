@@ -204,7 +204,9 @@ It makes cert.pem and key.pem, and overwrites nothing. Peers who know the pin ne
     #[command(after_help = "\
 Examples:
   rialto certificate pin cert.pem
-  rialto account add-token bob --client-pin $(rialto certificate pin bob.pem)")]
+  rialto certificate pin bob.pem
+
+A peer who shows a certificate with that key is known by it: rialto account add-token bob --client-pin sha256:...")]
     Pin(CertificatePinArgs),
 }
 
