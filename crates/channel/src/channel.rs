@@ -1405,7 +1405,7 @@ impl Step {
             self.note(refusal.to_string());
             return;
         }
-        let (taken, credited) = (channel.taken, channel.theirs.total);
+        let taken = channel.taken;
         let known = channel
             .word
             .map_or((0, 0), |word| (word.credited, word.debited));
@@ -1416,8 +1416,9 @@ impl Step {
         };
         if word.debited != taken {
             self.note(differs("debited", word.debited, taken));
-        } else if word.credited < credited {
-            self.note(differs("credited", word.credited, credited));
+        } else if word.credited < known.0 && word.debited > known.1 {
+            // An answer may come after words that were given later; of two words one is older in both.
+            self.note(differs("credited", word.credited, known.0));
         }
         if word.credited >= known.0 && word.debited >= known.1 {
             self.channel.word = Some(word);

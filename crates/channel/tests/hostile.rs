@@ -299,6 +299,32 @@ fn a_keepers_word_that_differs_is_named_to_the_unit() {
 }
 
 #[test]
+fn an_older_word_that_comes_late_is_no_difference() {
+    let [one, two] = keys();
+    let [holder, keeper] = open(ID, &terms(Kind::AsymmetricalTrustline, 0, 100));
+    let mut ends = [holder, pay(&keeper, &two, 60).0];
+    exchange(&mut ends);
+    let [holder, mut keeper] = ends;
+    let (mut holder, sequence, order) = pay(&holder, &one, 5);
+    let answer = receive(&mut keeper, &two, sequence, order);
+    let (_, number, credit) = pay(&keeper, &two, 10);
+    receive(&mut holder, &one, number, credit);
+    let event = Event::Answered {
+        sequence,
+        acknowledgement: keeper.received,
+        answer,
+    };
+    let late = holder.step(event.clone(), &one).unwrap();
+    assert_eq!(late.effects, [Effect::PaymentTaken]);
+    assert_eq!(late.channel.word, holder.word, "the newer word stays");
+    // The same answer where an older word had the order debited already.
+    holder.word.as_mut().unwrap().debited = 0;
+    let earlier = holder.step(event, &one).unwrap();
+    let note = "the keeper's word has 60 credited, we have 70: 10 units less".to_owned();
+    assert!(earlier.effects.contains(&Effect::Note { message: note }));
+}
+
+#[test]
 fn both_sign_how_it_ends_and_nothing_is_paid_after() {
     let [one, two] = keys();
     let [payer, payee] = symmetrical();
