@@ -483,18 +483,49 @@ impl Channel {
         }
     }
 
-    /// What differs between what they say and what we have, as sentences, to the unit.
-    pub fn differences(&self, theirs: &Standing) -> Vec<String> {
+    /// What their greeting cannot fall short of, from now on.
+    pub fn known_standing(&self) -> Standing {
+        let waiting = self.outgoing();
+        Standing {
+            channel: self.id,
+            paid: self.theirs.total,
+            received: self.taken,
+            sent_sequence: self.received,
+            taken_sequence: waiting.map_or(self.sent, |queued| queued.sequence - 1),
+        }
+    }
+
+    /// What differs between what they say and what we have, as sentences, to the unit. `known` is
+    /// [`Self::known_standing`] of when they were asked: what they said before anybody asked may have
+    /// been overtaken since, and says too little without being wrong.
+    pub fn differences(&self, theirs: &Standing, known: Option<&Standing>) -> Vec<String> {
         let mut found = Vec::new();
+        if let Some(known) = known {
+            if theirs.paid < known.paid {
+                found.push(format!(
+                    "they say that they paid {}, we have {}: {} units less",
+                    theirs.paid,
+                    known.paid,
+                    known.paid - theirs.paid
+                ));
+            }
+            if theirs.received < known.received {
+                found.push(format!(
+                    "they say that we paid {}, they had taken {}: {} units less",
+                    theirs.received,
+                    known.received,
+                    known.received - theirs.received
+                ));
+            }
+            if theirs.sent_sequence < known.sent_sequence {
+                found.push(format!(
+                    "they remember {} messages to us, we took {}: their books are older than ours",
+                    theirs.sent_sequence, known.sent_sequence
+                ));
+            }
+        }
         let in_flight_to_us = theirs.sent_sequence > self.received;
-        if theirs.paid < self.theirs.total {
-            found.push(format!(
-                "they say that they paid {}, we have {}: {} units less",
-                theirs.paid,
-                self.theirs.total,
-                self.theirs.total - theirs.paid
-            ));
-        } else if theirs.paid > self.theirs.total && !in_flight_to_us {
+        if theirs.paid > self.theirs.total && !in_flight_to_us {
             found.push(format!(
                 "they say that they paid {}, we have {}: {} units more",
                 theirs.paid,
@@ -509,24 +540,11 @@ impl Channel {
                 self.ours.total,
                 theirs.received - self.ours.total
             ));
-        } else if theirs.received < self.taken {
-            found.push(format!(
-                "they say that we paid {}, they had taken {}: {} units less",
-                theirs.received,
-                self.taken,
-                self.taken - theirs.received
-            ));
         }
         if theirs.taken_sequence > self.sent {
             found.push(format!(
                 "they took {} messages of ours, we remember {}: our books are older than theirs",
                 theirs.taken_sequence, self.sent
-            ));
-        }
-        if theirs.sent_sequence < self.received {
-            found.push(format!(
-                "they remember {} messages to us, we took {}: their books are older than ours",
-                theirs.sent_sequence, self.received
             ));
         }
         found

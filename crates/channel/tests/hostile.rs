@@ -795,13 +795,17 @@ fn differences_are_named_to_the_unit() {
     ends[0] = pay(&ends[0], &one, 40).0;
     exchange(&mut ends);
     let [payer, payee] = ends;
-    assert!(payer.differences(&payee.standing()).is_empty());
+    assert!(
+        payer
+            .differences(&payee.standing(), Some(&payer.known_standing()))
+            .is_empty()
+    );
     let lost = Standing {
         received: 37,
         ..payee.standing()
     };
     assert_eq!(
-        payer.differences(&lost),
+        payer.differences(&lost, Some(&payer.known_standing())),
         ["they say that we paid 37, they had taken 40: 3 units less"]
     );
     let forgot = Standing {
@@ -809,7 +813,7 @@ fn differences_are_named_to_the_unit() {
         ..payer.standing()
     };
     assert_eq!(
-        payee.differences(&forgot),
+        payee.differences(&forgot, Some(&payee.known_standing())),
         ["they say that they paid 38, we have 40: 2 units less"]
     );
     let more = Standing {
@@ -817,14 +821,17 @@ fn differences_are_named_to_the_unit() {
         ..payer.standing()
     };
     assert_eq!(
-        payee.differences(&more),
+        payee.differences(&more, None),
         ["they say that they paid 43, we have 40: 3 units more"]
     );
     let on_its_way = Standing {
         sent_sequence: payee.received + 1,
         ..more
     };
-    assert!(payee.differences(&on_its_way).is_empty());
+    assert!(payee.differences(&on_its_way, None).is_empty());
+    // What they said unasked, or before, was overtaken.
+    assert!(payee.differences(&forgot, None).is_empty());
+    assert!(payee.differences(&forgot, Some(&forgot)).is_empty());
 }
 
 #[test]

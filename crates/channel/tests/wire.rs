@@ -252,8 +252,16 @@ impl World {
             assert_eq!(end.channel.taken, end.channel.ours.total);
             Statement::of(&end.channel, &end.key).verify().unwrap();
         }
-        assert!(one.channel.differences(&two.channel.standing()).is_empty());
-        assert!(two.channel.differences(&one.channel.standing()).is_empty());
+        assert!(
+            one.channel
+                .differences(&two.channel.standing(), Some(&one.channel.known_standing()))
+                .is_empty()
+        );
+        assert!(
+            two.channel
+                .differences(&one.channel.standing(), Some(&two.channel.known_standing()))
+                .is_empty()
+        );
         assert_eq!(one.channel.terms, two.channel.terms);
     }
 }

@@ -16,7 +16,7 @@ use rand_core::Rng;
 use rialto_channel::{
     Answer, Body, CHANNELS_MAX as GREETED_MAX, Channel, ChannelError, ChannelId, ChannelKey,
     Effect, Event as Step, Frame, Greeting, Kind, Limits, Message, Phase, PublicKey, Side,
-    Statement, Terms, VERSION,
+    Standing, Statement, Terms, VERSION,
 };
 use rialto_ledger::{
     AccountChannel, AccountId, CREDIT_KEYS_MAX, ChannelMoney, ChannelOpening, ChannelTerms, Credit,
@@ -82,6 +82,16 @@ struct Greeted {
     at_ns: u64,
 }
 
+/// A message under way.
+#[derive(Debug)]
+struct Sent {
+    ask: Ask,
+    /// Of the frame.
+    sequence: u64,
+    /// With a greeting: what we knew then of how the channels stand with them.
+    known: Vec<Standing>,
+}
+
 /// What the core knows of channels beside the books. Soft: after a restart both sides greet again, and
 /// the books tell what is still to be said.
 pub(crate) struct Channels {
@@ -90,8 +100,7 @@ pub(crate) struct Channels {
     greeted: BTreeMap<AccountId, Greeted>,
     asking: BTreeMap<Ask, Asking>,
     retries: BTreeSet<(u64, Ask)>,
-    /// Messages under way.
-    sent: BTreeMap<MessageId, (Ask, u64)>,
+    sent: BTreeMap<MessageId, Sent>,
     notes: BTreeMap<ChannelId, VecDeque<ChannelNote>>,
 }
 
@@ -664,10 +673,27 @@ impl Connector {
         let after = Durable::OnDisk(self.lsn);
         match self.message_send_after(now, account, &frame.encode(), after, out) {
             Ok(message) => {
-                self.channels.sent.insert(message, (ask, frame.sequence));
+                let known = match ask {
+                    Ask::Greeting(_) => self.channels_known(account),
+                    Ask::Tell(_) => Vec::new(),
+                };
+                let sequence = frame.sequence;
+                let sent = Sent {
+                    ask,
+                    sequence,
+                    known,
+                };
+                self.channels.sent.insert(message, sent);
             }
             Err(reason) => self.channel_failed(now, ask, reason.row().message.to_owned()),
         }
+    }
+
+    /// Channels that an account's holder has told us something of, and how these stand with them.
+    fn channels_known(&self, account: AccountId) -> Vec<Standing> {
+        let known = self.ledger.channels_of(account).map(|known| &known.channel);
+        let unended = known.filter(|channel| channel.received > 0 && !channel.phase.is_ended());
+        unended.map(Channel::known_standing).collect()
     }
 
     /// It was not answered, or not as it should be: it is asked again, later each time.
@@ -694,9 +720,14 @@ impl Connector {
         outcome: &MessageOutcome,
         out: &mut Effects,
     ) -> bool {
-        let Some((ask, sequence)) = self.channels.sent.remove(&id) else {
+        let Some(sent) = self.channels.sent.remove(&id) else {
             return false;
         };
+        let Sent {
+            ask,
+            sequence,
+            known,
+        } = sent;
         let now = self.routes.now();
         if !self.channels.asking.contains_key(&ask) {
             return true; // they connected again meanwhile
@@ -716,7 +747,7 @@ impl Connector {
             (Ask::Greeting(account), Ok(frame)) => match frame.body {
                 Body::Greeting(greeting) => {
                     self.channels.asked(ask);
-                    self.channel_greet_done(now, account, greeting, out);
+                    self.channel_greet_done(now, account, greeting, &known, out);
                 }
                 Body::Message(_) | Body::Answer(_) => {
                     self.channel_failed(now, ask, "answered by something else".to_owned());
@@ -777,12 +808,13 @@ impl Connector {
         self.channel_step(now, account, number, step, None, out);
     }
 
-    /// Both sides know each other now.
+    /// Both sides know each other now. `asked` is what we knew when they were asked, if they were.
     fn channel_greet_done(
         &mut self,
         now: Now,
         account: AccountId,
         greeting: Greeting,
+        asked: &[Standing],
         out: &mut Effects,
     ) {
         let theirs: BTreeMap<_, _> = greeting
@@ -797,10 +829,11 @@ impl Connector {
             if channel.outgoing().is_some() {
                 waiting.push(channel.id);
             }
-            let is_told = channel.received > 0 && !channel.phase.is_ended();
+            let before = asked.iter().find(|of| of.channel == channel.id);
+            let is_told = before.is_some() && !channel.phase.is_ended();
             match theirs.get(&channel.id) {
                 Some(standing) => {
-                    let found = channel.differences(standing);
+                    let found = channel.differences(standing, before);
                     differences.extend(found.into_iter().map(|message| (channel.id, message)));
                 }
                 None if is_told && greeting.channels.len() < GREETED_MAX => {
@@ -866,7 +899,8 @@ impl Connector {
         let (id, kind, sequence) = (frame.channel, frame.kind, frame.sequence);
         let answer = match frame.body {
             Body::Greeting(greeting) => {
-                self.channel_greet_done(now, from.account, greeting, out);
+                // They may have said so long ago: what is missing in it, they say when they are asked.
+                self.channel_greet_done(now, from.account, greeting, &[], out);
                 let ours = self.channel_greeting(from.account);
                 let after = Durable::OnDisk(self.lsn);
                 self.message_fulfill(from, &ours.encode(), after, out);
