@@ -556,11 +556,12 @@ impl Connector {
         self.channel_greet_soon(account, 0);
     }
 
-    /// They know of no greeting: one is sent again.
+    /// They know of no greeting: one is sent again. We still know theirs: were we to ask for it, too, two
+    /// that have something to tell would go on asking each other.
     fn channel_greet_again(&mut self, account: AccountId) {
-        let greeted = self.channels.greeted.remove(&account);
-        self.channels.asked(Ask::Greeting(account));
+        let greeted = self.channels.greeted.get(&account);
         let at_ns = greeted.map_or(0, |greeted| greeted.at_ns.saturating_add(GREET_AGAIN_NS));
+        self.channels.asked(Ask::Greeting(account));
         self.channel_greet_soon(account, at_ns);
     }
 
@@ -899,11 +900,12 @@ impl Connector {
         let (id, kind, sequence) = (frame.channel, frame.kind, frame.sequence);
         let answer = match frame.body {
             Body::Greeting(greeting) => {
-                // They may have said so long ago: what is missing in it, they say when they are asked.
-                self.channel_greet_done(now, from.account, greeting, &[], out);
+                // Before what we have to tell, which they take only from whom they know.
                 let ours = self.channel_greeting(from.account);
                 let after = Durable::OnDisk(self.lsn);
                 self.message_fulfill(from, &ours.encode(), after, out);
+                // They may have said so long ago: what is missing in it, they say when they are asked.
+                self.channel_greet_done(now, from.account, greeting, &[], out);
                 return;
             }
             Body::Message(message) => {
