@@ -447,8 +447,10 @@ impl Connector {
             money = Some(ChannelMoney::Moved { id, state });
         }
         let before = self.ledger.channels().get(&id);
-        let opened = step.channel.phase == Phase::Open
-            && before.is_none_or(|known| known.channel.phase != Phase::Open);
+        let had_room = before.is_some_and(|known| {
+            known.channel.phase == Phase::Open && known.channel.room() >= step.channel.room()
+        });
+        let gains_room = step.channel.phase == Phase::Open && !had_room;
         if before.is_none_or(|known| known.channel != step.channel) || money.is_some() {
             let record = Record::ChannelPut {
                 number,
@@ -472,7 +474,7 @@ impl Connector {
             // What they paid leaves room for what we owe.
             Some(ChannelMoney::Credited { .. }) => self.settle_after_commit(now, account, out),
             Some(ChannelMoney::Made { .. }) => {}
-            None if opened => self.settle_after_commit(now, account, out),
+            None if gains_room => self.settle_after_commit(now, account, out),
             None => {}
         }
         self.channel_tell(now, id, out);
