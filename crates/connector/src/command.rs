@@ -211,7 +211,6 @@ impl Connector {
                 self.settle_introduce(id, out);
             }
         }
-        self.channel_account_changed(id);
         if is_revoked || is_readdressed {
             // Whoever is there may have come in with the token, or asks for its address again when it
             // has connected again. A token that only gets an end stays good.
@@ -559,6 +558,7 @@ impl Connector {
     pub(crate) fn account_changed(&mut self, id: AccountId, out: &mut Effects) {
         self.derive_account(id);
         self.rates.clear();
+        self.channel_account_changed(id);
         out.now(Action::Report(Event::AccountChanged { account: id }));
     }
 
