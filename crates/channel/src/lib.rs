@@ -39,6 +39,8 @@ pub use frame::{
     Answer, Body, CHANNELS_MAX, Frame, FrameError, Greeting, MAGIC, Message, Standing,
     TEXT_BYTES_MAX, VERSION, is_ours,
 };
+#[cfg(feature = "mutants")]
+pub use sign::ChannelMutant;
 pub use sign::{ChannelKey, Final, Word};
 pub use statement::{Statement, StatementError, StatementPaid};
 pub use terms::{ChannelId, Digest, Kind, Limits, PublicKey, Side, Signature, Terms, TermsError};

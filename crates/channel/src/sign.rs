@@ -21,6 +21,17 @@ use crate::{
 pub struct ChannelKey {
     pair: Ed25519KeyPair,
     public: PublicKey,
+    /// A fault put in on purpose.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<ChannelMutant>,
+}
+
+/// A fault of the channels, put in on purpose (docs/design/simulation.md). Builds for users have none.
+#[cfg(feature = "mutants")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelMutant {
+    /// A claim below the last one is taken, as if the counter had begun anew.
+    OlderClaimTaken,
 }
 
 impl fmt::Debug for ChannelKey {
@@ -35,7 +46,12 @@ impl ChannelKey {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("a seed has 32 bytes");
         let public = pair.public_key().as_ref();
         let public = PublicKey(public.try_into().expect("an Ed25519 key has 32 bytes"));
-        Self { pair, public }
+        Self {
+            pair,
+            public,
+            #[cfg(feature = "mutants")]
+            mutant: None,
+        }
     }
 
     /// What others know of it.

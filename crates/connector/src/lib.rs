@@ -311,6 +311,12 @@ impl Connector {
         self.ledger.mutant = Some(mutant);
     }
 
+    /// Puts a fault into the channels on purpose.
+    #[cfg(feature = "mutants")]
+    pub fn set_channel_mutant(&mut self, mutant: rialto_channel::ChannelMutant) {
+        self.channels.key.mutant = Some(mutant);
+    }
+
     /// What was counted since the start.
     pub fn stats(&self) -> &Stats {
         &self.stats

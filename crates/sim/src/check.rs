@@ -5,14 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rialto_ccp::{UPDATE_DESTINATION, Update};
+use rialto_channel::{Channel, ChannelId, is_ours};
 use rialto_connector::{Action, Connector, Durable, Effect, LinkId, RequestId};
-use rialto_ledger::{AccountId, Commit, Ledger, Record};
-use rialto_packet::{Prepare, Reply, Timestamp};
+use rialto_ledger::{AccountId, ChannelMoney, Commit, Ledger, Record};
+use rialto_packet::{PEER_CONDITION, Prepare, Reply, Timestamp};
 
 use crate::{
     change::Change,
     plan::{AccountPlan, HOLD_MS_MAX, NodePlan, Party},
     settle::{Call, Outside, Settled},
+    trust::Trust,
 };
 
 /// Commits, with the numbers of their records.
@@ -156,6 +158,7 @@ pub(crate) struct Books {
     /// Sums of what settlements paid of what they owed.
     pub(crate) repaid: BTreeMap<AccountId, i128>,
     pub(crate) settled: Settled,
+    pub(crate) trust: Trust,
     pub(crate) outside: Outside,
     open: BTreeSet<HopKey>,
     /// Counts restarts.
@@ -167,7 +170,7 @@ pub(crate) struct Books {
 struct Entry {
     bytes: Vec<u8>,
     commit: Option<Commit>,
-    /// Of a settlement.
+    /// Of a settlement or a channel.
     settlement: Option<Record>,
     /// What an operator asked for, in its first record.
     change: Option<Change>,
@@ -281,6 +284,12 @@ pub struct Tally {
     pub settlements: u64,
     /// Incoming settlements that were credited.
     pub credits: u64,
+    /// Channels that were opened.
+    pub channels: u64,
+    /// Payments over them.
+    pub claims: u64,
+    /// What was forged or bent on purpose.
+    pub lies: u64,
 }
 
 impl Tally {
@@ -300,6 +309,9 @@ impl Tally {
         self.loops += other.loops;
         self.settlements += other.settlements;
         self.credits += other.credits;
+        self.channels += other.channels;
+        self.claims += other.claims;
+        self.lies += other.lies;
     }
 }
 
@@ -307,6 +319,8 @@ impl Tally {
 #[derive(Debug)]
 pub(crate) struct Witness {
     pub(crate) nodes: Vec<Books>,
+    /// Channels as scripted neighbours have them, and with which node.
+    pub(crate) edge_channels: BTreeMap<ChannelId, (usize, Channel)>,
     hops: BTreeMap<HopKey, Hop>,
     pub(crate) tally: Tally,
     /// When an update last carried anything, in simulated time.
@@ -322,6 +336,11 @@ fn complain<T>(text: String) -> Result<T, String> {
 fn sha256(bytes: &[u8]) -> [u8; 32] {
     let digest = digest(&SHA256, bytes);
     digest.as_ref().try_into().expect("SHA-256 gives 32 bytes")
+}
+
+/// Whether a packet carries something of a channel.
+fn has_frame(packet: &[u8]) -> bool {
+    Prepare::parse(packet).is_ok_and(|packet| is_ours(packet.data()))
 }
 
 fn preimage<B: AsRef<[u8]>>(packet: &Prepare<B>) -> Option<[u8; 32]> {
@@ -345,10 +364,19 @@ impl Books {
         }
     }
 
-    /// A record of a settlement. Its amounts are those that engines were told, or told.
+    /// A record of a settlement or a channel. Its amounts are those that engines were told, or told.
     fn settle(&mut self, record: &Record) -> Checked {
+        self.trust.enter(record)?;
         if let Some((account, amount)) = self.settled.enter(&self.plan, record)? {
-            if let Record::SettlementCredited { .. } = record {
+            let is_credit = matches!(
+                record,
+                Record::SettlementCredited { .. }
+                    | Record::ChannelPut {
+                        money: Some(ChannelMoney::Credited { .. }),
+                        ..
+                    }
+            );
+            if is_credit {
                 let owed = -self.recorded.get(&account).copied().unwrap_or_default();
                 add(&mut self.repaid, account, amount.min(owed.max(0)));
             }
@@ -460,12 +488,14 @@ impl Witness {
             earned: BTreeMap::new(),
             repaid: BTreeMap::new(),
             settled: Settled::default(),
+            trust: Trust::default(),
             outside: Outside::default(),
             open: BTreeSet::new(),
             life: 0,
         };
         Self {
             nodes: plans.iter().map(books).collect(),
+            edge_channels: BTreeMap::new(),
             hops: BTreeMap::new(),
             tally: Tally::default(),
             told_ns: 0,
@@ -487,6 +517,9 @@ impl Witness {
         packet: &[u8],
     ) {
         let parsed = Prepare::parse(packet).ok();
+        let is_talk = |packet: &Prepare<&[u8]>| {
+            packet.condition() == PEER_CONDITION && packet.destination().starts_with("peer")
+        };
         let hop = Hop {
             from,
             to: Party::Node(to),
@@ -500,7 +533,7 @@ impl Witness {
             upstream: None,
             copies: Vec::new(),
             is_copy: false,
-            is_talk: false,
+            is_talk: parsed.as_ref().is_some_and(is_talk),
             is_open: false,
             arrived: None,
             decided: None,
@@ -547,6 +580,7 @@ impl Witness {
     ) -> Checked {
         let (commits, settled) = self.observe_records(node, at, seen, records)?;
         self.observe_settled(node, seen, &settled, effects)?;
+        self.observe_channels(node, &settled, effects)?;
         self.observe_input(node, at, seen, &commits)?;
         let mut fulfilled = 0;
         for effect in effects {
@@ -567,7 +601,9 @@ impl Witness {
                     packet,
                     ..
                 } => {
-                    if effect.after != Durable::Nothing {
+                    let waits = matches!(effect.after, Durable::OnDisk(_));
+                    // What is told over a channel has happened, whatever comes.
+                    if waits != has_frame(packet) || !waits && effect.after != Durable::Nothing {
                         return complain(format!("a packet waits for {:?}", effect.after));
                     }
                     let link = links.asking(*link).ok_or("a packet to no link")?;
@@ -615,7 +651,8 @@ impl Witness {
                 Record::Commit(commit) => Some(commit),
                 Record::SettlementMade { .. }
                 | Record::SettlementMoved { .. }
-                | Record::SettlementCredited { .. } => {
+                | Record::SettlementCredited { .. }
+                | Record::ChannelPut { .. } => {
                     is_settlement = true;
                     None
                 }
@@ -639,7 +676,6 @@ impl Witness {
                 | Record::Adjusted { .. }
                 | Record::AdjustmentKept { .. }
                 | Record::CreditKeyUsed { .. }
-                | Record::ChannelPut { .. }
                 | Record::HandSettlementMade { .. }
                 | Record::HandSettlementDecided { .. }
                 | Record::HandSettlementKept { .. }
@@ -778,7 +814,11 @@ impl Witness {
         };
         hop.decided = Some(true);
         if hop.is_talk {
-            return Ok(0);
+            let waits = matches!(after, Durable::OnDisk(_));
+            return match waits == is_ours(fulfill.data()) {
+                true => Ok(0),
+                false => complain(format!("G4: an answer about a channel waits for {after:?}")),
+            };
         }
         let lsn = match after {
             Durable::Written(lsn) => lsn,
@@ -834,7 +874,9 @@ impl Witness {
         }
         // What a node sends while it handles a packet is that packet, or its own senders' next.
         let upstream = match seen {
-            Seen::Prepare { key, .. } if self.hops[key].condition == packet.condition() => {
+            Seen::Prepare { key, .. }
+                if !is_talk && self.hops[key].condition == packet.condition() =>
+            {
                 Some(*key)
             }
             Seen::Prepare { .. }
@@ -1042,7 +1084,8 @@ impl Witness {
                 return complain(format!("I1: the accounts in {asset} sum to {sum}"));
             }
         }
-        books.settled.check(&books.plan, ledger)
+        books.settled.check(&books.plan, ledger)?;
+        books.trust.check(ledger)
     }
 
     /// A record that recovery read must be the one that was appended.
@@ -1109,6 +1152,7 @@ impl Witness {
         books.earned.clear();
         books.repaid.clear();
         books.settled = Settled::default();
+        books.trust = Trust::default();
         books.seen.clear();
         books.plan = books.first_plan.clone();
         for entry in std::mem::take(&mut books.history) {
@@ -1131,7 +1175,9 @@ impl Witness {
         self.check_balances(node, ledger)?;
         let books = &self.nodes[node];
         books.outside.check_recovered(&books.settled)?;
-        books.settled.check_all(ledger)
+        books.settled.check_all(ledger)?;
+        books.trust.check_all(ledger)?;
+        self.recovered_channels(node)
     }
 
     fn recovered_hops(&mut self, node: usize, death: Death, last: u64) -> Checked {
@@ -1180,6 +1226,7 @@ impl Witness {
                 ));
             }
             self.nodes[node].settled.check_all(core.ledger())?;
+            self.nodes[node].trust.check_all(core.ledger())?;
             let mut payments = core.ledger().payments().values();
             if let Some(payment) = payments.find(|payment| payment.end.is_none()) {
                 return complain(format!(

@@ -173,7 +173,7 @@ impl World {
         prepare.encode().expect("32 bytes are not too much")
     }
 
-    fn edge_ask(&mut self, edge: usize, packet: &[u8]) -> Option<HopKey> {
+    pub(crate) fn edge_ask(&mut self, edge: usize, packet: &[u8]) -> Option<HopKey> {
         let connection = self.edges[edge].connection?;
         let plan = &self.network.edges[edge];
         let (node, is_http) = (plan.node, plan.is_http);
@@ -206,6 +206,9 @@ impl World {
         let Ok(prepare) = Prepare::parse(packet) else {
             return;
         };
+        if rialto_channel::is_ours(prepare.data()) {
+            return self.speaker_hears(edge, to, prepare.data());
+        }
         let preimage = prepare.data().try_into().unwrap_or([0; 32]);
         let left_ms = prepare.expires_at().ms_since(wall(self.now_ns));
         let left_ns = u64::try_from(left_ms).unwrap_or(0) * MS;

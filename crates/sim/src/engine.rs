@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use rialto_channel::{ChannelId, Kind};
 use rialto_connector::{
-    Connector, Effects, EngineAsk, Input, Now, command::CommandError, settle::Credited,
-    settle::EngineAnswer,
+    ChannelRequest, Connector, Effects, EngineAsk, Input, Now, command::CommandError,
+    settle::Credited, settle::EngineAnswer,
 };
 use rialto_ledger::{AccountId, Lsn, SettlementId};
 use rialto_packet::quantity::Quantity;
@@ -74,6 +75,13 @@ pub(crate) enum Settling {
     Manual(Name, Option<u64>, String),
     Retry(SettlementId),
     Cancel(SettlementId),
+    /// A channel: account, kind, what we may owe and what they may, key of the request.
+    Open(Name, Kind, [u64; 2], String),
+    Accept(ChannelId),
+    Decline(ChannelId),
+    Limits(ChannelId, [u64; 2]),
+    /// Whether alone.
+    Close(ChannelId, bool),
     /// Which engine, and which of its calls.
     Credit(usize, usize, Call),
 }
@@ -99,6 +107,33 @@ impl Settling {
                 let _ = core.settle_cancel(*id, out);
                 None
             }
+            Self::Open(name, kind, [limit, their_limit], key) => {
+                let request = ChannelRequest {
+                    account: name.to_string(),
+                    kind: *kind,
+                    limit: *limit,
+                    their_limit: *their_limit,
+                    idempotency_key: key.clone(),
+                };
+                let _ = core.channel_open(now, request, out);
+                None
+            }
+            Self::Accept(id) => {
+                let _ = core.channel_accept(now, *id, out);
+                None
+            }
+            Self::Decline(id) => {
+                let _ = core.channel_decline(now, *id, "no", out);
+                None
+            }
+            Self::Limits(id, [limit, their_limit]) => {
+                let _ = core.channel_limits(now, *id, *limit, *their_limit, out);
+                None
+            }
+            Self::Close(id, alone) => {
+                let _ = core.channel_close(now, *id, *alone, out);
+                None
+            }
             Self::Credit(_, _, call) => {
                 Some(core.settle_credit(now, call.account, &call.key, call.quantity.clone(), out))
             }
@@ -111,14 +146,14 @@ pub(crate) fn engines(network: &Network) -> Vec<Engine> {
     let mut engines = Vec::new();
     for (node, plan) in network.nodes.iter().enumerate() {
         for account in &plan.accounts {
-            let Some(terms) = &account.terms else {
+            let Some(scale) = account.terms.as_ref().and_then(|terms| terms.engine_scale) else {
                 continue;
             };
             engines.push(Engine {
                 node,
                 account: plan.id(&account.name),
                 name: format!("{}/{}", plan.name, account.name).into(),
-                scale: terms.engine_scale,
+                scale,
                 other: None,
                 mood: Mood::Sound,
                 mood_until_ns: 0,
@@ -431,12 +466,17 @@ impl World {
 
     /// Money that comes in by itself, and what operators want settled.
     pub(crate) fn settle_next(&mut self) -> Checked {
-        if self.is_healed || self.engines.is_empty() {
+        let trusted = self.trusted();
+        if self.is_healed || self.engines.len() + trusted.len() == 0 {
             return Ok(());
         }
         let delay_ns = self.rng.between(50, 1_500) * MS;
         self.plan_in(delay_ns, Event::Settle);
-        let engine = self.rng.index(self.engines.len());
+        let engine = self.rng.index(self.engines.len() + trusted.len());
+        if let Some(chosen) = engine.checked_sub(self.engines.len()) {
+            let (node, account) = trusted[chosen];
+            return self.channel_next(node, account);
+        }
         let of = &self.engines[engine];
         let (node, account, scale) = (of.node, of.account, of.scale);
         let parked = self.witness.parked(node);

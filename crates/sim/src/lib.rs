@@ -15,6 +15,7 @@
 //! ```
 
 mod change;
+mod channel;
 mod check;
 mod edge;
 mod engine;
@@ -32,6 +33,7 @@ mod rng;
 mod settle;
 mod story;
 mod topology;
+mod trust;
 mod wire;
 mod world;
 

@@ -3,6 +3,8 @@
 //! Most are made where the simulator touches the node (its shell, its clock, what goes in and comes
 //! out). Some are in the books, behind a feature that no build of the node has.
 
+use rialto_channel::ChannelMutant;
+use rialto_connector::Action;
 use rialto_ledger::LedgerMutant;
 
 macro_rules! mutants {
@@ -80,6 +82,12 @@ mutants! {
     LeftoverDropped = "leftover-dropped",
     /// What they paid ahead is settled back.
     PrepaidSettled = "paid-ahead-is-settled",
+    /// What is told over a channel is told before it is on disk.
+    ClaimBeforeRecord = "claim-before-its-record",
+    /// What came over a channel is answered before the credit is on disk.
+    ChannelCreditBeforeRecord = "channel-credit-before-its-record",
+    /// A claim below the last one is taken.
+    OlderClaimTaken = "older-claim-taken",
 }
 
 impl Mutant {
@@ -111,7 +119,25 @@ impl Mutant {
             | Self::KeyRenewed
             | Self::ToldBeforeRecord
             | Self::CreditBeforeRecord
-            | Self::CreditKeyForgotten => None,
+            | Self::CreditKeyForgotten
+            | Self::ClaimBeforeRecord
+            | Self::ChannelCreditBeforeRecord
+            | Self::OlderClaimTaken => None,
+        }
+    }
+
+    /// One that is made in the channels.
+    pub(crate) fn of_channel(self) -> Option<ChannelMutant> {
+        (self == Self::OlderClaimTaken).then_some(ChannelMutant::OlderClaimTaken)
+    }
+
+    /// Whether it lets something leave that should wait for the disk alone.
+    pub(crate) fn lets_out(self, action: &Action) -> bool {
+        match action {
+            Action::Engine { .. } => self == Self::ToldBeforeRecord,
+            Action::Forward { .. } => self == Self::ClaimBeforeRecord,
+            Action::Answer { .. } => self == Self::ChannelCreditBeforeRecord,
+            Action::Disconnect { .. } | Action::Report(_) => false,
         }
     }
 }

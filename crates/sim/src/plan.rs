@@ -6,12 +6,16 @@
 //!          local mallory local             local: accounts that STREAM payments go between
 //! ```
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+};
 
+use rialto_channel::Kind;
 use rialto_connector::Settings;
 use rialto_ledger::{
-    AccountId, AccountSettings, AccountTerms, HttpLink, Limits, Relation, RouteExchange,
-    SealedSecret, SettlementTerms,
+    AccountId, AccountSettings, AccountTerms, ChannelTerms, HttpLink, Limits, Relation,
+    RouteExchange, SealedSecret, SettlementTerms,
 };
 use rialto_packet::money::Asset;
 
@@ -93,7 +97,7 @@ pub(crate) struct AccountPlan {
     pub(crate) http: Option<Party>,
     /// Routes are told to it and learnt from it.
     pub(crate) tells_routes: bool,
-    /// How it is settled, where it has an engine.
+    /// How it is settled, where it has an engine or its holder speaks channels.
     pub(crate) terms: Option<Terms>,
 }
 
@@ -104,8 +108,12 @@ pub(crate) struct Terms {
     pub(crate) settle_to: i128,
     pub(crate) every_s: Option<u32>,
     pub(crate) amount_min: u64,
-    /// Of the engine's ledger.
-    pub(crate) engine_scale: u8,
+    /// Of the ledger of its engine, where it has one.
+    pub(crate) engine_scale: Option<u8>,
+    /// Which channels are opened and accepted without an operator.
+    pub(crate) channel: Option<ChannelTerms>,
+    /// Its holder speaks channels.
+    pub(crate) speaks: bool,
 }
 
 /// One node. Its address is `g.` and its name.
@@ -165,7 +173,10 @@ impl Network {
                 ..NodePlan::plain(format!("n{node}").into())
             });
         }
-        let settles = rng.percent(60);
+        let settles = Means {
+            engines: rng.percent(60),
+            channels: rng.percent(50),
+        };
         for (a, b) in links {
             let asset = rng.pick(&ASSETS);
             // Either of the two dials.
@@ -191,10 +202,10 @@ impl Network {
         asset: (&'static str, u8),
         client: usize,
         server: usize,
-        settles: bool,
+        settles: Means,
     ) {
         let is_http = rng.percent(HTTP_PERCENT);
-        let engine_scale = engine_scale(rng, asset, settles);
+        let mut terms = Terms::draw_pair(rng, asset, settles);
         for (node, other) in [(client, server), (server, client)] {
             let name = self.nodes[other].name.clone();
             let mut plan = AccountPlan::draw(rng, name, Relation::Peer, asset);
@@ -202,7 +213,7 @@ impl Network {
             plan.address = (!self.learns).then(|| self.nodes[other].address());
             plan.tells_routes = self.learns;
             plan.http = is_http.then_some(Party::Node(other));
-            plan.terms = engine_scale.map(|scale| Terms::draw(rng, asset.1, scale));
+            plan.terms = terms.pop_front();
             self.nodes[node].accounts.push(plan);
         }
         if is_http {
@@ -222,7 +233,7 @@ impl Network {
     }
 
     /// Scripted neighbours: mostly honest, one in three not.
-    fn draw_edges(&mut self, rng: &mut Rng, settles: bool) {
+    fn draw_edges(&mut self, rng: &mut Rng, settles: Means) {
         let count = 3 + self.nodes.len() / 10;
         let nodes = rng.some(self.nodes.len(), count);
         for edge in 0..count {
@@ -234,8 +245,7 @@ impl Network {
             let is_http = rng.percent(HTTP_PERCENT);
             let mut plan = AccountPlan::draw(rng, name.clone(), Relation::Child, asset);
             plan.http = is_http.then_some(Party::Edge(edge));
-            let engine_scale = engine_scale(rng, asset, settles);
-            plan.terms = engine_scale.map(|scale| Terms::draw(rng, asset.1, scale));
+            plan.terms = Terms::draw_pair(rng, asset, settles).pop_front();
             self.nodes[node].accounts.push(plan);
             self.edges.push(Edge {
                 name: name.clone(),
@@ -294,14 +304,68 @@ impl Network {
     }
 }
 
+/// By what means accounts are settled.
+#[derive(Debug, Clone, Copy)]
+struct Means {
+    engines: bool,
+    channels: bool,
+}
+
 /// The scale of the ledger that an account is settled on, coarser or finer than its own, if it is.
-fn engine_scale(rng: &mut Rng, (_, scale): (&'static str, u8), settles: bool) -> Option<u8> {
+fn engine_scale(rng: &mut Rng, (_, scale): (&'static str, u8)) -> Option<u8> {
     let engine_scale = (scale + rng.pick(&[0, 2, 3, 11])).saturating_sub(2);
-    (settles && rng.percent(60)).then_some(engine_scale.min(FINEST_SCALE))
+    rng.percent(60).then_some(engine_scale.min(FINEST_SCALE))
+}
+
+/// What the two sides of a peering say of their channel; nothing where operators open each.
+fn channel_terms(rng: &mut Rng, scale: u8) -> [Option<ChannelTerms>; 2] {
+    let unit = 10_u64.pow(scale.into());
+    let kind = rng.pick(&Kind::ALL);
+    let mut limits = [0, 0].map(|_| rng.pick(&[unit / 100, unit, 10 * unit, 1_000 * unit]));
+    if kind == Kind::AsymmetricalTrustline {
+        limits[rng.index(2)] = 0;
+    }
+    let proposes = rng.pick(&[[true, false], [false, true], [true, true], [false, false]]);
+    [0, 1].map(|side: usize| {
+        let terms = ChannelTerms {
+            kind,
+            limit: limits[side],
+            their_limit: limits[1 - side],
+            propose: proposes[side],
+        };
+        rng.percent(80).then_some(terms)
+    })
 }
 
 impl Terms {
-    fn draw(rng: &mut Rng, scale: u8, engine_scale: u8) -> Self {
+    /// Of the two sides of a peering; none where neither engine nor channel is there to settle with.
+    fn draw_pair(rng: &mut Rng, asset: (&'static str, u8), means: Means) -> VecDeque<Self> {
+        let engine_scale = match means.engines {
+            true => engine_scale(rng, asset),
+            false => None,
+        };
+        let channels = match means.channels && rng.percent(60) {
+            true => Some(channel_terms(rng, asset.1)),
+            false => None,
+        };
+        if engine_scale.is_none() && channels.is_none() {
+            return VecDeque::new();
+        }
+        let terms = |side: usize| {
+            let mut terms = Self::draw(rng, asset.1);
+            // Two that pay ahead at the same times go on doing so, and never come to rest.
+            if channels.is_some() && terms.every_s.is_some() {
+                terms.settle_to = terms.settle_to.max(0);
+            }
+            terms.channel = channels.and_then(|channels| channels[side]);
+            terms.speaks = channels.is_some();
+            terms.engine_scale = engine_scale;
+            terms
+        };
+        [0, 1].map(terms).into()
+    }
+
+    fn draw(rng: &mut Rng, scale: u8) -> Self {
         let unit = 10_i128.pow(scale.into());
         let threshold = rng.pick(&[None, Some(unit / 1_000), Some(unit / 10), Some(unit)]);
         // What accounts owe at most is never less than a unit.
@@ -311,18 +375,22 @@ impl Terms {
             settle_to,
             every_s: rng.pick(&[None, Some(1), Some(3)]),
             amount_min: rng.pick(&[0, 1, 10_u64.pow(scale.into()) / 100]),
-            engine_scale,
+            engine_scale: None,
+            channel: None,
+            speaks: false,
         }
     }
 
     fn settings(&self) -> SettlementTerms {
         SettlementTerms {
-            engine_url: Some("http://engine.example".to_owned()),
+            engine_url: self
+                .engine_scale
+                .map(|_| "http://engine.example".to_owned()),
             threshold: self.threshold,
             settle_to: self.settle_to,
             every_s: self.every_s,
             amount_min: self.amount_min,
-            channel: None,
+            channel: self.channel,
         }
     }
 }

@@ -9,13 +9,13 @@ use rialto_connector::{
     settle::Credited,
 };
 use rialto_ledger::{
-    AccountId, Credit, Ledger, Lsn, Record, Settlement, SettlementCause, SettlementId,
-    SettlementState,
+    AccountId, ChannelMoney, Credit, Ledger, Lsn, Record, Settlement, SettlementCause,
+    SettlementId, SettlementState,
 };
 use rialto_packet::quantity::Quantity;
 
 use crate::{
-    check::{Checked, Seen, Witness},
+    check::{Books, Checked, Seen, Witness},
     plan::NodePlan,
 };
 
@@ -85,6 +85,15 @@ impl Settled {
             self.enter_moved(*id, state)
         } else if let Record::SettlementCredited { credit } = record {
             self.enter_credit(plan, credit).map(Some)
+        } else if let Record::ChannelPut { money, .. } = record {
+            match money {
+                Some(ChannelMoney::Made { settlement }) => self.enter_made(settlement).map(Some),
+                Some(ChannelMoney::Moved { id, state }) => self.enter_moved(*id, state),
+                Some(ChannelMoney::Credited { credit }) => {
+                    self.enter_credit(plan, credit).map(Some)
+                }
+                None => Ok(None),
+            }
         } else {
             Ok(None)
         }
@@ -162,6 +171,12 @@ impl Settled {
         self.paid.get(&account).copied().unwrap_or_default()
     }
 
+    /// Those over channels.
+    pub(crate) fn over_channels(&self) -> impl Iterator<Item = &Settlement> {
+        let all = self.outgoing.values();
+        all.filter(|of| of.channel.is_some())
+    }
+
     pub(crate) fn by_itself(&self, account: AccountId) -> i128 {
         self.by_itself.get(&account).copied().unwrap_or_default()
     }
@@ -229,6 +244,33 @@ impl Outside {
     }
 }
 
+/// A settlement is made because an operator asked, or because that much was earned.
+fn check_made(books: &Books, seen: &Seen, settlement: &Settlement) -> Checked {
+    let (id, account) = (settlement.account, books.plan.account(settlement.account));
+    let is_asked = matches!(seen, Seen::Operator);
+    let is_manual = settlement.cause == SettlementCause::Manual;
+    let by_itself = books.settled.by_itself(id);
+    let of = |sums: &BTreeMap<_, i128>| sums.get(&id).copied().unwrap_or_default();
+    let earned = of(&books.earned) + of(&books.repaid);
+    let terms = account.terms.as_ref();
+    let ahead = terms.map_or(0, |terms| -terms.settle_to);
+    let has_means = terms.is_some_and(|terms| match settlement.channel {
+        Some(_) => terms.speaks,
+        None => terms.engine_scale.is_some(),
+    });
+    if is_asked != is_manual || !has_means {
+        return complain(format!("nobody asked for it: {settlement:?}"));
+    }
+    // They may have paid ahead: that is theirs to spend, and not to be paid back.
+    if !is_manual && by_itself > earned + ahead.max(0) {
+        return complain(format!(
+            "I8: {by_itself} was settled of {earned} that {} earned",
+            account.name
+        ));
+    }
+    Ok(())
+}
+
 impl Witness {
     /// Records and effects of a step that have to do with settlements.
     pub(crate) fn observe_settled(
@@ -242,24 +284,26 @@ impl Witness {
         let mut credited = None;
         let mut made = None;
         for record in records {
-            if let Record::SettlementMade { settlement } = record {
-                let (id, account) = (settlement.account, books.plan.account(settlement.account));
-                let is_asked = matches!(seen, Seen::Operator);
-                let is_manual = settlement.cause == SettlementCause::Manual;
-                let by_itself = books.settled.by_itself(id);
-                let of = |sums: &BTreeMap<_, i128>| sums.get(&id).copied().unwrap_or_default();
-                let earned = of(&books.earned) + of(&books.repaid);
-                let ahead = account.terms.as_ref().map_or(0, |terms| -terms.settle_to);
-                if is_asked != is_manual || account.terms.is_none() {
-                    return complain(format!("nobody asked for it: {settlement:?}"));
+            if let Record::ChannelPut { money, .. } = record {
+                match money {
+                    Some(ChannelMoney::Made { settlement }) => {
+                        check_made(books, seen, settlement)?;
+                    }
+                    Some(ChannelMoney::Moved { state, .. }) => {
+                        let is_asked = matches!(seen, Seen::Operator);
+                        if (*state == SettlementState::Open) != is_asked {
+                            return complain(format!("nobody asked for it: {record:?}"));
+                        }
+                    }
+                    Some(ChannelMoney::Credited { .. })
+                        if !matches!(seen, Seen::Prepare { .. }) =>
+                    {
+                        return complain(format!("I8: nobody said so: {record:?}"));
+                    }
+                    Some(ChannelMoney::Credited { .. }) | None => {}
                 }
-                // They may have paid ahead: that is theirs to spend, and not to be paid back.
-                if !is_manual && by_itself > earned + ahead.max(0) {
-                    return complain(format!(
-                        "I8: {by_itself} was settled of {earned} that {} earned",
-                        account.name
-                    ));
-                }
+            } else if let Record::SettlementMade { settlement } = record {
+                check_made(books, seen, settlement)?;
                 made = Some(settlement);
             } else if let Record::SettlementMoved { id, state } = record {
                 let moved = &books.settled.outgoing[id];
@@ -423,7 +467,7 @@ impl Witness {
         let unit = unit_of(books.plan.account(account).scale);
         let (mut booked, mut paid) = (0, 0);
         for of in books.settled.outgoing.values() {
-            if of.account != account {
+            if of.account != account || of.channel.is_some() {
                 continue;
             }
             match of.state {
@@ -445,7 +489,9 @@ impl Witness {
             ));
         }
         let credits = books.settled.credits.values();
+        let by_engine = |credit: &&Credit| !credit.key.starts_with("channel ");
         let credits = credits.filter(|credit| credit.account == account);
+        let credits = credits.filter(by_engine);
         let credited: u128 = credits.map(|credit| u128::from(credit.amount) * unit).sum();
         let left = books.settled.leftovers.get(&account).copied();
         Ok((paid, credited + left.unwrap_or_default()))

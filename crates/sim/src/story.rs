@@ -5,6 +5,8 @@
 //! link  a b USD/9 [http]                 peers of each other; the first dials
 //! edge  alice a USD/9 [credit N] [cap N] [http]   a neighbour whom the story plays, address g.a.alice
 //! link, edge: settles N [ahead N] [on SCALE]   by engines, whose ledger may have a scale of its own
+//! link: trustline N | kept N [settles N] [every SECONDS]   over a channel that the first proposes and
+//!                                        on which each may owe so much, or only the first, who keeps it
 //!
 //! alice pays carol 40 for 10s            a packet that lives as long
 //! carol fulfills | rejects | lies        answers the oldest packet that it got
@@ -16,6 +18,9 @@
 //! engine a/alice receives 40             in units of its ledger
 //! engine a/alice repeats [a unit more]   its latest call
 //! a settles alice 40 | a retries | a cancels
+//! a opens b 100 50 | a limits b 100 50   what a may owe, and what b may, on a symmetrical trustline
+//! a accepts b | a closes b | a leaves b  the newest channel with b: in agreement, or alone
+//! channels                               where they stand: what was paid, and what came in
 //! wait 10s
 //! balances                               those that are not 0
 //! ```
@@ -23,8 +28,9 @@
 //! After `->` stands what neighbours get and hear, and what balances are; without it, nothing.
 //! The checkers of every other run look on.
 
+use rialto_channel::{ChannelId, Kind};
 use rialto_journal::Faults;
-use rialto_ledger::Relation;
+use rialto_ledger::{ChannelTerms, Relation};
 use rialto_packet::{Prepare, Reply};
 
 use crate::{
@@ -94,14 +100,28 @@ fn network(lines: &[&str]) -> Result<Network, String> {
             plan.balance_min = -i128::from(number("credit").unwrap_or(1_000_000));
             plan.in_flight_count_max = 1_000;
             plan.unsynced_max = number("cap").unwrap_or(1_000_000);
-            plan.terms = number("settles").map(|threshold| Terms {
-                threshold: Some(threshold.into()),
+            let trustline = number("trustline").map(|limit| (limit, limit));
+            let speaks = trustline.or(number("kept").map(|limit| (limit, 0)));
+            let engine_scale =
+                number("on").map_or(asset.1, |scale| u8::try_from(scale).unwrap_or(9));
+            let terms = Terms {
+                threshold: number("settles").map(i128::from),
                 settle_to: number("ahead").map_or(0, |ahead| -i128::from(ahead)),
-                every_s: None,
-                amount_min: 0,
-                engine_scale: number("on")
-                    .map_or(asset.1, |scale| u8::try_from(scale).unwrap_or(9)),
-            });
+                every_s: number("every").and_then(|every_s| u32::try_from(every_s).ok()),
+                amount_min: 1,
+                engine_scale: speaks.is_none().then_some(engine_scale),
+                channel: speaks.map(|(limit, their_limit)| ChannelTerms {
+                    kind: match trustline {
+                        Some(_) => Kind::SymmetricalTrustline,
+                        None => Kind::AsymmetricalTrustline,
+                    },
+                    limit,
+                    their_limit,
+                    propose: true,
+                }),
+                speaks: speaks.is_some(),
+            };
+            plan.terms = (is("settles") || terms.speaks).then_some(terms);
             Ok(plan)
         };
         match words[..] {
@@ -116,6 +136,13 @@ fn network(lines: &[&str]) -> Result<Network, String> {
                     let mut plan = account(name, Relation::Peer, asset)?;
                     plan.address = Some(network.nodes[other].address());
                     plan.http = is("http").then_some(Party::Node(other));
+                    if let Some(channel) = plan.terms.as_mut().and_then(|of| of.channel.as_mut())
+                        && node == b
+                    {
+                        let (ours, theirs) = (channel.limit, channel.their_limit);
+                        (channel.limit, channel.their_limit) = (theirs, ours);
+                        channel.propose = false;
+                    }
                     network.nodes[node].accounts.push(plan);
                 }
                 if !is("http") {
@@ -263,6 +290,28 @@ impl World {
                     self.settle_operator(node, settling)?;
                 }
             }
+            [node, how @ ("opens" | "limits"), account, ours, theirs] => {
+                let limits = [ours, theirs].map(|limit| limit.parse().unwrap_or(0));
+                let node = self.node(node)?;
+                let settling = match how {
+                    "opens" => {
+                        let kind = Kind::SymmetricalTrustline;
+                        Settling::Open(account.into(), kind, limits, line.to_owned())
+                    }
+                    _ => Settling::Limits(self.channel(node, account)?, limits),
+                };
+                self.settle_operator(node, settling)?;
+            }
+            [node, how @ ("accepts" | "closes" | "leaves"), account] => {
+                let node = self.node(node)?;
+                let channel = self.channel(node, account)?;
+                let settling = match how {
+                    "accepts" => Settling::Accept(channel),
+                    _ => Settling::Close(channel, how == "leaves"),
+                };
+                self.settle_operator(node, settling)?;
+            }
+            ["channels"] => return Ok(self.channels()),
             ["wait", length] => takes_ns = length_ns(length)?,
             ["balances"] => return Ok(self.balances()),
             _ => return Err("is nothing that can happen".to_owned()),
@@ -286,6 +335,28 @@ impl World {
     fn edge_got(&mut self, edge: usize) -> Result<(ReplyTo, [u8; 32]), String> {
         let got = self.edges[edge].got.pop_front();
         got.ok_or_else(|| "it got no packet".to_owned())
+    }
+
+    /// The newest with the holder of an account.
+    fn channel(&self, node: usize, account: &str) -> Result<ChannelId, String> {
+        let account = self.witness.plan(node).id(account);
+        let known = self.witness.nodes[node].trust.of(account);
+        let newest = known.last().map(|channel| channel.id);
+        newest.ok_or_else(|| "there is no channel".to_owned())
+    }
+
+    fn channels(&self) -> String {
+        let mut channels = Vec::new();
+        for (node, plan) in self.network.nodes.iter().enumerate() {
+            for account in &plan.accounts {
+                for of in self.witness.nodes[node].trust.of(plan.id(&account.name)) {
+                    let (paid, came_in) = (of.ours.total, of.theirs.total);
+                    let (name, word) = (&account.name, of.state_word());
+                    channels.push(format!("{}/{name} {word} {paid} {came_in}", plan.name));
+                }
+            }
+        }
+        channels.join(", ")
     }
 
     fn balances(&self) -> String {
@@ -317,6 +388,7 @@ impl World {
     /// A scripted neighbour got an answer.
     pub(crate) fn edge_hears(&mut self, edge: usize, key: HopKey, packet: &[u8]) -> Checked {
         self.witness.edge_answered(key, packet)?;
+        self.speaker_answered(edge, key, packet);
         if self.is_scripted {
             let name = &self.network.edges[edge].name;
             self.heard.push(match Reply::parse(packet) {

@@ -20,6 +20,7 @@ use rialto_stream::{SenderConfig, Target};
 
 use crate::{
     change::Change,
+    channel::{Speaker, speakers},
     check::{Checked, HopKey, Link, Links, Seen, Tally, Witness},
     edge::{EdgeState, ReplyTo},
     engine::{Engine, Settling, engines},
@@ -213,6 +214,9 @@ pub(crate) enum Event {
         engine: usize,
     },
     Settle,
+    Speak {
+        edge: usize,
+    },
     Change,
     Pay,
     Heal,
@@ -257,6 +261,8 @@ pub(crate) struct World {
     /// All requests by HTTP.
     pub(crate) exchanges: Vec<Exchange>,
     pub(crate) engines: Vec<Engine>,
+    /// By edge.
+    pub(crate) speakers: Vec<Option<Speaker>>,
     /// What engines were asked.
     pub(crate) asks: u64,
     /// Nodes, and keys that they have told.
@@ -369,6 +375,7 @@ impl World {
             last_connection: 0,
             exchanges: Vec::new(),
             engines: engines(&network),
+            speakers: speakers(&network),
             asks: 0,
             tellings: BTreeSet::new(),
             witness: Witness::new(&network.nodes),
@@ -455,6 +462,9 @@ impl World {
         self.start()?;
         for edge in 0..self.edges.len() {
             self.plan_in(100 * MS, Event::EdgeSend { edge });
+            if self.speakers[edge].is_some() {
+                self.plan_in(500 * MS, Event::Speak { edge });
+            }
         }
         self.plan_in(200 * MS, Event::Pay);
         self.plan_in(300 * MS, Event::Fault);
@@ -532,6 +542,7 @@ impl World {
                 Ok(())
             }
             Event::Settle => self.settle_next(),
+            Event::Speak { edge } => self.speak(edge),
             Event::Change => self.change(),
             Event::Pay => self.pay(),
             Event::Heal => self.heal(),
@@ -889,6 +900,9 @@ impl World {
         if let Some(mutant) = mutant.and_then(Mutant::of_ledger) {
             core.set_mutant(mutant);
         }
+        if let Some(mutant) = mutant.and_then(Mutant::of_channel) {
+            core.set_channel_mutant(mutant);
+        }
         let node = &self.nodes[index];
         let (mut live, last) = Live::open(
             node,
@@ -1041,7 +1055,7 @@ impl World {
             let waits = match effect.after {
                 Durable::Nothing | Durable::Written(_) => false,
                 Durable::Synced { .. } => mutant != Some(Mutant::GateDropped),
-                Durable::OnDisk(_) => mutant != Some(Mutant::ToldBeforeRecord),
+                Durable::OnDisk(_) => !mutant.is_some_and(|of| of.lets_out(&effect.action)),
             };
             let action = match waits {
                 true => live.gate.pass(effect, Lsn(synced), now.mono_ns),
@@ -1450,7 +1464,11 @@ impl World {
     fn probe(&mut self, number: usize) -> Checked {
         self.witness.is_settled = self.network.learns;
         if number == 0 {
-            (0..self.nodes.len()).try_for_each(|node| self.settle_parked(node))?;
+            for node in 0..self.nodes.len() {
+                self.settle_parked(node)?;
+                self.channels_parked(node)?;
+            }
+            self.speakers_parked();
         }
         let edges = self.edges.len();
         let each = PROBES_EACH.min(edges - 1);
@@ -1491,6 +1509,7 @@ impl World {
         }
         self.witness.check_quiet(&cores)?;
         self.check_engines()?;
+        self.witness.check_channels()?;
         // Replay equals history.
         for node in 0..self.nodes.len() {
             self.crash(node, false);
@@ -1510,8 +1529,18 @@ fn seen(work: &Work, links: &Links) -> Seen {
         Work::Input(input) => input,
         Work::Command(_) => return Seen::Other,
         Work::Change(change) => return Seen::Change(change.clone()),
-        Work::Settling(Settling::Credit(_, _, call)) => return Seen::Credit(call.clone()),
-        Work::Settling(_) => return Seen::Operator,
+        Work::Settling(settling) => match settling {
+            Settling::Credit(_, _, call) => return Seen::Credit(call.clone()),
+            Settling::Manual(..) | Settling::Retry(_) | Settling::Cancel(_) => {
+                return Seen::Operator;
+            }
+            // What is settled over a channel that opens is settled by itself.
+            Settling::Open(..)
+            | Settling::Accept(_)
+            | Settling::Decline(_)
+            | Settling::Limits(..)
+            | Settling::Close(..) => return Seen::Other,
+        },
     };
     let seen = match input {
         Input::Prepare {

@@ -318,6 +318,134 @@ fn a_settlement_that_was_refused_is_retried_with_its_key_or_owed_again() {
     );
 }
 
+/// Two on a trustline, over which the one pays what the other's customer earns.
+const TRUST: &str = "
+    node a
+    node b
+    link a b USD/9 trustline 1000 settles 100
+    edge alice a USD/9
+    edge carol b USD/9
+";
+
+fn check_trust(text: &str) {
+    check(&format!("{TRUST}{text}"));
+}
+
+#[test]
+fn a_trustline_carries_what_is_owed_and_both_say_the_same() {
+    check_trust(
+        "channels                      -> a/b open 0 0, b/a open 0 0
+         alice pays carol 110 for 10s  -> carol gets 110
+         carol fulfills                -> alice hears fulfill
+         channels                      -> a/b open 110 0, b/a open 0 110
+         balances                      -> a/alice -110, b/carol 110
+         a closes b
+         channels                      -> a/b closed 110 0, b/a closed 0 110",
+    );
+}
+
+#[test]
+fn what_is_signed_is_told_until_it_is_taken_and_taken_once() {
+    check_trust(
+        "kill b
+         a settles b 40
+         wait 5s
+         channels                      -> a/b open 40 0, b/a open 0 0
+         power cut a
+         restart a
+         restart b
+         wait 10s
+         channels                      -> a/b open 40 0, b/a open 0 40
+         balances                      -> a/b -40, b/a 40",
+    );
+}
+
+#[test]
+fn nothing_is_told_that_is_not_on_disk() {
+    check_trust(
+        "disk a slow
+         a settles b 40
+         channels                      -> a/b open 40 0, b/a open 0 0
+         power cut a
+         disk a sound
+         restart a
+         wait 10s
+         channels                      -> a/b open 0 0, b/a open 0 0
+         balances                      ->",
+    );
+}
+
+#[test]
+fn two_that_have_something_to_tell_greet_each_other_and_tell_it() {
+    check(
+        "node a
+         node b
+         link a b USD/9 http trustline 1000
+         kill a
+         b settles a 10
+         kill b
+         restart a
+         a settles b 40
+         restart b
+         channels                      -> a/b open 40 10, b/a open 10 40",
+    );
+}
+
+#[test]
+fn a_channel_that_one_side_leaves_is_left_by_both() {
+    check_trust(
+        "a settles b 40
+         kill b
+         a leaves b
+         restart b
+         wait 10s
+         channels                      -> a/b closed_alone 40 0, b/a closed_alone 0 40",
+    );
+}
+
+#[test]
+fn a_channel_is_proposed_by_http_without_a_restart() {
+    check(
+        "node a
+         node b
+         link a b USD/9 http trustline 100
+         channels                      -> a/b open 0 0, b/a open 0 0",
+    );
+}
+
+#[test]
+fn what_is_owed_is_paid_over_a_channel_when_its_time_has_come() {
+    check(
+        "node a
+         node b
+         link a b USD/9 kept 1000 every 2
+         edge alice a USD/9
+         edge carol b USD/9
+         alice pays carol 40 for 10s   -> carol gets 40
+         carol fulfills                -> alice hears fulfill
+         channels                      -> a/b open 0 0, b/a open 0 0
+         wait 3s
+         channels                      -> a/b open 40 0, b/a open 0 40",
+    );
+}
+
+#[test]
+fn what_a_limit_held_up_is_paid_once_it_is_raised() {
+    check_trust(
+        "a limits b 50 1000
+         b accepts a
+         alice pays carol 110 for 10s  -> carol gets 110
+         carol fulfills                -> alice hears fulfill
+         channels                      -> a/b open 50 0, b/a open 0 50
+         alice pays carol 60 for 10s   -> carol gets 60
+         carol fulfills                -> alice hears fulfill
+         channels                      -> a/b open 50 0, b/a open 0 50
+         a limits b 5000 1000
+         b accepts a
+         channels                      -> a/b open 170 0, b/a open 0 170",
+    );
+}
+
 #[test]
 fn a_story_that_ends_otherwise_says_at_which_line() {
     let text = format!("{ROW}alice pays carol 40 for 10s -> carol gets 41");
