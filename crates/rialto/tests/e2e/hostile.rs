@@ -567,10 +567,10 @@ fn fulfills_that_nobody_waits_for_any_more_are_counted_by_value() {
         })
         .collect();
     let held: Vec<_> = (0..COUNT).map(|_| eve.read_prepare().unwrap()).collect();
-    let before = open_files(&world.hub);
-    drop((alice, clients));
-    wait_for("the node to see that they are gone", || {
-        (open_files(&world.hub) + COUNT / 2 < before).then_some(())
+    drop(alice);
+    clients.into_iter().for_each(Client::leave);
+    wait_for("the session's end", || {
+        (world.account("alice")["link"] == "down").then_some(())
     });
     for (request, packet) in &held {
         eve.reply(*request, &raw::fulfill(packet)).unwrap();

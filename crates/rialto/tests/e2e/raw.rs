@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io::{self, BufRead, BufReader, ErrorKind, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -77,6 +77,18 @@ impl Client {
             self.connection = None;
         }
         answer
+    }
+
+    /// Goes away without an answer, and waits until the node has closed the connection, too.
+    pub(crate) fn leave(self) {
+        let connection = self.connection.expect("the connection stands");
+        let stream = connection.into_inner();
+        stream.shutdown(Shutdown::Write).unwrap();
+        match (&stream).read(&mut [0]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("the node goes on: {other:?}"),
+        }
     }
 
     /// Sends a body and waits for nothing.
