@@ -127,7 +127,7 @@ fn open(nodes: &[Node; 2], kind: &str, limits: [&str; 2]) -> String {
 pub(crate) fn settle(node: &Node, account: &str, amount: u64, key: &str) -> String {
     let body = json!({"account": account, "amount": amount.to_string()});
     let (status, made) = node.call_once("/v1/settlements", key, body);
-    assert_eq!(status, 201, "{made}");
+    assert!(matches!(status, 200 | 201), "{status} {made}");
     made["id"].as_str().unwrap().to_owned()
 }
 
