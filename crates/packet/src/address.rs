@@ -250,14 +250,15 @@ fn check_prefix(bytes: &[u8]) -> Result<&str, AddressError> {
     {
         return Err(AddressError::Scheme);
     }
-    // To the end in any case: without branches it takes half the time.
-    let (mut is_wrong, mut after_dot) = (false, false);
+    let mut after_dot = false;
     for byte in &bytes[scheme_len..] {
-        let is_dot = *byte == b'.';
-        is_wrong |= !SEGMENT_BYTE[usize::from(*byte)] & (!is_dot | after_dot);
-        after_dot = is_dot;
+        let dot = *byte == b'.';
+        if (dot && after_dot) || !(dot || SEGMENT_BYTE[usize::from(*byte)]) {
+            return Err(AddressError::Segment);
+        }
+        after_dot = dot;
     }
-    if is_wrong || after_dot {
+    if after_dot {
         return Err(AddressError::Segment);
     }
     Ok(std::str::from_utf8(bytes).expect("only ASCII was let through"))

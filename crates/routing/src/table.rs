@@ -143,7 +143,9 @@ impl<V> Table<V> {
             let start = end;
             let rest = text[start..].strip_prefix('.').unwrap_or(&text[start..]);
             let skipped = text.len() - start - rest.len();
-            end = start + skipped + rest.find('.').unwrap_or(rest.len());
+            // Segments are short: a search by words or vectors would cost more than it saves.
+            let dot = rest.bytes().position(|byte| byte == b'.');
+            end = start + skipped + dot.unwrap_or(rest.len());
             hasher.write(&text.as_bytes()[start..end]);
         }
         found
