@@ -287,10 +287,13 @@ impl Witness {
     pub(crate) fn check_channels(&self) -> Checked {
         for (node, books) in self.nodes.iter().enumerate() {
             let name = &books.plan.name;
-            // What mallory refused before the channel ended stays signed, and can be told to nobody.
+            // What mallory refused before the channel ended, or before lower limits were agreed on, stays
+            // signed, and can be told to nobody.
             let is_lost = |known: &AccountChannel| {
                 let is_edge = matches!(self.holder(node, known.account), Party::Edge(_));
-                is_edge && known.channel.phase.is_ended() && known.channel.is_payment_refused()
+                let channel = &known.channel;
+                let fits = channel.owed() <= i128::from(channel.our_limit());
+                is_edge && channel.is_payment_refused() && (channel.phase.is_ended() || !fits)
             };
             for known in books.trust.channels.values() {
                 let channel = &known.channel;
