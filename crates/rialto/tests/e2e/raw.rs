@@ -565,7 +565,7 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
                 return;
             }
         }
-        let _ = to.shutdown(std::net::Shutdown::Write);
+        let _ = to.shutdown(Shutdown::Write);
     });
 }
 
