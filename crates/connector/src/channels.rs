@@ -101,6 +101,9 @@ pub(crate) struct Channels {
     asking: BTreeMap<Ask, Asking>,
     retries: BTreeSet<(u64, Ask)>,
     sent: BTreeMap<MessageId, Sent>,
+    /// The message by which something is being asked. What comes of an earlier one is void: greetings
+    /// may have begun anew while it was under way.
+    current: BTreeMap<Ask, MessageId>,
     notes: BTreeMap<ChannelId, VecDeque<ChannelNote>>,
 }
 
@@ -118,6 +121,7 @@ impl Channels {
             asking: BTreeMap::new(),
             retries: BTreeSet::new(),
             sent: BTreeMap::new(),
+            current: BTreeMap::new(),
             notes: BTreeMap::new(),
         }
     }
@@ -128,6 +132,7 @@ impl Channels {
 
     /// It was answered, or is not asked any more.
     fn asked(&mut self, ask: Ask) {
+        self.current.remove(&ask);
         if let Some(asking) = self.asking.remove(&ask)
             && let Some(at_ns) = asking.retry_at_ns
         {
@@ -687,6 +692,7 @@ impl Connector {
                     known,
                 };
                 self.channels.sent.insert(message, sent);
+                self.channels.current.insert(ask, message);
             }
             Err(reason) => self.channel_failed(now, ask, reason.row().message.to_owned()),
         }
@@ -732,9 +738,10 @@ impl Connector {
             known,
         } = sent;
         let now = self.routes.now();
-        if !self.channels.asking.contains_key(&ask) {
-            return true; // they connected again meanwhile
+        if self.channels.current.get(&ask) != Some(&id) {
+            return true;
         }
+        self.channels.current.remove(&ask);
         let data = match outcome {
             MessageOutcome::Answered { data } => data,
             MessageOutcome::Rejected { code, message, .. } => {

@@ -199,6 +199,10 @@ impl Connector {
         let Some(asking) = self.settle.introductions.get_mut(&id) else {
             return;
         };
+        // Nothing is awaited: an engine answers that was exchanged for another meanwhile.
+        if asking.retry_at_ns.is_some() {
+            return;
+        }
         match answer {
             EngineAnswer::Accepted => asking.last_failure = None,
             EngineAnswer::Refused { message } | EngineAnswer::Unknown { message } => {

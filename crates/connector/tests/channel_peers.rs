@@ -220,6 +220,20 @@ impl Node {
         });
     }
 
+    fn refuse(&mut self, request: RequestId) {
+        let reject = rialto_packet::RejectBuilder {
+            code: ErrorCode::T00_INTERNAL_ERROR,
+            triggered_by: None,
+            message: "",
+            data: &[],
+        };
+        self.handle(Input::Reply {
+            link: LINK,
+            request,
+            packet: reject.encode().unwrap().into(),
+        });
+    }
+
     fn terms(&self, limit: u64) -> Terms {
         Terms {
             kind: Kind::SymmetricalTrustline,
@@ -443,6 +457,36 @@ fn whoever_forgets_greetings_at_once_is_greeted_at_a_pace() {
         channel.outgoing().is_some(),
         "it is told again, and never given up"
     );
+}
+
+/// Found by the simulator: the failure of a greeting that was void, as greetings had begun anew, counted
+/// for the one after it, which was then forgotten while it was under way, and never sent again.
+#[test]
+fn what_comes_of_an_earlier_greeting_is_void() {
+    let mut node = Node::new(0);
+    let id = node.offer(1, 100).id;
+    node.reconnect();
+    node.core
+        .channel_accept(node.now, id, &mut node.out)
+        .unwrap();
+    node.handle(Input::Timeout);
+    let (earlier, frame) = node.sent.pop().unwrap();
+    assert!(matches!(frame.body, Body::Greeting(_)));
+    node.greet();
+    let (told, frame) = node.sent.pop().unwrap();
+    let body = Body::Answer(Answer::GreetFirst);
+    node.reply(told, &Frame { body, ..frame });
+    node.refuse(earlier);
+    let mut greetings = 0;
+    while greetings < 5 {
+        node.wait();
+        for (request, frame) in std::mem::take(&mut node.sent) {
+            assert!(matches!(frame.body, Body::Greeting(_)));
+            greetings += 1;
+            node.wait(); // whatever is due while it is under way
+            node.refuse(request);
+        }
+    }
 }
 
 #[test]
