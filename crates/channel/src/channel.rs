@@ -103,11 +103,16 @@ pub enum Effect {
     },
     /// They took our payment.
     PaymentTaken,
-    /// They refused our payment. It stays signed, and theirs: it can be told again, not taken back.
+    /// They refused our payment. It stays signed, and theirs: it can be told again, and is taken back only
+    /// when both have signed that the channel ends without it.
     PaymentRefused {
         /// Their words.
         reason: String,
     },
+    /// Both have signed that the channel ended without the payment that they refused: it was never made.
+    PaymentVoid,
+    /// The channel ended, and the payment that they refused is signed for good: it counts.
+    PaymentStands,
     /// Something that an operator may want to read.
     Note {
         /// A sentence.
@@ -288,6 +293,10 @@ pub struct Channel {
     /// Of what we paid, what they took.
     #[serde(with = "text")]
     pub taken: u64,
+    /// What we had paid before the payment that they have not taken yet. It holds again if both sign that
+    /// the channel ends without that payment.
+    #[serde(default)]
+    pub before: Option<Paid>,
     /// The last word of the keeper.
     pub word: Option<Word>,
     /// Other limits that wait for an answer.
@@ -379,6 +388,7 @@ impl Channel {
             ours: Paid::default(),
             theirs: Paid::default(),
             taken: 0,
+            before: None,
             word: None,
             change: None,
             our_final: None,
@@ -408,8 +418,9 @@ impl Channel {
                 sequence,
                 acknowledgement,
                 answer,
-            } => step.answered(sequence, acknowledgement, answer),
+            } => step.answered(sequence, acknowledgement, answer, key),
         }
+        step.decide_refused(key);
         Ok(step)
     }
 
@@ -426,6 +437,11 @@ impl Channel {
     /// Whether a payment of ours was neither taken nor is it on its way: it was refused.
     pub fn is_payment_refused(&self) -> bool {
         self.taken < self.ours.total && !self.outbox.iter().any(|queued| queued.is_payment())
+    }
+
+    fn has_final_to_tell(&self) -> bool {
+        let mut waiting = self.outbox.iter();
+        waiting.any(|queued| matches!(queued.message, Message::Final { .. }))
     }
 
     /// What they owe us over the channel, or may come to owe once it is accepted, in units of its asset.
@@ -608,11 +624,14 @@ impl Channel {
         self.terms.keeper() == Some(self.side)
     }
 
-    /// What both sides paid, the opener first.
+    /// What both sides paid, the opener first, as it is signed in the end: without a payment of ours that
+    /// they refused.
     fn totals(&self) -> (u64, u64) {
+        let before = self.before.filter(|_| self.is_payment_refused());
+        let ours = before.unwrap_or(self.ours).total;
         match self.side {
-            Side::Opener => (self.ours.total, self.theirs.total),
-            Side::Accepter => (self.theirs.total, self.ours.total),
+            Side::Opener => (ours, self.theirs.total),
+            Side::Accepter => (self.theirs.total, ours),
         }
     }
 
@@ -719,6 +738,7 @@ impl Step {
         if amount > room {
             return Err(ChannelError::Limit { amount, room });
         }
+        channel.before = Some(channel.ours);
         let total = channel.ours.total.checked_add(amount);
         channel.ours.total = total.ok_or(ChannelError::Counter)?;
         channel.ours.count += 1;
@@ -734,8 +754,8 @@ impl Step {
         if !channel.is_payment_refused() {
             return Err(channel.phase_error("no payment of ours was refused"));
         }
-        if channel.phase == Phase::Closed {
-            return Err(channel.phase_error("both have signed how it ended"));
+        if channel.phase != Phase::Open {
+            return Err(channel.phase_error("how it ends decides on what they refused"));
         }
         self.check_outbox()?;
         self.pay_tell(key);
@@ -941,10 +961,42 @@ impl Step {
             signature: key.sign(&signed),
         };
         channel.our_final = Some(ending);
-        if channel.their_final.is_some() {
+        if channel
+            .their_final
+            .is_some_and(|theirs| theirs.fits(&ending))
+        {
             channel.phase = Phase::Closed;
         }
         self.queue(Message::Final { ending });
+    }
+
+    /// A payment that they refused is decided on when the channel has ended: it is void if their signature
+    /// under the end says so, and stands if not, since they have ours under the payment.
+    fn decide_refused(&mut self, key: &ChannelKey) {
+        let channel = &mut self.channel;
+        if !channel.phase.is_ended() || !channel.is_payment_refused() {
+            return;
+        }
+        let Some(before) = channel.before.take() else {
+            return;
+        };
+        let said = channel.their_final.map(|theirs| match channel.side {
+            Side::Opener => theirs.opener_paid,
+            Side::Accepter => theirs.accepter_paid,
+        });
+        if channel.phase == Phase::Closed && said == Some(before.total) {
+            channel.ours = before;
+            if channel.are_keeper() {
+                self.keep_word(key);
+            }
+            self.effects.push(Effect::PaymentVoid);
+            self.note("both signed that it ends without the payment that was refused: it is void");
+        } else {
+            self.effects.push(Effect::PaymentStands);
+            self.note(
+                "it ended with a payment that was refused: they have our signature, it counts",
+            );
+        }
     }
 }
 
@@ -1050,7 +1102,9 @@ impl Step {
             Message::Final { ending } => self.take_final(*ending, key),
             Message::CloseAlone => {
                 let channel = &mut self.channel;
-                if channel.phase.is_ended() {
+                // That both have signed they know once they have taken our final, not before.
+                let is_known = channel.phase != Phase::Closed || !channel.has_final_to_tell();
+                if channel.phase.is_ended() && is_known {
                     return Ok(());
                 }
                 channel.phase = Phase::ClosedAlone { by: channel.they() };
@@ -1347,6 +1401,9 @@ impl Step {
 
     fn take_final(&mut self, ending: Final, key: &ChannelKey) -> Result<(), Refusal> {
         let channel = &mut self.channel;
+        if channel.phase == Phase::Closed && channel.their_final == Some(ending) {
+            return Ok(()); // they sign once more what they signed
+        }
         // Whoever stopped waiting takes a final that was on its way, if it is to the one they signed.
         let known = channel.totals();
         let ours = channel.our_final;
@@ -1383,7 +1440,7 @@ impl Step {
     }
 
     /// What became of a message of ours. Answers to what is no longer asked change nothing.
-    fn answered(&mut self, sequence: u64, acknowledgement: u64, answer: Answer) {
+    fn answered(&mut self, sequence: u64, acknowledgement: u64, answer: Answer, key: &ChannelKey) {
         let channel = &mut self.channel;
         if channel
             .outgoing()
@@ -1398,7 +1455,7 @@ impl Step {
             }
             Answer::Refused { reason } => {
                 let told = channel.outbox.pop_front().expect("it was looked at above");
-                self.answered_refused(&told, reason);
+                self.answered_refused(&told, reason, key);
             }
             Answer::Expected if acknowledgement >= sequence => self.note(format!(
                 "they took {acknowledgement} messages of ours, this one has number {sequence}: our books are older than theirs"
@@ -1415,8 +1472,18 @@ impl Step {
     }
 
     fn answered_taken(&mut self, told: &Queued, word: Option<Word>) {
+        let channel = &mut self.channel;
+        if let Message::Final { ending } = &told.message
+            && channel.phase == (Phase::ClosedAlone { by: channel.they() })
+            && channel
+                .their_final
+                .is_some_and(|theirs| theirs.fits(ending))
+        {
+            channel.phase = Phase::Closed; // they stopped waiting, and took it all the same
+        }
         if let Some(total) = told.message.payment_total() {
             self.channel.taken = total;
+            self.channel.before = None;
             self.effects.push(Effect::PaymentTaken);
         }
         let Some(word) = word else {
@@ -1446,15 +1513,21 @@ impl Step {
             // An answer may come after words that were given later; of two words one is older in both.
             self.note(differs("credited", word.credited, known.0));
         }
-        if word.credited >= known.0 && word.debited >= known.1 {
+        // What is credited in it beyond what we took comes with its own message, or we refused it.
+        let is_later = word.credited >= known.0 && word.debited >= known.1;
+        if is_later && word.credited <= self.channel.theirs.total {
             self.channel.word = Some(word);
         }
     }
 
-    fn answered_refused(&mut self, told: &Queued, reason: String) {
+    fn answered_refused(&mut self, told: &Queued, reason: String, key: &ChannelKey) {
         let channel = &mut self.channel;
         match &told.message {
             Message::Claim { .. } | Message::Order { .. } | Message::Credit { .. } => {
+                // A final that waits behind it was signed with it: they refuse that one, too.
+                if channel.phase == Phase::Closing && channel.has_final_to_tell() {
+                    self.finish(key);
+                }
                 self.note(format!("they refused our payment: {reason}"));
                 self.effects.push(Effect::PaymentRefused { reason });
                 return;

@@ -134,6 +134,13 @@ pub struct Final {
     pub signature: Signature,
 }
 
+impl Final {
+    /// Whether both say the same.
+    pub(crate) fn fits(&self, other: &Self) -> bool {
+        (self.opener_paid, self.accepter_paid) == (other.opener_paid, other.accepter_paid)
+    }
+}
+
 /// What all signed messages of a channel have in common.
 fn message(words: &str, id: ChannelId, terms: &Terms, digest: Digest) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);

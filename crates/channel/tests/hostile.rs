@@ -6,8 +6,8 @@ use std::{fs, path::Path};
 
 use rialto_channel::{
     Answer, Body, CHANNELS_MAX, Channel, ChannelError, ChannelId, ChannelKey, Effect, Event, Frame,
-    FrameError, Greeting, Kind, Limits, Message, OUTBOX_MAX, Paid, Phase, PublicKey, Standing,
-    Statement, Step, Terms, VERSION, Word,
+    FrameError, Greeting, Kind, Limits, Message, OUTBOX_MAX, Paid, Phase, PublicKey, Side,
+    Standing, Statement, Step, Terms, VERSION, Word,
 };
 
 const ID: ChannelId = ChannelId([9; 16]);
@@ -455,6 +455,193 @@ fn a_payment_is_told_again_only_after_a_refusal() {
     assert!(!again.effects.iter().any(debits), "it was paid before");
 }
 
+/// What became of a payment, by the effects of a step.
+fn decided(step: &Step) -> Vec<&Effect> {
+    let is = |effect: &&Effect| matches!(effect, Effect::PaymentVoid | Effect::PaymentStands);
+    step.effects.iter().filter(is).collect()
+}
+
+/// The answer to the first message that waits.
+fn answered(channel: &Channel, answer: Answer) -> Event {
+    Event::Answered {
+        sequence: channel.outgoing().unwrap().sequence,
+        acknowledgement: 0,
+        answer,
+    }
+}
+
+/// The other side refuses the payment that waits.
+fn refuse(channel: &Channel, key: &ChannelKey) -> Step {
+    let reason = "no".to_owned();
+    let refusal = answered(channel, Answer::Refused { reason });
+    channel.step(refusal, key).unwrap()
+}
+
+/// A payer of 40 units, over a channel on which 10 were paid before, that the other side has refused; and
+/// that other side, which has heard of nothing.
+fn refused_payment(kind: Kind) -> [Channel; 2] {
+    let [one, _] = keys();
+    let mut ends = open(ID, &terms(kind, 100, 0));
+    ends[0] = pay(&ends[0], &one, 10).0;
+    exchange(&mut ends);
+    ends[0] = pay(&ends[0], &one, 40).0;
+    ends[0] = refuse(&ends[0], &one).channel;
+    assert!(ends[0].is_payment_refused());
+    // The number of the message is used up.
+    ends[1].received += 1;
+    ends
+}
+
+#[test]
+fn what_both_sign_an_end_without_is_void() {
+    let [one, two] = keys();
+    for kind in Kind::ALL {
+        let mut ends = refused_payment(kind);
+        assert_eq!(ends[0].owed(), 50);
+        ends[1] = ends[1].step(Event::Close, &two).unwrap().channel;
+        let close = ends[1].outgoing().unwrap().clone();
+        receive(&mut ends[0], &one, close.sequence, close.message);
+        assert_eq!(ends[0].owed(), 50, "only we have signed");
+        exchange(&mut ends);
+        assert_eq!(ends[0].phase, Phase::Closed);
+        assert_eq!([ends[0].owed(), -ends[1].owed()], [10; 2]);
+        for (end, key) in ends.iter().zip([&one, &two]) {
+            Statement::of(end, key).verify().unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_end_that_is_signed_once_more_is_taken() {
+    let [one, two] = keys();
+    let mut ends = symmetrical();
+    ends[0] = ends[0].step(Event::Close, &one).unwrap().channel;
+    exchange(&mut ends);
+    assert_eq!(ends[1].phase, Phase::Closed);
+    let ending = ends[0].our_final.unwrap();
+    let sequence = ends[1].received + 1;
+    let again = receive(&mut ends[1], &two, sequence, Message::Final { ending });
+    assert_eq!(again, Answer::Taken { word: None });
+    assert_eq!(ends[1].phase, Phase::Closed);
+}
+
+#[test]
+fn a_refused_payment_is_void_once() {
+    let [one, two] = keys();
+    let [payer, payee] = refused_payment(Kind::SymmetricalTrustline);
+    let payer = payer.step(Event::Close, &one).unwrap().channel;
+    let payee = payee.step(Event::Close, &two).unwrap().channel;
+    let mut ends = [payer, payee];
+    let mut seen = Vec::new();
+    while let Some(from) = (0..2).find(|side| ends[*side].outgoing().is_some()) {
+        let told = ends[from].outgoing().unwrap().clone();
+        let keys = keys();
+        let to = 1 - from;
+        let (sequence, message) = (told.sequence, told.message);
+        let step = ends[to].step(Event::Received { sequence, message }, &keys[to]);
+        let step = step.unwrap();
+        seen.extend(decided(&step).into_iter().cloned());
+        let answer = answered(&ends[from], step.answer.unwrap());
+        ends[to] = step.channel;
+        let step = ends[from].step(answer, &keys[from]).unwrap();
+        seen.extend(decided(&step).into_iter().cloned());
+        ends[from] = step.channel;
+    }
+    assert_eq!(seen, [Effect::PaymentVoid]);
+}
+
+#[test]
+fn what_ends_alone_leaves_a_refused_payment_standing() {
+    let [one, two] = keys();
+    for kind in Kind::ALL {
+        let [payer, payee] = refused_payment(kind);
+        let alone = payer.step(Event::CloseAlone, &one).unwrap();
+        assert_eq!(decided(&alone), [&Effect::PaymentStands]);
+        assert_eq!(alone.channel.owed(), 50, "they have our signature");
+        Statement::of(&alone.channel, &one).verify().unwrap();
+        let payee = payee.step(Event::CloseAlone, &two).unwrap().channel;
+        let told = payee.outgoing().unwrap().clone();
+        let (sequence, message) = (told.sequence, told.message);
+        let theirs = payer.step(Event::Received { sequence, message }, &one);
+        assert_eq!(decided(&theirs.unwrap()), [&Effect::PaymentStands]);
+    }
+}
+
+#[test]
+fn whoever_stops_waiting_for_the_other_to_sign_leaves_both_at_an_end() {
+    let [one, two] = keys();
+    let mut ends = refused_payment(Kind::SymmetricalTrustline);
+    ends[0] = ends[0].step(Event::Close, &one).unwrap().channel;
+    let told = ends[0].outgoing().unwrap().clone();
+    let answer = receive(&mut ends[1], &two, told.sequence, told.message);
+    let step = ends[0].step(answered(&ends[0], answer), &one).unwrap();
+    // Signed, told, and not waited for.
+    let closing = step.channel.step(Event::Close, &one).unwrap().channel;
+    ends[0] = closing.step(Event::CloseAlone, &one).unwrap().channel;
+    assert_eq!(
+        ends[0].owed(),
+        50,
+        "they can show our signature under the payment"
+    );
+    while let Some(told) = ends[0].outgoing().cloned() {
+        let answer = receive(&mut ends[1], &two, told.sequence, told.message);
+        ends[0] = ends[0]
+            .step(answered(&ends[0], answer), &one)
+            .unwrap()
+            .channel;
+    }
+    exchange(&mut ends);
+    for end in &ends {
+        assert_eq!(end.phase, Phase::ClosedAlone { by: Side::Opener });
+    }
+}
+
+#[test]
+fn what_is_refused_after_the_end_stands_if_they_signed_it() {
+    let [one, two] = keys();
+    let mut ends = symmetrical();
+    let paid = pay(&ends[0], &one, 40).0;
+    // They take it, sign an end with it, and say that they refused it.
+    let told = paid.outgoing().unwrap().clone();
+    receive(&mut ends[1], &two, told.sequence, told.message);
+    ends[1] = ends[1].step(Event::Close, &two).unwrap().channel;
+    let close = ends[1].outgoing().unwrap().clone();
+    let mut payer = paid;
+    receive(&mut payer, &one, close.sequence, close.message);
+    let taken = answered(&ends[1], Answer::Taken { word: None });
+    ends[1] = ends[1].step(taken, &two).unwrap().channel;
+    ends[1] = ends[1].step(Event::Close, &two).unwrap().channel;
+    let ending = ends[1].outgoing().unwrap().clone();
+    receive(&mut payer, &one, ending.sequence, ending.message);
+    assert_eq!(payer.phase, Phase::Closed);
+    let step = refuse(&payer, &one);
+    assert_eq!(decided(&step), [&Effect::PaymentStands]);
+    assert_eq!(step.channel.owed(), 40);
+}
+
+#[test]
+fn what_is_refused_while_the_end_is_signed_is_left_out_of_it() {
+    let [one, two] = keys();
+    let mut ends = symmetrical();
+    let mut payer = pay(&ends[0], &one, 40).0;
+    payer = payer.step(Event::Close, &one).unwrap().channel;
+    ends[1].received += 1; // the payment, which they refuse
+    ends[1] = ends[1].step(Event::Close, &two).unwrap().channel;
+    let close = ends[1].outgoing().unwrap().clone();
+    receive(&mut payer, &one, close.sequence, close.message);
+    let signed = |channel: &Channel| channel.our_final.unwrap().opener_paid;
+    assert_eq!(signed(&payer), 40);
+    payer = refuse(&payer, &one).channel;
+    assert_eq!(signed(&payer), 0);
+    let taken = answered(&ends[1], Answer::Taken { word: None });
+    ends[1] = ends[1].step(taken, &two).unwrap().channel;
+    ends[0] = payer;
+    exchange(&mut ends);
+    for end in &ends {
+        assert_eq!((&end.phase, end.owed()), (&Phase::Closed, 0));
+    }
+}
+
 #[test]
 fn whoever_did_not_sign_agreed_to_nothing() {
     let [one, two] = keys();
@@ -506,7 +693,9 @@ fn notes(step: &Step) -> Vec<&str> {
         | Effect::Debit { .. }
         | Effect::Credit { .. }
         | Effect::PaymentTaken
-        | Effect::PaymentRefused { .. } => None,
+        | Effect::PaymentRefused { .. }
+        | Effect::PaymentVoid
+        | Effect::PaymentStands => None,
     });
     notes.collect()
 }
@@ -591,13 +780,12 @@ fn a_keepers_word_counts_if_it_is_the_keepers() {
 
     let mut ends = [holder, paid];
     exchange(&mut ends);
-    let (holder, sequence, order) = pay(&ends[0], &one, 45);
-    let mut lying = ends[1].clone();
-    receive(&mut lying, &two, sequence, order);
-    lying.theirs.total = 30;
-    let (_, _, credit) = pay(&lying, &two, 5);
-    let Message::Credit { word: less, .. } = credit else {
-        panic!("a keeper pays by credits");
+    let (holder, sequence, _) = pay(&ends[0], &one, 45);
+    // What it would say had it been 30.
+    let (_, _, order) = pay(&ends[0], &one, 30);
+    let answer = receive(&mut ends[1], &two, sequence, order);
+    let Answer::Taken { word: Some(less) } = answer else {
+        panic!("a keeper answers with its word");
     };
     for (word, note) in [
         (forged, wrong),

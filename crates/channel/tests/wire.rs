@@ -25,6 +25,7 @@ impl End {
                 Effect::Debit { amount } => self.debited += amount,
                 Effect::Credit { amount, .. } => self.credited += amount,
                 Effect::PaymentRefused { reason } => self.refusals.push(reason),
+                Effect::PaymentVoid | Effect::PaymentStands => panic!("nothing was refused"),
                 Effect::Send | Effect::PaymentTaken | Effect::Note { .. } => {}
             }
         }

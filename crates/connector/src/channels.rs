@@ -446,6 +446,12 @@ impl Connector {
                     let message = format!("the other side of the channel refused it: {reason}");
                     moved = self.channel_moved(account, id, SettlementState::Parked { message });
                 }
+                Effect::PaymentVoid => {
+                    moved = self.channel_moved(account, id, SettlementState::Cancelled);
+                }
+                Effect::PaymentStands => {
+                    moved = self.channel_moved(account, id, SettlementState::Accepted);
+                }
             }
         }
         if let Some((id, state)) = moved {

@@ -602,7 +602,8 @@ impl Connector {
         self.parked(id)?;
         let settlement = self.ledger.settlements().get(&id);
         if settlement.is_some_and(|settlement| settlement.channel.is_some()) {
-            let message = "it is signed on a channel, and theirs to show: tell it again";
+            let message = "it is signed on a channel, and theirs to show: tell it again, or close the \
+                           channel: in agreement it is owed again, alone it counts as paid";
             return Err(CommandError::conflict("id", message));
         }
         self.settle_move(id, SettlementState::Cancelled, out);

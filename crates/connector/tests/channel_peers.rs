@@ -403,6 +403,56 @@ fn a_channel_that_was_forgotten_and_comes_again_waits_as_long_as_its_payments_ar
     assert_eq!(other.phase, Phase::Proposed);
 }
 
+/// What a payment over a channel of ours was refused with leaves the account's settlements.
+fn refused(node: &mut Node) -> Channel {
+    let mut channel = node.offer(1, 100);
+    node.adjust(70);
+    node.core
+        .settle_manual(node.now, "peer", Some(70), "a request", &mut node.out)
+        .unwrap();
+    node.performed();
+    let (request, frame) = node.sent.pop().unwrap();
+    channel.received = frame.sequence;
+    let reason = "no".to_owned();
+    let body = Body::Answer(Answer::Refused { reason });
+    node.reply(request, &Frame { body, ..frame });
+    channel
+}
+
+#[test]
+fn a_refused_payment_is_owed_again_when_both_sign_an_end_without_it() {
+    let mut node = Node::new(100);
+    let mut channel = refused(&mut node);
+    let balance = |node: &Node| node.core.ledger().account(node.account).unwrap().balance();
+    assert_eq!(balance(&node), 0);
+    node.close(&mut channel);
+    assert_eq!(balance(&node), 70);
+    let settlement = node.core.ledger().settlements().values().next().unwrap();
+    assert_eq!(settlement.state, SettlementState::Cancelled);
+    assert!(node.core.ledger().settlement_of(node.account).is_none());
+}
+
+#[test]
+fn a_refused_payment_counts_when_the_channel_ends_alone() {
+    let mut node = Node::new(100);
+    let channel = refused(&mut node);
+    let settlement = node.core.ledger().settlement_of(node.account).unwrap();
+    let (id, is_parked) = (
+        settlement.id,
+        matches!(settlement.state, SettlementState::Parked { .. }),
+    );
+    assert!(is_parked);
+    let error = node.core.settle_cancel(id, &mut node.out).unwrap_err();
+    assert!(error.message.contains("close the channel"), "{error:?}");
+    node.core
+        .channel_close(node.now, channel.id, true, &mut node.out)
+        .unwrap();
+    let settlement = &node.core.ledger().settlements()[&id];
+    assert_eq!(settlement.state, SettlementState::Accepted);
+    let known = &node.core.ledger().channels()[&channel.id].channel;
+    assert_eq!(known.owed(), 70);
+}
+
 #[test]
 fn what_was_noted_of_a_channel_is_forgotten_with_it() {
     let mut node = Node::new(100);

@@ -122,6 +122,13 @@ fn telling(channel: &Channel, sequence: u64, message: Message) -> Frame {
     }
 }
 
+fn is_payment(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::Claim { .. } | Message::Order { .. } | Message::Credit { .. }
+    )
+}
+
 /// Of two limits those that the kind allows: on an asymmetrical trustline only the keeper's.
 fn limits(kind: Kind, limits: [u64; 2], keeper: usize) -> [u64; 2] {
     match kind {
@@ -173,6 +180,10 @@ impl World {
         }
         let channel = unended[self.rng.index(unended.len())];
         let id = channel.id;
+        if channel.is_payment_refused() && self.rng.percent(40) {
+            let alone = self.rng.percent(50);
+            return self.settle_operator(node, Settling::Close(id, alone));
+        }
         let is_asked = channel.phase == Phase::Offered || channel.change.is_some();
         let settling = match self.rng.below(20) {
             0..8 if is_asked => Settling::Accept(id),
@@ -386,7 +397,11 @@ impl World {
     /// The node says something to a scripted neighbour.
     pub(crate) fn speaker_hears(&mut self, edge: usize, to: ReplyTo, data: &[u8]) {
         let frame = Frame::parse(data).expect("nodes send what is a frame");
-        let lies = !self.network.edges[edge].is_honest && !self.is_healed && self.rng.percent(25);
+        let is_payment = matches!(&frame.body, Body::Message(message) if is_payment(message));
+        // They are what a lie is worth most about.
+        let percent = if is_payment { 70 } else { 25 };
+        let is_honest = self.network.edges[edge].is_honest;
+        let lies = !is_honest && !self.is_healed && self.rng.percent(percent);
         if self.speakers[edge].is_none() {
             return;
         }
@@ -475,7 +490,8 @@ impl World {
         message: Message,
     ) -> Option<Body> {
         let reason = "says mallory".to_owned();
-        let answer = match self.rng.below(8) {
+        let is_payment = is_payment(&message);
+        let answer = match self.rng.below(if is_payment { 12 } else { 6 }) {
             0 => Answer::Expected,
             1 => Answer::Unknown { reason },
             2 => Answer::Later,
@@ -487,11 +503,7 @@ impl World {
                 let speaker = self.speaker(edge);
                 let channel = speaker.channels.get(&id)?;
                 let is_next = channel.received.checked_add(1) == Some(sequence);
-                let is_payment = matches!(
-                    message,
-                    Message::Claim { .. } | Message::Order { .. } | Message::Credit { .. }
-                );
-                if !is_next || !is_payment {
+                if !is_next {
                     return None;
                 }
                 let received = Step::Received { sequence, message };

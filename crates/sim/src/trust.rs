@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use rialto_channel::{Channel, ChannelId, Phase};
+use rialto_channel::{Channel, ChannelId, Final, Phase, Side};
 use rialto_connector::{Action, Effect, Event};
 use rialto_ledger::{
     AccountChannel, AccountId, ChannelMoney, Ledger, Record, Settlement, SettlementState,
@@ -47,6 +47,19 @@ fn counters(channel: &Channel) -> [u64; 7] {
         channel.sent,
         channel.received,
     ]
+}
+
+/// What both paid, the opener first.
+fn totals(channel: &Channel) -> (u64, u64) {
+    match channel.side {
+        Side::Opener => (channel.ours.total, channel.theirs.total),
+        Side::Accepter => (channel.theirs.total, channel.ours.total),
+    }
+}
+
+/// Whether somebody signed that the channel ends as its counters stand.
+fn fits(ending: Option<Final>, channel: &Channel) -> bool {
+    ending.is_some_and(|ending| (ending.opener_paid, ending.accepter_paid) == totals(channel))
 }
 
 /// The last of a side's messages that was answered.
@@ -100,8 +113,17 @@ impl Trust {
             // It is said once.
             opening: opening.or_else(|| before?.opening.clone()),
         };
-        let was = before.map_or([0; 7], |before| counters(&before.channel));
+        let mut was = before.map_or([0; 7], |before| counters(&before.channel));
         let is = counters(channel);
+        // What both signed away was never paid.
+        let refused = before.filter(|before| before.channel.is_payment_refused());
+        let refused = refused.map(|before| before.channel.ours.amount);
+        let cancelled = |of: &ChannelMoney| matches!(of, ChannelMoney::Moved { state, .. } if *state == SettlementState::Cancelled);
+        let void = refused.filter(|_| money.as_ref().is_some_and(cancelled));
+        if let Some(amount) = void {
+            was[0] -= 1;
+            was[1] -= amount;
+        }
         if was.iter().zip(is).any(|(was, is)| *was > is) {
             return complain(format!("a counter falls, from {was:?} to {is:?}: {put:?}"));
         }
@@ -136,12 +158,23 @@ impl Trust {
             Some(ChannelMoney::Moved { state, .. }) => {
                 moves == [0; 4]
                     && match state {
+                        // Taken, or refused and signed for good.
                         SettlementState::Accepted => {
-                            taken > 0 && channel.taken == channel.ours.total
+                            let is_taken = taken > 0 && channel.taken == channel.ours.total;
+                            let is_signed = match channel.phase {
+                                Phase::Closed => fits(channel.their_final, channel),
+                                _ => channel.phase.is_ended(),
+                            };
+                            is_taken || taken == 0 && channel.is_payment_refused() && is_signed
                         }
                         SettlementState::Parked { .. } => channel.is_payment_refused(),
                         SettlementState::Open => !channel.is_payment_refused(),
-                        SettlementState::Cancelled => false,
+                        SettlementState::Cancelled => {
+                            void.is_some()
+                                && channel.phase == Phase::Closed
+                                && fits(channel.our_final, channel)
+                                && fits(channel.their_final, channel)
+                        }
                     }
             }
             None => moves == [0; 4] && taken == 0,
@@ -153,7 +186,7 @@ impl Trust {
         match money {
             Some(ChannelMoney::Made { settlement }) => sums.0 += settlement.amount,
             Some(ChannelMoney::Credited { credit }) => sums.1 += credit.amount,
-            Some(ChannelMoney::Moved { .. }) | None => {}
+            Some(ChannelMoney::Moved { .. }) | None => sums.0 -= void.unwrap_or(0),
         }
         self.channels.insert(*at, put);
         Ok(())
@@ -287,8 +320,8 @@ impl Witness {
     pub(crate) fn check_channels(&self) -> Checked {
         for (node, books) in self.nodes.iter().enumerate() {
             let name = &books.plan.name;
-            // What mallory refused before the channel ended, or before lower limits were agreed on, stays
-            // signed, and can be told to nobody.
+            // What mallory refused before the channel ended alone stays signed, and counts. What it refused
+            // before lower limits were agreed on waits for the end.
             let is_lost = |known: &AccountChannel| {
                 let is_edge = matches!(self.holder(node, known.account), Party::Edge(_));
                 let channel = &known.channel;
@@ -330,7 +363,7 @@ impl Witness {
             let mut payments = books.settled.over_channels();
             let may_wait = |of: &Settlement| {
                 let known = of.channel.and_then(|id| books.trust.channels.get(&id));
-                known.is_some_and(is_lost)
+                known.is_some_and(|known| is_lost(known) && !known.channel.phase.is_ended())
             };
             if let Some(of) = payments.find(|of| !of.state.is_ended() && !may_wait(of)) {
                 return complain(format!("G4: {name} was never heard: {of:?}"));

@@ -272,6 +272,19 @@ fn what_does_not_make_a_unit_is_carried_on() {
 }
 
 #[test]
+fn what_an_engine_says_that_was_exchanged_meanwhile_asks_the_other_no_more_often() {
+    check(
+        "
+        account alice USD/9 engine 1     -> introduce alice to 1
+        update alice engine 2            -> close alice by 1, introduce alice to 2
+        alice introduced no
+        alice introduced no
+        wait 200ms                       -> introduce alice to 2
+    ",
+    );
+}
+
+#[test]
 fn an_engine_hears_of_an_account_once_its_holder_is_there() {
     check(
         "
