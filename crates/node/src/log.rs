@@ -28,7 +28,32 @@ pub(crate) fn start(config: &LogConfig) -> Result<LevelHandle, String> {
     Ok(handle)
 }
 
+/// HTTP/2 would warn of single frames: strangers could fill the log with them. A level that names the
+/// library, such as `info,h2=debug`, says otherwise.
+const QUIET: &str = "h2=error";
+
 /// What a level in the configuration means.
 pub(crate) fn filter(level: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(level).map_err(|error| format!("log.level '{level}': {error}"))
+    EnvFilter::try_new(format!("{QUIET},{level}"))
+        .map_err(|error| format!("log.level '{level}': {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::filter;
+
+    #[test]
+    fn a_level_that_names_a_library_is_what_counts_for_it() {
+        let plain = filter("info").expect("a level").to_string();
+        assert!(
+            plain.contains("h2=error") && plain.contains("info"),
+            "{plain}"
+        );
+        let named = filter("info,h2=debug").expect("levels").to_string();
+        assert!(
+            named.contains("h2=debug") && !named.contains("h2=error"),
+            "{named}"
+        );
+        assert!(filter("loud=").is_err() || filter("x=y=z").is_err());
+    }
 }

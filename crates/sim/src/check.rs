@@ -290,6 +290,10 @@ pub struct Tally {
     pub claims: u64,
     /// What was forged or bent on purpose.
     pub lies: u64,
+    /// Of runs that were added up, those in which engines took settlements.
+    pub settling: u64,
+    /// Of runs that were added up, those in which channels were paid over.
+    pub paying: u64,
 }
 
 impl Tally {
@@ -312,6 +316,8 @@ impl Tally {
         self.channels += other.channels;
         self.claims += other.claims;
         self.lies += other.lies;
+        self.settling += u64::from(other.settlements > 0);
+        self.paying += u64::from(other.claims > 0);
     }
 }
 

@@ -30,6 +30,8 @@ fn seeds_pass(from: u64, count: u64) {
         channels,
         claims,
         lies,
+        settling,
+        paying,
         ..
     } = total;
     println!(
@@ -40,13 +42,13 @@ fn seeds_pass(from: u64, count: u64) {
         lost_of_cap % 10
     );
     println!(
-        "reliability: simulation, settlement | {count} seeds from {from}: {settlements} settlements \
+        "reliability: simulation, settlement | {count} seeds from {from}, {settling} of them with {settlements} settlements \
          through engines that hang, fail, refuse, die and repeat, {credits} that came in | each once, \
          0 units wrong"
     );
     println!(
-        "reliability: simulation, channels | {count} seeds from {from}: {channels} trustlines of both kinds, \
-         {claims} payments over them, {lies} lies of those on the other side | each payment once, 0 units wrong, \
+        "reliability: simulation, channels | {count} seeds from {from}, {paying} of them with {claims} payments over \
+         {channels} trustlines of both kinds, {lies} lies of those on the other side | each payment once, 0 units wrong, \
          0 false alarms"
     );
 }
@@ -81,6 +83,10 @@ fn a_power_cut_loses_value_within_the_cap() {
     });
     let (seed, lost_of_cap) = lost.expect("a power cut that loses a tenth of a cap");
     assert!(lost_of_cap <= 1_000, "seed {seed} loses {lost_of_cap}");
+    println!(
+        "reliability: simulation, power cuts | seeds until one loses more than a tenth of its cap | seed \
+         {seed} loses {lost_of_cap} thousandths of it"
+    );
 }
 
 #[test]
@@ -210,13 +216,29 @@ fn every_mutant_is_caught() {
     let mut most = 0;
     for mutant in Mutant::ALL {
         let caught = catch(*mutant);
-        let (seed, _) = caught.unwrap_or_else(|| panic!("{} is not caught", mutant.word()));
+        let (seed, failure) = caught.unwrap_or_else(|| panic!("{} is not caught", mutant.word()));
+        let options = Options {
+            mutant: Some(*mutant),
+            ..Options::default()
+        };
+        let again = run(seed, &options).expect_err("a failure comes again");
+        assert_eq!(
+            again.to_string(),
+            failure.to_string(),
+            "to the step and the line"
+        );
+        let named = format!("seed {seed} step {}: ", failure.step);
+        assert!(again.to_string().contains(&named), "{again}");
+        assert!(
+            again.to_string().contains(&format!("--seed {seed}")),
+            "{again}"
+        );
         println!("{} is caught by seed {seed}", mutant.word());
         most = most.max(seed);
     }
     println!(
         "reliability: simulation, teeth | {} faults put into the node on purpose | all caught, each \
-         within {most} seeds",
+         within {most} seeds, and each a second time at the same step",
         Mutant::ALL.len()
     );
 }

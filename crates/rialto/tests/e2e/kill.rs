@@ -181,6 +181,11 @@ fn sigterm_answers_and_books_every_accepted_packet() {
             "accepted, forwarded, and its answer was dropped"
         );
     }
+    println!(
+        "reliability: drain | SIGTERM under load | {} units proved, all of them booked, no accepted packet \
+         left without an answer",
+        known.proved
+    );
 }
 
 #[test]
