@@ -345,6 +345,21 @@ fn a_trustline_carries_what_is_owed_and_both_say_the_same() {
 }
 
 #[test]
+fn a_channel_ends_while_packets_are_under_way() {
+    for (ends, ended) in [("closes", "closed"), ("leaves", "closed_alone")] {
+        check_trust(&format!(
+            "a settles b 40
+             alice pays carol 110 for 30s  -> carol gets 110
+             a {ends} b
+             channels                      -> a/b {ended} 40 0, b/a {ended} 0 40
+             carol fulfills                -> alice hears fulfill
+             balances                      -> a/b 70, a/alice -110, b/a -70, b/carol 110
+             channels                      -> a/b {ended} 40 0, b/a {ended} 0 40"
+        ));
+    }
+}
+
+#[test]
 fn what_is_signed_is_told_until_it_is_taken_and_taken_once() {
     check_trust(
         "kill b

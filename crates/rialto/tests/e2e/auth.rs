@@ -52,7 +52,7 @@ fn pay(payer: &Node, shop: &Node, key: &str) -> Value {
     payer.pay(key, &request)
 }
 
-fn rialto(node: &Node, arguments: &[&str]) -> Value {
+pub(crate) fn rialto(node: &Node, arguments: &[&str]) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_rialto"))
         .args(arguments)
         .arg("--json")

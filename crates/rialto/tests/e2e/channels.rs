@@ -250,6 +250,38 @@ fn what_is_shown_of_a_channel_can_be_checked_and_changes_are_named() {
 }
 
 #[test]
+fn channels_of_both_kinds_on_one_peering_do_not_know_of_each_other() {
+    let nodes = pair(Link::Btp, None);
+    let older = open(&nodes, "symmetrical", ["10", "5"]);
+    let newer = open(&nodes, "asymmetrical", ["10", "0"]);
+    // The newest that has room carries a payment; once it has none, the other does.
+    for (amount, key) in [(900, "a"), (100, "b"), (400, "c")] {
+        let made = settle(&nodes[0], "bob", amount, key);
+        wait_accepted(&nodes[0], &made);
+    }
+    assert_agreed(&nodes, &newer, [1000, 0]);
+    assert_agreed(&nodes, &older, [400, 0]);
+    let listed = rialto(
+        &nodes[0],
+        &["channel", "list", "--account", "bob", "--json"],
+    );
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let ids = listed["channels"].as_array().unwrap().iter();
+    let ids: Vec<_> = ids.map(|channel| channel["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, [&newer[..], &older[..]]);
+    assert!(
+        rialto(&nodes[0], &["channel", "close", &newer])
+            .status
+            .success()
+    );
+    wait_state(&nodes, &newer, "closed");
+    let made = settle(&nodes[0], "bob", 300, "d");
+    wait_accepted(&nodes[0], &made);
+    assert_agreed(&nodes, &older, [700, 0]);
+    assert_agreed(&nodes, &newer, [1000, 0]);
+}
+
+#[test]
 fn accounts_open_and_settle_over_channels_by_their_settings_alone() {
     let nodes = pair(Link::Btp, None);
     let terms = |limit: &str, their_limit: &str, propose: bool| {

@@ -10,6 +10,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
+    auth::rialto,
     engine::{self, Answer, Call, listener},
     harness::{Node, wait_for},
 };
@@ -231,6 +232,51 @@ fn a_refused_settlement_waits_for_the_operator() {
     assert_eq!(node.balance("peer"), 0);
     assert_eq!(settle(&node, "third", Some("2")).0, 201);
     wait_for("the third", || (engine.paid() == 2).then_some(()));
+}
+
+#[test]
+fn an_operator_settles_by_the_command_line() {
+    let engine = Engine::start();
+    let node = node(&engine);
+    let adjust = [
+        "account",
+        "adjust",
+        "peer",
+        "0.0000005",
+        "--reason",
+        "a test",
+    ];
+    rialto(&node, &adjust);
+    // The preview, and what it says.
+    let shown = rialto(&node, &["account", "show", "peer"]);
+    assert_eq!(shown["settleable"], "500");
+    let part = rialto(&node, &["settle", "peer", "0.0000002"]);
+    assert_eq!(
+        (&part["amount"], &part["cause"]),
+        (&json!("200"), &json!("manual"))
+    );
+    wait_for("the first", || (engine.paid() == 200).then_some(()));
+    wait_for("its end", || {
+        let shown = rialto(&node, &["settlement", "show", part["id"].as_str()?]);
+        (shown["state"] == "accepted").then_some(())
+    });
+    engine.is(Mood::Refuses);
+    let rest = rialto(&node, &["settle", "peer"]);
+    assert_eq!(rest["amount"], "300", "{rest}");
+    let id = rest["id"].as_str().unwrap();
+    let parked = || {
+        wait_for("the refusal", || {
+            (state(&node, id) == "parked").then_some(())
+        })
+    };
+    parked();
+    rialto(&node, &["settlement", "retry", id]);
+    parked();
+    let listed = rialto(&node, &["settlement", "list"]);
+    assert_eq!(listed["settlements"].as_array().unwrap().len(), 2);
+    let cancelled = rialto(&node, &["settlement", "cancel", id]);
+    assert_eq!(cancelled["state"], "cancelled");
+    assert_eq!((node.balance("peer"), engine.paid()), (300, 200));
 }
 
 #[test]
