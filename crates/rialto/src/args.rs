@@ -97,7 +97,7 @@ Examples:
   rialto balance bob --json")]
     Balance(BalanceArgs),
 
-    /// Settle with an account now, through its settlement engine
+    /// Settle with an account now, over a channel or through its engine
     #[command(after_help = "\
 Examples:
   rialto settle bob
@@ -1248,7 +1248,7 @@ Examples:
   rialto settlement decline 8
   rialto settlement decline 8 --json")]
     Decline(SettlementArgs),
-    /// Ask the engine again for a settlement that it refused, with the same key
+    /// Tell the engine, or the other side of the channel, once more of a settlement that was refused
     #[command(after_help = "\
 Examples:
   rialto settlement retry 7

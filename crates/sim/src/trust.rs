@@ -161,10 +161,9 @@ impl Trust {
                         // Taken, or refused and signed for good.
                         SettlementState::Accepted => {
                             let is_taken = taken > 0 && channel.taken == channel.ours.total;
-                            let is_signed = match channel.phase {
-                                Phase::Closed => fits(channel.their_final, channel),
-                                _ => channel.phase.is_ended(),
-                            };
+                            let is_signed = channel.phase.is_ended()
+                                && (channel.phase != Phase::Closed
+                                    || fits(channel.their_final, channel));
                             is_taken || taken == 0 && channel.is_payment_refused() && is_signed
                         }
                         SettlementState::Parked { .. } => channel.is_payment_refused(),
