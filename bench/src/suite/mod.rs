@@ -80,9 +80,9 @@ pub(crate) struct Suite {
     /// Packets in flight
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     in_flight: u32,
-    /// Only rows whose names contain this
-    #[arg(long, default_value = "")]
-    only: String,
+    /// Only rows whose names contain this; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
     /// Folder for everything that is written
     #[arg(long, default_value = "target/bench")]
     folder: PathBuf,
@@ -221,7 +221,8 @@ fn fulfil(core: usize) -> Result<(Process, Peers)> {
 
 impl Field<'_> {
     fn wants(&self, name: &str) -> bool {
-        name.contains(&self.suite.only)
+        let only = &self.suite.only;
+        only.is_empty() || only.iter().any(|part| name.contains(part))
     }
 
     /// Adds a subject, or the reason why there is none.

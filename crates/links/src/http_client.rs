@@ -1,28 +1,25 @@
 //! Packets to one peer by ILP over HTTP.
 //!
-//! A *lane* is a task that does one request after the other: over its own connection where the peer
-//! speaks HTTP/1.1, over a stream of the shared connection where it speaks HTTP/2. The lane that was
-//! idle last is used first, so the others can run dry and close.
+//! A *lane* is a task with a connection of its own. Where the peer speaks HTTP/1.1 it does one request
+//! after the other, and the lane that was idle last is used first, so the others can run dry and close.
+//! Where the peer speaks HTTP/2 there is one lane, which does all that waits at the same time.
 
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
     collections::VecDeque,
     future::poll_fn,
+    mem,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, Waker},
-    time::Duration,
+    task::{Poll, Waker},
 };
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, Uri, header::CONTENT_TYPE, uri::PathAndQuery,
+    HeaderMap, HeaderValue, Method, Request, Uri, header::CONTENT_LENGTH, uri::PathAndQuery,
 };
-use http_body_util::Full;
-use hyper::{body::Incoming, client::conn::http2};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use rialto_connector::{Input, LinkFailure, LinkId, RequestId};
 use rialto_ledger::AccountId;
 use tokio::{
@@ -32,22 +29,20 @@ use tokio::{
 };
 
 use crate::{
-    body::{self, PACKET_BODY_BYTES_MAX},
     callback::{CALLBACK_URL, Callbacks, Delivered, Delivery, Id, REQUEST_ID},
     clock::Clock,
-    connect::{ConnectError, Stream, connect},
+    connect::{ConnectError, connect},
     directory::HttpPeer,
     http1_client::{self, Http1},
+    http2_client::{Bell, Http2},
     inbox::Inbox,
     pace::Pace,
-    runtime::LocalExecutor,
     scratch::Scratch,
     server::is_packet_type,
     tls::ClientTls,
 };
 
-/// Most requests in flight to one peer from one worker: connections over HTTP/1.1, streams over
-/// HTTP/2.
+/// Most requests in flight to one peer from one worker: lanes over HTTP/1.1, streams over HTTP/2.
 pub const HTTP_LANES_MAX: usize = 256;
 /// Most packets that wait for a lane. One more fails at once.
 pub const HTTP_QUEUE_LEN_MAX: usize = 4_096;
@@ -55,13 +50,9 @@ pub const HTTP_QUEUE_LEN_MAX: usize = 4_096;
 pub const HTTP_QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long an idle connection is kept. Shorter than what servers allow, so that a packet rarely
 /// meets a connection that is just being closed.
-const IDLE_NS_MAX: u64 = 15_000_000_000;
+pub(crate) const IDLE_NS_MAX: u64 = 15_000_000_000;
 /// After a failed attempt to connect, packets fail without another one for so long.
 const RECONNECT_PAUSE_NS: u64 = 100_000_000;
-/// A silent HTTP/2 connection is asked for a sign of life this often, and given as long to answer.
-const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(20);
-
-type Body = Full<Bytes>;
 
 /// What lanes share.
 pub(crate) struct HttpClient {
@@ -88,7 +79,10 @@ struct Lanes {
     queue: VecDeque<Job>,
     /// Of the packets in `queue`.
     queue_bytes: usize,
-    http2: Option<http2::SendRequest<Body>>,
+    /// Of the lane that speaks HTTP/2, while that takes requests.
+    http2: Option<Rc<Bell>>,
+    /// What the peer spoke last, or is known to speak.
+    is_http2: bool,
     connect_failed: Option<(u64, LinkFailure)>,
 }
 
@@ -102,6 +96,12 @@ impl Lanes {
         self.queue_bytes = bytes;
         self.queue.push_back(job);
         Ok(())
+    }
+
+    /// The first of those that wait is this one now.
+    fn enqueue_first(&mut self, job: Job) {
+        self.queue_bytes += job.packet.len();
+        self.queue.push_front(job);
     }
 
     fn dequeue(&mut self) -> Option<Job> {
@@ -119,10 +119,10 @@ struct Slot {
 }
 
 /// A packet to be delivered.
-struct Job {
+pub(crate) struct Job {
     errand: Errand,
     packet: Bytes,
-    deadline_ns: u64,
+    pub(crate) deadline_ns: u64,
     /// What differs from the peer's usual requests.
     special: Option<Box<Special>>,
 }
@@ -171,13 +171,16 @@ impl HttpClient {
             account,
             name,
             head_http1: http1_client::request_head(&peer, &Special::default()),
+            lanes: RefCell::new(Lanes {
+                is_http2: peer.prior_knowledge,
+                ..Lanes::default()
+            }),
             peer,
             tls,
             clock,
             inbox,
             scratch,
             callbacks,
-            lanes: RefCell::default(),
             connect_warning: Pace::default(),
             exchange_warning: Pace::default(),
         })
@@ -227,6 +230,10 @@ impl HttpClient {
 
     fn put(self: &Rc<Self>, job: Job) {
         let lanes = &mut *self.lanes.borrow_mut();
+        let lanes_max = match lanes.is_http2 {
+            true => 1,
+            false => HTTP_LANES_MAX,
+        };
         if let Some(slot) = lanes.idle.pop() {
             slot.job.set(Some(job));
             if let Some(waker) = slot.waker.take() {
@@ -237,11 +244,16 @@ impl HttpClient {
             && self.clock.now_ns() < until_ns
         {
             self.fail(&job, failure);
-        } else if lanes.count < HTTP_LANES_MAX {
+        } else if lanes.count < lanes_max {
             lanes.count += 1;
             spawn_local(lane(Rc::clone(self), job));
-        } else if let Err(job) = lanes.enqueue(job) {
-            self.fail(&job, LinkFailure::Timeout);
+        } else {
+            if let Err(job) = lanes.enqueue(job) {
+                self.fail(&job, LinkFailure::Timeout);
+            }
+            if let Some(bell) = &lanes.http2 {
+                bell.ring();
+            }
         }
     }
 
@@ -266,49 +278,71 @@ impl HttpClient {
         id.is_none_or(|id| answer(id).is_ok())
     }
 
-    async fn open(&self) -> Result<Connection, ConnectError> {
-        if let Some(sender) = self.shared_http2() {
-            return Ok(Connection::Http2(sender));
-        }
+    async fn open(self: &Rc<Self>) -> Result<Opened, ConnectError> {
         let tls = self.peer.tls().then_some(&self.tls.any_http);
         let stream = connect(&self.peer.host, self.peer.port, tls).await?;
-        if !self.peer.prior_knowledge && !stream.is_http2() {
-            return Ok(Connection::Http1(Http1::new(stream, self.scratch.clone())));
+        let is_http2 = self.peer.prior_knowledge || stream.is_http2();
+        self.lanes.borrow_mut().is_http2 = is_http2;
+        if !is_http2 {
+            return Ok(Opened::Http1(Http1::new(stream, self.scratch.clone())));
         }
-        let opened = self.open_http2(stream).await;
-        opened.map_err(|error| ConnectError {
-            failure: LinkFailure::Connect,
-            message: error.to_string(),
-        })
+        let opened = Http2::open(self, stream).await;
+        opened
+            .map(|open| Opened::Http2(Box::new(open)))
+            .map_err(|error| ConnectError {
+                failure: LinkFailure::Connect,
+                message: error.to_string(),
+            })
     }
 
-    async fn open_http2(&self, stream: Stream) -> hyper::Result<Connection> {
-        // Another lane may have been quicker.
-        if let Some(sender) = self.shared_http2() {
-            return Ok(Connection::Http2(sender));
-        }
-        let (sender, connection) = http2::Builder::new(LocalExecutor)
-            .timer(TokioTimer::new())
-            .keep_alive_interval(HTTP2_PING_INTERVAL)
-            .keep_alive_timeout(HTTP2_PING_INTERVAL)
-            .handshake(TokioIo::new(stream))
-            .await?;
-        spawn_local(connection);
-        self.lanes.borrow_mut().http2 = Some(sender.clone());
-        Ok(Connection::Http2(sender))
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
     }
 
-    fn shared_http2(&self) -> Option<http2::SendRequest<Body>> {
+    /// The packet that has waited longest.
+    pub(crate) fn dequeue(&self) -> Option<Job> {
+        self.lanes.borrow_mut().dequeue()
+    }
+
+    /// A lane found that the peer speaks HTTP/2, and does what waits from now on. False: another does.
+    pub(crate) fn enter_http2(&self, bell: &Rc<Bell>, first: Job) -> bool {
         let lanes = &mut *self.lanes.borrow_mut();
-        lanes.http2.take_if(|sender| sender.is_closed());
-        lanes.http2.clone()
+        lanes.enqueue_first(first);
+        if let Some(other) = &lanes.http2 {
+            other.ring();
+            lanes.count -= 1;
+            return false;
+        }
+        lanes.http2 = Some(Rc::clone(bell));
+        true
     }
 
-    fn request_http2(&self, job: &Job) -> Request<Body> {
-        let mut request = Request::new(Full::new(job.packet.clone()));
+    /// The lane takes no more. What waits is done over another connection, but it fails where this one
+    /// took nothing at all: the next would fare no better, and the one after it.
+    pub(crate) fn leave_http2(self: &Rc<Self>, was_used: bool) {
+        let lanes = &mut *self.lanes.borrow_mut();
+        lanes.http2 = None;
+        while !was_used && let Some(job) = lanes.dequeue() {
+            self.fail(&job, LinkFailure::Closed);
+        }
+        self.lane_ends(lanes);
+    }
+
+    /// One lane less, unless something still waits.
+    fn lane_ends(self: &Rc<Self>, lanes: &mut Lanes) {
+        match lanes.dequeue() {
+            Some(job) => drop(spawn_local(lane(Rc::clone(self), job))),
+            None => lanes.count -= 1,
+        }
+    }
+
+    pub(crate) fn request_http2(&self, job: &Job) -> (Request<()>, Bytes) {
+        let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.peer.url.clone();
         *request.headers_mut() = self.peer.headers.clone();
+        let len = HeaderValue::from(job.packet.len());
+        request.headers_mut().insert(CONTENT_LENGTH, len);
         if let Some(special) = &job.special {
             request.headers_mut().extend(special.headers.clone());
             if special.path.is_some() {
@@ -317,7 +351,7 @@ impl HttpClient {
                 *request.uri_mut() = Uri::from_parts(parts).expect("another path of the same URL");
             }
         }
-        request
+        (request, job.packet.clone())
     }
 
     fn head_http1(&self, job: &Job) -> Cow<'_, [u8]> {
@@ -346,7 +380,7 @@ impl HttpClient {
     }
 
     /// A job that was answered, or will not be.
-    fn finish(&self, job: &Job, outcome: Outcome) {
+    pub(crate) fn finish(&self, job: &Job, outcome: Outcome) {
         let (request, id) = match &job.errand {
             Errand::Prepare(request, id) => (*request, *id),
             Errand::Answer(done) => return tell(done, delivered(&outcome)),
@@ -391,7 +425,7 @@ impl HttpClient {
     async fn next(
         &self,
         slot: &Rc<Slot>,
-        connection: &mut Option<Connection>,
+        connection: &mut Option<Http1>,
         mut timer: Pin<&mut Sleep>,
     ) -> Option<Job> {
         if let Some(job) = self.lanes.borrow_mut().dequeue() {
@@ -425,63 +459,77 @@ impl HttpClient {
     }
 }
 
+/// A connection, by what the peer speaks.
+enum Opened {
+    Http1(Http1),
+    Http2(Box<Http2>),
+}
+
 /// The life of a lane.
 async fn lane(client: Rc<HttpClient>, first: Job) {
     let slot = Rc::new(Slot::default());
     let mut timer = pin!(sleep_until(client.clock.instant(first.deadline_ns)));
     let mut connection = None;
     let mut next = Some(first);
-    while let Some(job) = next {
-        let reused = connection.is_some();
-        let outcome = match attempt(&client, &mut connection, &job, timer.as_mut()).await {
+    'jobs: while let Some(job) = next {
+        let mut reused = connection.is_some();
+        let outcome = loop {
+            if job.deadline_ns <= client.clock.now_ns() {
+                break Outcome::Late;
+            }
+            let open = match &mut connection {
+                Some(open) => open,
+                None => match client.open().await {
+                    Ok(Opened::Http1(open)) => connection.insert(open),
+                    Ok(Opened::Http2(open)) => return open.run(job).await,
+                    Err(error) => {
+                        client.connect_failed(&job, &error);
+                        break 'jobs;
+                    }
+                },
+            };
+            let outcome = exchange(&client, open, &job, timer.as_mut()).await;
+            if !matches!(outcome, Outcome::Reply(_) | Outcome::Accepted) {
+                connection = None;
+            }
             // The peer closed the connection while it was idle, and the packet was surely not
             // written: it may be sent again, over a new connection.
-            Ok(Outcome::Unsent) if reused => {
-                connection = None;
-                attempt(&client, &mut connection, &job, timer.as_mut()).await
+            if !(matches!(outcome, Outcome::Unsent) && mem::take(&mut reused)) {
+                break outcome;
             }
-            other => other,
         };
-        match outcome {
-            Ok(outcome) => client.finish(&job, outcome),
-            Err(error) => {
-                client.connect_failed(&job, &error);
-                break;
-            }
-        }
+        client.finish(&job, outcome);
         next = client.next(&slot, &mut connection, timer.as_mut()).await;
     }
-    let lanes = &mut *client.lanes.borrow_mut();
-    match lanes.dequeue() {
-        Some(job) => drop(spawn_local(lane(Rc::clone(&client), job))),
-        None => lanes.count -= 1,
-    }
+    client.lane_ends(&mut client.lanes.borrow_mut());
 }
 
-async fn attempt(
+/// Sends the packet and waits for the answer until the deadline.
+async fn exchange(
     client: &HttpClient,
-    connection: &mut Option<Connection>,
+    connection: &mut Http1,
     job: &Job,
-    timer: Pin<&mut Sleep>,
-) -> Result<Outcome, ConnectError> {
-    if job.deadline_ns <= client.clock.now_ns() {
-        return Ok(Outcome::Late);
+    mut timer: Pin<&mut Sleep>,
+) -> Outcome {
+    let deadline = client.clock.instant(job.deadline_ns);
+    if timer.deadline() > deadline {
+        timer.as_mut().reset(deadline);
     }
-    let open = match connection {
-        Some(open) => open,
-        None => connection.insert(client.open().await?),
-    };
-    let outcome = open.exchange(client, job, timer).await;
-    let keep = match &outcome {
-        Outcome::Reply(_) | Outcome::Accepted => true,
-        // One request is given up; other streams go on.
-        Outcome::Late => matches!(open, Connection::Http2(_)),
-        Outcome::Failed(..) | Outcome::Unknown(_) | Outcome::Unsent => false,
-    };
-    if !keep {
-        *connection = None;
-    }
-    Ok(outcome)
+    let head = client.head_http1(job);
+    let mut exchange = pin!(connection.exchange(&head, &job.packet));
+    poll_fn(|cx| {
+        if let Poll::Ready(outcome) = exchange.as_mut().poll(cx) {
+            return Poll::Ready(outcome);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if client.clock.now_ns() >= job.deadline_ns {
+                return Poll::Ready(Outcome::Late);
+            }
+            timer.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// How a request ended.
@@ -498,95 +546,6 @@ pub(crate) enum Outcome {
     Late,
     /// It was surely not written.
     Unsent,
-}
-
-/// What a lane sends over.
-enum Connection {
-    /// Its own.
-    Http1(Http1),
-    /// A stream of the shared one, which has a task of its own.
-    Http2(http2::SendRequest<Body>),
-}
-
-impl Connection {
-    /// Sends the packet and waits for the answer until the deadline.
-    async fn exchange(
-        &mut self,
-        client: &HttpClient,
-        job: &Job,
-        mut timer: Pin<&mut Sleep>,
-    ) -> Outcome {
-        let deadline = client.clock.instant(job.deadline_ns);
-        if timer.deadline() > deadline {
-            timer.as_mut().reset(deadline);
-        }
-        let mut exchange = pin!(async {
-            match self {
-                Self::Http1(http1) => http1.exchange(&client.head_http1(job), &job.packet).await,
-                Self::Http2(sender) => {
-                    let request = client.request_http2(job);
-                    exchange_http2(sender, request).await
-                }
-            }
-        });
-        poll_fn(|cx| {
-            if let Poll::Ready(outcome) = exchange.as_mut().poll(cx) {
-                return Poll::Ready(outcome);
-            }
-            while timer.as_mut().poll(cx).is_ready() {
-                if client.clock.now_ns() >= job.deadline_ns {
-                    return Poll::Ready(Outcome::Late);
-                }
-                timer.as_mut().reset(deadline);
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// Whether no more requests can be sent; polled while the lane is idle.
-    fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
-        match self {
-            Self::Http1(http1) => http1.poll_closed(cx),
-            Self::Http2(sender) => sender.is_closed(),
-        }
-    }
-}
-
-async fn exchange_http2(sender: &mut http2::SendRequest<Body>, request: Request<Body>) -> Outcome {
-    if sender.ready().await.is_err() {
-        return Outcome::Unsent;
-    }
-    match sender.try_send_request(request).await {
-        Ok(response) => read_response(response).await,
-        Err(mut error) => unanswered(error.take_message(), error.error()),
-    }
-}
-
-fn unanswered(unsent: Option<Request<Body>>, error: &hyper::Error) -> Outcome {
-    match unsent {
-        Some(_) => Outcome::Unsent,
-        None => Outcome::Unknown(format!("peer did not answer a packet: {error}")),
-    }
-}
-
-async fn read_response(response: Response<Incoming>) -> Outcome {
-    let (head, body) = response.into_parts();
-    let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let answer = match judge_head(head.status.as_u16(), content_type) {
-        Ok(answer) => answer,
-        Err(outcome) => return outcome,
-    };
-    match body::read(body, PACKET_BODY_BYTES_MAX).await {
-        Ok(packet) => match answer {
-            Answer::Reply => Outcome::Reply(packet),
-            Answer::Accepted => Outcome::Accepted,
-        },
-        Err(body::BodyError::TooLarge) => too_large(),
-        Err(body::BodyError::Broken(error)) => Outcome::Unknown(format!(
-            "peer did not finish its answer to a packet: {error}"
-        )),
-    }
 }
 
 /// What a peer's head announces.

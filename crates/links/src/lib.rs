@@ -13,14 +13,16 @@
 //! | `worker.rs` | one thread's links; what the core wants done |
 //! | `inbox.rs` | inputs that wait for the core |
 //! | `directory.rs` | accounts, tokens, peers: who may come in, where packets go |
-//! | `server.rs` | the node listener; requests by hyper |
+//! | `server.rs` | the node listener; requests that are no packets |
 //! | `http1.rs` | heads and chunks of HTTP/1.1, as values |
 //! | `http1_server.rs` | packets that come by HTTP/1.1 |
+//! | `http2_server.rs`, `http2_frames.rs` | requests that come by HTTP/2; a bound on frames that are none |
 //! | `callback.rs` | packets whose answer comes in a request of its own |
 //! | `newcomers.rs` | connections whose client has not said who it is |
 //! | `waiting.rs` | HTTP requests that wait for their answer |
 //! | `http_client.rs` | packets to one peer by HTTP |
 //! | `http1_client.rs` | the same over one HTTP/1.1 connection |
+//! | `http2_client.rs` | the same over one HTTP/2 connection |
 //! | `scratch.rs`, `rewind.rs` | what connections read into; bytes read that are given back |
 //! | `btp.rs` | one BTP session over a WebSocket |
 //! | `dial.rs` | BTP connections that are kept up |
@@ -43,7 +45,9 @@ pub mod engine_client;
 pub mod http1;
 mod http1_client;
 mod http1_server;
+mod http2_client;
 mod http2_frames;
+mod http2_server;
 mod http_client;
 mod inbox;
 mod newcomers;
@@ -52,7 +56,6 @@ mod pace;
 mod probe;
 pub mod rates_client;
 mod rewind;
-mod runtime;
 mod scratch;
 mod server;
 mod spsp;

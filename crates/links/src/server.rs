@@ -23,13 +23,8 @@ use http::{
     request::Parts,
 };
 use http_body_util::Full;
-use hyper::{
-    body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
-    upgrade::OnUpgrade,
-};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{body::Body, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
 use rialto_btp::session::Session;
 use rialto_ledger::{AccountId, KeyPin};
 use tokio::{
@@ -53,12 +48,11 @@ use crate::{
     directory::{OCTET_STREAM, Visitor, bearer},
     http1::HEAD_BYTES_MAX,
     http1_server::{self, HandOver},
-    http2_frames::Counted,
+    http2_server::Http2,
     newcomers::Newcomer,
     once::EXCHANGE_BYTES_MAX,
     pace::Pace,
     rewind::Rewind,
-    runtime::LocalExecutor,
     spsp,
     tls::{self, ServerTls},
     worker::{Door, Worker},
@@ -67,19 +61,15 @@ use crate::{
 /// How long a client may take for TLS, and then again for the head of its first request.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take for the head of a later request, stay silent between requests, and
-/// not read an answer. hyper's connections are looked at with this interval, so twice as long may
-/// pass on them.
+/// not read an answer. All connections but those of [`http1_server`] are looked at with this interval,
+/// so twice as long may pass on them.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may take for the body of a request.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most requests at a time on one HTTP/2 connection.
 pub const HTTP2_STREAMS_MAX: u32 = 256;
-/// Most bytes of the head of a request by HTTP/2, unpacked.
-const HTTP2_HEAD_BYTES_MAX: u32 = 8 * 1024;
 /// After the operating system refused to accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-type Body = Full<Bytes>;
 
 /// How the node answers requests below `/.well-known/rialto/`, and at [`WorkerConfig::greeting_path`]:
 /// nodes that are not yet neighbours. The request carries the [`IpAddr`] of its client, and the number of
@@ -244,27 +234,24 @@ where
     let client = Rc::new(Client {
         worker,
         heads: Cell::new(0),
-        busy: Cell::new(0),
+        busy: Rc::default(),
         other_frames: Rc::default(),
         visitor: RefCell::default(),
         permit,
     });
-    let served = Rc::clone(&client);
-    let service = service_fn(move |request| {
-        let client = Rc::clone(&served);
-        async move { Ok::<_, Infallible>(client.answer(request).await) }
-    });
     if http2 {
-        let stream = Counted::new(stream, Rc::clone(&client.other_frames));
-        let connection = http2::Builder::new(LocalExecutor)
-            .timer(TokioTimer::new())
-            .auto_date_header(false)
-            .max_concurrent_streams(HTTP2_STREAMS_MAX)
-            .max_header_list_size(HTTP2_HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service);
-        let leave = |connection: Pin<&mut _>| http2::Connection::graceful_shutdown(connection);
-        client.watch(pin!(connection), leave).await;
+        let connection = Http2::new(Rc::clone(&client), stream);
+        client.watch(pin!(connection), Http2::leave).await;
     } else {
+        let served = Rc::clone(&client);
+        let service = service_fn(move |request| {
+            let client = Rc::clone(&served);
+            async move {
+                client.note_head();
+                let _busy = Busy::new(&client.busy);
+                Ok::<_, Infallible>(client.answer(request).await.map(Full::new))
+            }
+        });
         let connection = http1::Builder::new()
             .auto_date_header(false)
             .writev(false) // head and body are small: one buffer, one write
@@ -278,29 +265,29 @@ where
 }
 
 /// What the requests of one connection share.
-struct Client {
+pub(crate) struct Client {
     worker: Rc<Worker>,
     /// Heads of requests that came in.
     heads: Cell<u32>,
     /// Requests that are being answered.
-    busy: Cell<u32>,
+    pub(crate) busy: Rc<Cell<u32>>,
     /// HTTP/2 frames since the last request that belong to none.
-    other_frames: Rc<Cell<u32>>,
+    pub(crate) other_frames: Rc<Cell<u32>>,
     visitor: RefCell<Visitor>,
     permit: Rc<Permit>,
 }
 
 /// Counts a request as long as it is being answered.
-struct Busy<'a>(&'a Cell<u32>);
+pub(crate) struct Busy(Rc<Cell<u32>>);
 
-impl<'a> Busy<'a> {
-    fn new(count: &'a Cell<u32>) -> Self {
+impl Busy {
+    pub(crate) fn new(count: &Rc<Cell<u32>>) -> Self {
         count.set(count.get() + 1);
-        Self(count)
+        Self(Rc::clone(count))
     }
 }
 
-impl Drop for Busy<'_> {
+impl Drop for Busy {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
@@ -374,10 +361,38 @@ impl Client {
         .await;
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// The head of a request came.
+    pub(crate) fn note_head(&self) {
         self.heads.set(self.heads.get().wrapping_add(1));
         self.other_frames.set(0);
-        let _busy = Busy::new(&self.busy);
+    }
+
+    /// Whose packet comes, by the path, if the answer is to come at once: `None` for any other request.
+    pub(crate) fn names_account<'a>(&self, head: &'a Parts) -> Option<Option<&'a str>> {
+        let path = head.uri.path();
+        match Route::of(path) {
+            Route::Ilp(named)
+                if !head.headers.contains_key(CALLBACK_URL) && !self.worker.greets_at(path) =>
+            {
+                Some(named)
+            }
+            Route::Ilp(_)
+            | Route::Callback(_)
+            | Route::Btp(_)
+            | Route::Spsp(_)
+            | Route::Greeting
+            | Route::None => None,
+        }
+    }
+
+    pub(crate) async fn answer<B>(&self, request: Request<B>) -> Response<Bytes>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
         let (mut head, body) = request.into_parts();
         let upgrade = head.extensions.remove::<OnUpgrade>();
         let mut response = match Route::of(head.uri.path()) {
@@ -407,7 +422,12 @@ impl Client {
     }
 
     /// A packet.
-    async fn ilp(&self, head: &Parts, named: Option<&str>, body: Incoming) -> Response<Body> {
+    async fn ilp(
+        &self,
+        head: &Parts,
+        named: Option<&str>,
+        body: impl Body<Data = Bytes> + Unpin,
+    ) -> Response<Bytes> {
         let (account, packet) = match self.packet(head, named, body).await {
             Ok(came) => came,
             Err(refused) => return refused,
@@ -421,13 +441,18 @@ impl Client {
             return called_back(accepted, StatusCode::ACCEPTED);
         }
         let reply = self.worker.packet(account, packet).await;
-        let mut response = Response::new(Full::new(reply));
+        let mut response = Response::new(reply);
         response.headers_mut().insert(CONTENT_TYPE, OCTET_STREAM);
         response
     }
 
     /// The answer to a packet that went out in callback mode.
-    async fn callback(&self, head: &Parts, named: Option<&str>, body: Incoming) -> Response<Body> {
+    async fn callback(
+        &self,
+        head: &Parts,
+        named: Option<&str>,
+        body: impl Body<Data = Bytes> + Unpin,
+    ) -> Response<Bytes> {
         let (account, packet) = match self.packet(head, named, body).await {
             Ok(came) => came,
             Err(refused) => return refused,
@@ -442,14 +467,22 @@ impl Client {
         &self,
         head: &Parts,
         named: Option<&str>,
-        body: Incoming,
-    ) -> Result<(AccountId, Bytes), Response<Body>> {
+        body: impl Body<Data = Bytes> + Unpin,
+    ) -> Result<(AccountId, Bytes), Response<Bytes>> {
+        let account = self.judge(head, named)?;
+        let body = timeout(BODY_TIMEOUT, body::read(body, PACKET_BODY_BYTES_MAX));
+        match body.await {
+            Ok(Ok(packet)) => Ok((account, packet)),
+            Ok(Err(BodyError::TooLarge)) => Err(BODY_TOO_LARGE.into()),
+            Ok(Err(BodyError::Broken(_))) => Err(BODY_BROKEN.into()),
+            Err(_) => Err(BODY_LATE.into()),
+        }
+    }
+
+    /// Who sends a packet, if its head is one of a packet.
+    pub(crate) fn judge(&self, head: &Parts, named: Option<&str>) -> Result<AccountId, Plain> {
         if head.method != Method::POST {
-            return Err(with(
-                plain(StatusCode::METHOD_NOT_ALLOWED, "packets are sent by POST\n"),
-                ALLOW,
-                "POST",
-            ));
+            return Err(NOT_POST);
         }
         let value = |name| head.headers.get(name).map(HeaderValue::as_bytes);
         let token = bearer(value(AUTHORIZATION));
@@ -457,25 +490,21 @@ impl Client {
             self.worker
                 .recognise(&mut self.visitor.borrow_mut(), token, named, &self.permit);
         let Ok(account) = known else {
-            return Err(NOT_AUTHORIZED.into());
+            return Err(NOT_AUTHORIZED);
         };
         self.permit.authenticated();
         if !is_packet_type(value(CONTENT_TYPE)) {
-            return Err(NOT_PACKET_TYPE.into());
+            return Err(NOT_PACKET_TYPE);
         }
-        let body = timeout(BODY_TIMEOUT, body::read(body, PACKET_BODY_BYTES_MAX));
-        match body.await {
-            Ok(Ok(packet)) => Ok((account, packet)),
-            Ok(Err(BodyError::TooLarge)) => Err(BODY_TOO_LARGE.into()),
-            Ok(Err(BodyError::Broken(_))) => {
-                Err(plain(StatusCode::BAD_REQUEST, "body is broken\n"))
-            }
-            Err(_) => Err(BODY_LATE.into()),
-        }
+        Ok(account)
     }
 
     /// A node that is not yet a neighbour.
-    async fn greet(&self, mut head: Parts, body: Incoming) -> Response<Body> {
+    async fn greet(
+        &self,
+        mut head: Parts,
+        body: impl Body<Data = Bytes> + Unpin,
+    ) -> Response<Bytes> {
         // Who asks how we see the link is a neighbour already.
         if head.method == Method::GET {
             let token = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
@@ -494,19 +523,20 @@ impl Client {
             Ok(Err(BodyError::TooLarge)) => {
                 return plain(StatusCode::PAYLOAD_TOO_LARGE, "body is too large\n");
             }
-            Ok(Err(BodyError::Broken(_))) => {
-                return plain(StatusCode::BAD_REQUEST, "body is broken\n");
-            }
-            Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "body did not come in time\n"),
+            Ok(Err(BodyError::Broken(_))) => return BODY_BROKEN.into(),
+            Err(_) => return BODY_LATE.into(),
         };
         let greeting = self.worker.greeting();
-        greeting(Request::from_parts(head, body))
-            .await
-            .map(Full::new)
+        greeting(Request::from_parts(head, body)).await
     }
 
     /// Makes the connection a WebSocket. Who is there will be seen in the first BTP frame.
-    fn btp(&self, head: &Parts, named: Option<&str>, upgrade: Option<OnUpgrade>) -> Response<Body> {
+    fn btp(
+        &self,
+        head: &Parts,
+        named: Option<&str>,
+        upgrade: Option<OnUpgrade>,
+    ) -> Response<Bytes> {
         let has = |name: HeaderName, token: &str| {
             let values = head.headers.get_all(name).into_iter();
             let mut tokens = values
@@ -543,7 +573,7 @@ impl Client {
             named,
             Rc::clone(&self.permit),
         ));
-        let mut response = Response::new(Full::default());
+        let mut response = Response::new(Bytes::new());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
         let response = with(response, UPGRADE, "websocket");
@@ -584,10 +614,10 @@ fn has_unknown_coding(headers: &HeaderMap) -> bool {
 }
 
 /// The answer to a request in callback mode.
-fn called_back(done: Result<(), CallbackRefusal>, status: StatusCode) -> Response<Body> {
+fn called_back(done: Result<(), CallbackRefusal>, status: StatusCode) -> Response<Bytes> {
     match done {
         Ok(()) => {
-            let mut response = Response::new(Full::default());
+            let mut response = Response::new(Bytes::new());
             *response.status_mut() = status;
             response
         }
@@ -599,8 +629,8 @@ fn called_back(done: Result<(), CallbackRefusal>, status: StatusCode) -> Respons
     }
 }
 
-fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Full::new(text.into()));
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Bytes> {
+    let mut response = Response::new(text.into());
     *response.status_mut() = status;
     with(response, CONTENT_TYPE, "text/plain")
 }
@@ -623,6 +653,12 @@ impl Plain {
     }
 }
 
+/// Another method.
+const NOT_POST: Plain = Plain {
+    status: StatusCode::METHOD_NOT_ALLOWED,
+    message: Cow::Borrowed("packets are sent by POST\n"),
+    header: Some((ALLOW, "POST")),
+};
 /// No token, or one that does not open the account.
 pub(crate) const NOT_AUTHORIZED: Plain = Plain {
     status: StatusCode::UNAUTHORIZED,
@@ -637,11 +673,13 @@ pub(crate) const NOT_PACKET_TYPE: Plain = Plain::new(
 /// The body is longer than [`PACKET_BODY_BYTES_MAX`].
 pub(crate) const BODY_TOO_LARGE: Plain =
     Plain::new(StatusCode::PAYLOAD_TOO_LARGE, "packet is too large\n");
+/// The body ended before its end.
+pub(crate) const BODY_BROKEN: Plain = Plain::new(StatusCode::BAD_REQUEST, "body is broken\n");
 /// The body took longer than [`BODY_TIMEOUT`].
 pub(crate) const BODY_LATE: Plain =
     Plain::new(StatusCode::REQUEST_TIMEOUT, "body did not come in time\n");
 
-impl From<Plain> for Response<Body> {
+impl From<Plain> for Response<Bytes> {
     fn from(answer: Plain) -> Self {
         let message = match answer.message {
             Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
@@ -670,7 +708,7 @@ pub(crate) fn is_packet_type(content_type: Option<&[u8]>) -> bool {
     .any(|known| known.eq_ignore_ascii_case(media))
 }
 
-fn with(mut response: Response<Body>, name: HeaderName, value: &'static str) -> Response<Body> {
+fn with(mut response: Response<Bytes>, name: HeaderName, value: &'static str) -> Response<Bytes> {
     let value = HeaderValue::from_static(value);
     response.headers_mut().insert(name, value);
     response

@@ -9,7 +9,6 @@ use http::{
         X_CONTENT_TYPE_OPTIONS,
     },
 };
-use http_body_util::Full;
 use rialto_stream::{
     ReceiptDetails,
     spsp::{self, ErrorBody, RECEIPT_NONCE_HEADER, RECEIPT_SECRET_HEADER},
@@ -42,7 +41,7 @@ pub(crate) fn answer(
     account: Option<&str>,
     headers: &HeaderMap,
     node: &SpspAnswer,
-) -> Response<Full<Bytes>> {
+) -> Response<Bytes> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let (status, body) = match *method {
         Method::OPTIONS => (StatusCode::NO_CONTENT, String::new()),
@@ -67,7 +66,7 @@ pub(crate) fn answer(
             "payment pointers are queried by GET",
         ),
     };
-    let mut response = Response::new(Full::from(body));
+    let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;
     // Pages in browsers pay, too (RFC 28).
     for (name, value) in [

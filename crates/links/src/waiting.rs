@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    mem,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
@@ -9,6 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use rialto_connector::RequestId;
+
+use crate::http2_server::Responder;
 
 /// The highest bit of a request's name is for those that do not wait.
 const GENERATION_MAX: u32 = u32::MAX >> 1;
@@ -46,23 +49,21 @@ enum State {
     Vacant,
     Waiting(Option<Waker>),
     Answered(Bytes),
+    /// The answer goes out at once.
+    Stream(Responder),
 }
 
 impl Waiting {
     /// Takes a slot; it is freed when the future is dropped.
     pub(crate) fn open(self: &Rc<Self>) -> Answer {
-        let mut table = self.0.borrow_mut();
-        let index = table.free.pop().unwrap_or_else(|| {
-            table.slots.push(Slot::default());
-            u32::try_from(table.slots.len() - 1).expect("sockets are fewer than 2^32")
-        });
-        let slot = &mut table.slots[index as usize];
-        slot.state = State::Waiting(None);
-        Answer {
-            index,
-            generation: slot.generation,
-            waiting: Rc::clone(self),
-        }
+        let request = self.0.borrow_mut().take(State::Waiting(None));
+        let waiting = Rc::clone(self);
+        Answer { request, waiting }
+    }
+
+    /// Takes a slot for a stream, which is freed by the answer: to each packet the core has one.
+    pub(crate) fn open_stream(&self, responder: Responder) -> RequestId {
+        self.0.borrow_mut().take(State::Stream(responder))
     }
 
     /// Hands an answer over, if somebody still waits for it. False: nobody does.
@@ -73,29 +74,54 @@ impl Waiting {
         let Some(slot) = slot.filter(|slot| slot.generation == generation) else {
             return false;
         };
-        let State::Waiting(waker) = &mut slot.state else {
-            return false;
-        };
-        let waker = waker.take();
-        slot.state = State::Answered(packet);
-        if let Some(waker) = waker {
-            waker.wake();
+        match &mut slot.state {
+            State::Waiting(waker) => {
+                let waker = waker.take();
+                slot.state = State::Answered(packet);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+                true
+            }
+            State::Stream(_) => match table.free(index) {
+                State::Stream(responder) => responder.packet(packet),
+                State::Vacant | State::Waiting(_) | State::Answered(_) => false,
+            },
+            State::Vacant | State::Answered(_) => false,
         }
-        true
+    }
+}
+
+impl Table {
+    fn take(&mut self, state: State) -> RequestId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).expect("sockets are fewer than 2^32")
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.state = state;
+        RequestId(u64::from(slot.generation) << 32 | u64::from(index))
+    }
+
+    /// What the slot held. Its next request has another name.
+    fn free(&mut self, index: u32) -> State {
+        let slot = &mut self.slots[index as usize];
+        slot.generation = slot.generation.wrapping_add(1) & GENERATION_MAX;
+        self.free.push(index);
+        mem::take(&mut slot.state)
     }
 }
 
 /// The answer to come.
 pub(crate) struct Answer {
-    index: u32,
-    generation: u32,
+    request: RequestId,
     waiting: Rc<Waiting>,
 }
 
 impl Answer {
     /// The request's name on this link.
     pub(crate) fn request(&self) -> RequestId {
-        RequestId(u64::from(self.generation) << 32 | u64::from(self.index))
+        self.request
     }
 }
 
@@ -108,25 +134,24 @@ impl Future for Answer {
     type Output = Bytes;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Bytes> {
-        let slot = &mut self.waiting.0.borrow_mut().slots[self.index as usize];
+        let (index, _) = split(self.request);
+        let slot = &mut self.waiting.0.borrow_mut().slots[index as usize];
         match &mut slot.state {
-            State::Answered(packet) => Poll::Ready(std::mem::take(packet)),
+            State::Answered(packet) => Poll::Ready(mem::take(packet)),
             State::Waiting(waker) => {
                 *waker = Some(cx.waker().clone());
                 Poll::Pending
             }
-            State::Vacant => unreachable!("a slot is vacant only before and after its future"),
+            State::Vacant | State::Stream(_) => {
+                unreachable!("the slot is the future's as long as that lives")
+            }
         }
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        let table = &mut *self.waiting.0.borrow_mut();
-        let slot = &mut table.slots[self.index as usize];
-        slot.state = State::Vacant;
-        slot.generation = slot.generation.wrapping_add(1) & GENERATION_MAX;
-        table.free.push(self.index);
+        self.waiting.0.borrow_mut().free(split(self.request).0);
     }
 }
 

@@ -27,6 +27,7 @@ use crate::{
     dial,
     directory::{AuthCounters, Directory, Visitor},
     http_client::{HttpClient, Shared},
+    http2_server::Responder,
     inbox::Inbox,
     newcomers::{Newcomer, NewcomerCounters, NewcomerLimits, Newcomers},
     pace::Pace,
@@ -583,6 +584,23 @@ impl Worker {
             packet,
         });
         answer.await
+    }
+
+    /// Gives a packet from a stream of HTTP/2 to the core; the answer goes straight to the stream.
+    pub(crate) fn packet_on_stream(
+        &self,
+        account: AccountId,
+        packet: BytesMut,
+        responder: Responder,
+    ) {
+        self.inbox.push(Input::Prepare {
+            account,
+            link: LinkId::Waiting {
+                worker: self.config.id,
+            },
+            request: self.waiting.open_stream(responder),
+            packet,
+        });
     }
 
     /// Whether to write now that a session of the account is up, or down, and how many lines were held

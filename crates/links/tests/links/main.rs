@@ -7,6 +7,7 @@
 
 mod btp;
 mod callback;
+mod http2;
 mod http_client;
 mod http_server;
 mod spsp;
