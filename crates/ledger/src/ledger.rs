@@ -685,9 +685,6 @@ impl Ledger {
                     incoming_tokens: tokens.clone(),
                     terms: Arc::clone(terms),
                 };
-                if self.account(*id).is_some() {
-                    self.enter_names(); // among them the name that it had
-                }
                 let hash = self.put_account(*id, settings)?;
                 self.kept_names.push((hash, *id));
                 if self.kept_names.len() == KEPT_NAMES_MAX {
