@@ -121,7 +121,9 @@ const METHOD: &str = "\
 - The JavaScript `ilp-connector` is 23.0.2 with the plug-ins for BTP and HTTP, without balances on disk, as it
   has none.
 - Goodput and latency at half load come from `rialto bench run`, an open load: a packet's latency counts from
-  when it was due. Goodput is the worse of HTTP/1.1 and BTP.
+  when it was due. Goodput is the worse of HTTP/1.1 and BTP, in the same measure as all else: per CPU second
+  of the node. The load and the peer share a core and cannot send three times what they can; how far they came,
+  and what the wall clock says, stands among the figures.
 - Where the node settles, what it owes is due after every 10,000 packets. The engine that hangs takes the
   connection and never answers; the other one answers at once.
 - Books of a million accounts or routes are written as a journal, which the node recovers from. Every packet

@@ -32,6 +32,8 @@ pub(super) const ACCOUNTS_MANY: &str = "Rialto HTTP/1.1, 1,000,000 accounts that
 pub(super) const ROUTES_FEW: &str = "Rialto HTTP/1.1, 1,000 routes used in turn";
 pub(super) const ROUTES_MANY: &str = "Rialto HTTP/1.1, 1,000,000 routes used in turn";
 
+const AT_REST: &str = "a node at rest";
+
 const THOUSAND: u32 = 1_000;
 const MILLION: u32 = 1_000_000;
 /// Packets per point of a curve.
@@ -222,10 +224,10 @@ pub(super) fn add(field: &mut Field<'_>) -> Result<Vec<Figure>> {
             Some(151.0),
         ));
     }
-    if field.suite.only.is_empty() {
+    if field.wants(AT_REST) {
         match at_rest(field) {
             Ok(more) => figures.extend(more),
-            Err(error) => field.gaps.push(Gap::new("a node at rest", error.as_ref())),
+            Err(error) => field.gaps.push(Gap::new(AT_REST, error.as_ref())),
         }
     }
     Ok(figures)
@@ -261,7 +263,7 @@ fn bytes_each(kib: u64, count: u32) -> f64 {
 fn at_rest(field: &Field<'_>) -> Result<Vec<Figure>> {
     const CONNECTIONS: u32 = 1_000;
     const PACKETS: u32 = 10_000;
-    progress("a node at rest");
+    progress(AT_REST);
     let mut figures = Vec::new();
     let node = field.seeded(
         "at rest",

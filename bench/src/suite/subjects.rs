@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 
 use crate::{
     Result,
+    load::Load,
     process::{self, Process},
-    shape::{Subject, Target},
+    shape::{LOAD_CORE, Subject, Target},
 };
 
 /// Longest that a request to another system's API may take: 100,000 routes are one.
@@ -260,6 +261,12 @@ pub(crate) fn ilp_connector(
     wait_started(&mut process, listen, &folder.join("err"))?;
     let mut subject = Subject::new(name, vec![process], target);
     subject.token = "shh".to_owned();
+    // It listens, and takes packets, before it is connected to the receiver; until then it refuses them by
+    // T01 (no connection to account).
+    crate::node::wait_for(|| {
+        let found = Load::run_pinned(LOAD_CORE, &subject, 1, 1, super::DATA_BYTES, &[]);
+        found.is_ok_and(|found| found.fulfilled == 1).then_some(())
+    })?;
     Ok(subject)
 }
 

@@ -62,18 +62,21 @@ use axum::{
     Router,
     http::{StatusCode, Uri, header},
     response::IntoResponse,
-    routing::get,
+    routing::{MethodRouter, get},
 };
 use rialto_ledger::TokenHash;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
 };
-use utoipa::openapi::{
-    InfoBuilder, LicenseBuilder, OpenApiBuilder,
-    security::{Http, HttpAuthScheme, SecurityScheme},
+use utoipa::{
+    Path as _,
+    openapi::{
+        InfoBuilder, LicenseBuilder, OpenApiBuilder,
+        security::{Http, HttpAuthScheme, SecurityScheme},
+    },
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::{PathItemExt, paste, router::OpenApiRouter, routes};
 
 pub use auth::{Scopes, Token, generate_token, hash};
 pub use doctor::{Check, CheckVerdict, LINK_PATH, Probed};
@@ -143,36 +146,6 @@ pub fn router(node: Arc<dyn Node>, tokens: watch::Receiver<Vec<Token>>) -> Route
 
 /// The description of the API, OpenAPI 3.1.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    described().into_openapi()
-}
-
-fn router_until(
-    node: Arc<dyn Node>,
-    tokens: watch::Receiver<Vec<Token>>,
-    stopping: watch::Receiver<bool>,
-) -> Router {
-    let (router, description) = described().split_for_parts();
-    let description: Arc<str> = description
-        .to_json()
-        .expect("a description is text keys and values")
-        .into();
-    let description = get(async move || {
-        let content_type = [(header::CONTENT_TYPE, "application/json")];
-        (content_type, description.to_string())
-    });
-    router
-        .route("/v1/openapi.json", description)
-        .fallback(unknown_path)
-        .method_not_allowed_fallback(unknown_method)
-        .with_state(Api {
-            node: Handle(node),
-            tokens,
-            stopping,
-            resolving: Arc::new(Semaphore::new(RESOLVING_MAX)),
-        })
-}
-
-fn described() -> OpenApiRouter<Api> {
     let info = InfoBuilder::new()
         .title("Rialto admin API")
         .version(env!("CARGO_PKG_VERSION"))
@@ -187,60 +160,123 @@ fn described() -> OpenApiRouter<Api> {
                 .build(),
         ))
         .build();
-    let mut router = OpenApiRouter::with_openapi(OpenApiBuilder::new().info(info).build())
-        .routes(routes!(accounts::list, accounts::create))
-        .routes(routes!(accounts::read, accounts::change, accounts::delete))
-        .routes(routes!(accounts::create_token))
-        .routes(routes!(invites::list, invites::create))
-        .routes(routes!(invites::accept))
-        .routes(routes!(invites::delete))
-        .routes(routes!(accounts::delete_token))
-        .routes(routes!(doctor::diagnose))
-        .routes(routes!(rafiki::auto_peer))
-        .routes(routes!(strangers::callers))
-        .routes(routes!(strangers::adopt))
-        .routes(routes!(strangers::block, strangers::unblock))
-        .routes(routes!(strangers::requests))
-        .routes(routes!(strangers::approve))
-        .routes(routes!(strangers::deny))
-        .routes(routes!(balances::list))
-        .routes(routes!(adjustments::list, adjustments::create))
-        .routes(routes!(routes::list, routes::put, routes::delete))
-        .routes(routes!(route_views::explain))
-        .routes(routes!(route_views::changes))
-        .routes(routes!(route_views::peers))
-        .routes(routes!(rates::list, rates::put, rates::delete))
-        .routes(routes!(rates::push))
-        .routes(routes!(rates::confirm))
-        .routes(routes!(payments::quote))
-        .routes(routes!(payments::list, payments::create))
-        .routes(routes!(payments::read))
-        .routes(routes!(payments::stop))
-        .routes(routes!(payments::ping))
-        .routes(routes!(settlements::list, settlements::create))
-        .routes(routes!(settlements::read))
-        .routes(routes!(settlements::retry))
-        .routes(routes!(settlements::cancel))
-        .routes(routes!(hand_settlements::list, hand_settlements::create))
-        .routes(routes!(hand_settlements::read))
-        .routes(routes!(hand_settlements::approve))
-        .routes(routes!(hand_settlements::decline))
-        .routes(routes!(channels::list, channels::create))
-        .routes(routes!(channels::read))
-        .routes(routes!(channels::accept))
-        .routes(routes!(channels::decline))
-        .routes(routes!(channels::limits))
-        .routes(routes!(channels::close))
-        .routes(routes!(channels::statement))
-        .routes(routes!(statements::list, statements::create))
-        .routes(routes!(health::status))
-        .routes(routes!(health::livez))
-        .routes(routes!(health::readyz))
-        .routes(routes!(metrics::metrics));
-    let components = router.get_openapi_mut().components.get_or_insert_default();
+    let mut description = described(OpenApiBuilder::new().info(info).build()).into_openapi();
+    let components = description.components.get_or_insert_default();
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     components.add_security_scheme("bearer", bearer);
-    router
+    description
+}
+
+fn router_until(
+    node: Arc<dyn Node>,
+    tokens: watch::Receiver<Vec<Token>>,
+    stopping: watch::Receiver<bool>,
+) -> Router {
+    let description = get(async || {
+        let content_type = [(header::CONTENT_TYPE, "application/json")];
+        (content_type, include_str!("../openapi.json"))
+    });
+    served()
+        .route("/v1/openapi.json", description)
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .with_state(Api {
+            node: Handle(node),
+            tokens,
+            stopping,
+            resolving: Arc::new(Semaphore::new(RESOLVING_MAX)),
+        })
+}
+
+/// All operations, with their description and without: a node has no use for the megabytes that it takes to
+/// make one.
+macro_rules! operations {
+    ($($module:ident::$handler:ident,)*) => {
+        fn described(description: utoipa::openapi::OpenApi) -> OpenApiRouter<Api> {
+            OpenApiRouter::with_openapi(description)$(.routes(routes!($module::$handler)))*
+        }
+
+        paste! {
+            fn served() -> Router<Api> {
+                let router = Router::new();
+                $(
+                    let methods = $module::[<__path_ $handler>]::methods().into_iter();
+                    let on = methods.fold(MethodRouter::new(), |on, method| {
+                        on.on(method.to_method_filter(), $module::$handler)
+                    });
+                    let router = router.route(&$module::[<__path_ $handler>]::path(), on);
+                )*
+                router
+            }
+        }
+    };
+}
+
+operations! {
+    accounts::list,
+    accounts::create,
+    accounts::read,
+    accounts::change,
+    accounts::delete,
+    accounts::create_token,
+    invites::list,
+    invites::create,
+    invites::accept,
+    invites::delete,
+    accounts::delete_token,
+    doctor::diagnose,
+    rafiki::auto_peer,
+    strangers::callers,
+    strangers::adopt,
+    strangers::block,
+    strangers::unblock,
+    strangers::requests,
+    strangers::approve,
+    strangers::deny,
+    balances::list,
+    adjustments::list,
+    adjustments::create,
+    routes::list,
+    routes::put,
+    routes::delete,
+    route_views::explain,
+    route_views::changes,
+    route_views::peers,
+    rates::list,
+    rates::put,
+    rates::delete,
+    rates::push,
+    rates::confirm,
+    payments::quote,
+    payments::list,
+    payments::create,
+    payments::read,
+    payments::stop,
+    payments::ping,
+    settlements::list,
+    settlements::create,
+    settlements::read,
+    settlements::retry,
+    settlements::cancel,
+    hand_settlements::list,
+    hand_settlements::create,
+    hand_settlements::read,
+    hand_settlements::approve,
+    hand_settlements::decline,
+    channels::list,
+    channels::create,
+    channels::read,
+    channels::accept,
+    channels::decline,
+    channels::limits,
+    channels::close,
+    channels::statement,
+    statements::list,
+    statements::create,
+    health::status,
+    health::livez,
+    health::readyz,
+    metrics::metrics,
 }
 
 async fn unknown_path(uri: Uri) -> Problem {

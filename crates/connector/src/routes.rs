@@ -35,6 +35,10 @@ const CHANGES_MAX: usize = 16_384;
 /// Changes that are let go at once.
 const TRIM_MAX: usize = 256;
 
+/// Accounts whose routes are entered together when all are, part by part of the table: of a large one only a
+/// part is in the caches at a time.
+const BATCH_ACCOUNTS: usize = 131_072;
+
 /// Prefixes whose routes change in one step: what bounds how long packets wait meanwhile. A change takes
 /// about a microsecond when the table is large and nothing of it is in the caches.
 const STEP_ROUTES: usize = 16;
@@ -84,6 +88,14 @@ impl Changes {
         self.prefixes.drain(..count);
         self.floor += count as u64;
     }
+}
+
+/// A route that comes of an account's settings.
+struct Derived {
+    prefix: SmolStr,
+    id: AccountId,
+    source: Source,
+    kin: Kin,
 }
 
 /// The routing table and all that changes it.
@@ -230,6 +242,19 @@ impl Routes {
 
     /// What an account's settings give; what they gave before and no longer do is taken out.
     fn derive(&mut self, id: AccountId, kin: Kin, source: Source, new: Option<SmolStr>) {
+        let derived = self.note(id, kin, source, new);
+        self.enter(derived);
+    }
+
+    /// The first half of [`Self::derive`]: what is given from now on is written down, and what is still to
+    /// be entered into the table comes back.
+    fn note(
+        &mut self,
+        id: AccountId,
+        kin: Kin,
+        source: Source,
+        new: Option<SmolStr>,
+    ) -> Option<Derived> {
         let old = match &new {
             Some(new) => self.derived.insert((id, source), new.clone()),
             None => self.derived.remove(&(id, source)),
@@ -237,8 +262,19 @@ impl Routes {
         if let Some(old) = old.filter(|old| Some(old) != new.as_ref()) {
             self.withdraw(&old, id, source);
         }
-        if let Some(prefix) = new {
-            self.change(&prefix, |all| all.put(candidate(id, source, kin)));
+        Some(Derived {
+            prefix: new?,
+            id,
+            source,
+            kin,
+        })
+    }
+
+    /// The second half.
+    fn enter(&mut self, derived: impl IntoIterator<Item = Derived>) {
+        for one in derived {
+            let new = candidate(one.id, one.source, one.kin);
+            self.change(&one.prefix, |all| all.put(new));
         }
     }
 
@@ -370,8 +406,14 @@ impl Connector {
         let ids: Vec<_> = self.ledger.accounts().map(|account| account.id).collect();
         let statics: Vec<_> = self.ledger.routes().keys().cloned().collect();
         self.routes.table.reserve(ids.len() + statics.len());
-        for id in ids {
-            self.derive_account(id);
+        for ids in ids.chunks(BATCH_ACCOUNTS) {
+            let mut derived = Vec::new();
+            for id in ids {
+                derived.extend(self.note_account(*id).into_iter().flatten());
+                self.exchange_account(*id);
+            }
+            derived.sort_by_cached_key(|one| self.routes.table.shard_of(&one.prefix));
+            self.routes.enter(derived);
         }
         for prefix in statics {
             self.derive_static(&prefix);
@@ -392,6 +434,13 @@ impl Connector {
 
     /// An account was made, changed or deleted.
     pub(crate) fn derive_account(&mut self, id: AccountId) {
+        let derived = self.note_account(id);
+        self.routes.enter(derived.into_iter().flatten());
+        self.exchange_account(id);
+    }
+
+    /// What an account gives, still to be entered into the table.
+    fn note_account(&mut self, id: AccountId) -> [Option<Derived>; 2] {
         let account = self.ledger.account(id);
         let relation = account.map(|account| account.settings.relation);
         if relation.is_none() {
@@ -402,9 +451,8 @@ impl Connector {
         let address = address.map(|address| SmolStr::from(address.as_str()));
         let own = self.address().map(|own| own.as_ref().scheme().into());
         let scheme = own.filter(|_| relation == Some(Relation::Parent));
-        self.routes.derive(id, kin_of, Source::Account, address);
-        self.routes.derive(id, kin_of, Source::Parent, scheme);
-        self.exchange_account(id);
+        [(Source::Account, address), (Source::Parent, scheme)]
+            .map(|(source, new)| self.routes.note(id, kin_of, source, new))
     }
 }
 

@@ -39,6 +39,9 @@ pub const PAYMENTS_MAX: usize = 100_000;
 /// Adjustments that are remembered; beyond it the oldest are forgotten.
 pub const ADJUSTMENTS_MAX: usize = 10_000;
 
+/// Names that are entered together while a checkpoint is read.
+const KEPT_NAMES_MAX: usize = 131_072;
+
 /// Why a packet may not be accepted now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
@@ -279,6 +282,8 @@ pub struct Ledger {
     accounts: Vec<Option<Account>>,
     /// By the hashes of their names.
     names: HashTable<AccountId>,
+    /// Of the checkpoint that is being read: accounts that are not in that table yet.
+    kept_names: Vec<(u64, AccountId)>,
     terms: SharedTerms,
     /// Of the checkpoint that is being read, by their numbers there.
     kept_terms: Vec<Arc<AccountTerms>>,
@@ -650,6 +655,9 @@ impl Ledger {
 
     /// Changes what must survive. The only function that does, for live traffic and for recovery.
     pub fn apply(&mut self, record: &Record) -> Result<(), LedgerError> {
+        if !self.kept_names.is_empty() && !matches!(record, Record::AccountKept { .. }) {
+            self.enter_names();
+        }
         match record {
             Record::Commit(commit) => self.apply_commit(commit)?,
             Record::Progress(progress) => self.payment_mut(progress)?.progress = *progress,
@@ -677,7 +685,11 @@ impl Ledger {
                     incoming_tokens: tokens.clone(),
                     terms: Arc::clone(terms),
                 };
-                self.put_account(*id, settings)?;
+                let hash = self.put_account(*id, settings)?;
+                self.kept_names.push((hash, *id));
+                if self.kept_names.len() == KEPT_NAMES_MAX {
+                    self.enter_names();
+                }
                 let account = self.existing_mut(*id)?;
                 account.balance = *balance;
                 account.prepaid = *prepaid;
@@ -689,10 +701,7 @@ impl Ledger {
                 account,
                 shares,
             } => {
-                let route = StaticRoute {
-                    account: *account,
-                    shares: shares.clone(),
-                };
+                let route = StaticRoute::new(*account, shares);
                 let hops = shares.iter().map(|share| share.account);
                 for hop in hops.chain([*account]) {
                     self.account(hop).ok_or(LedgerError::UnknownAccount(hop))?;
@@ -833,9 +842,12 @@ impl Ledger {
         Ok(())
     }
 
-    /// The checkpoint has been read: its numbers mean nothing any more.
+    /// The checkpoint has been read: its numbers mean nothing any more. The routes came in their order,
+    /// which leaves the nodes of a tree half empty; one that is built of all of them at once is full.
     pub fn recovered(&mut self) {
         self.kept_terms = Vec::new();
+        self.enter_names();
+        self.routes = std::mem::take(&mut self.routes).into_iter().collect();
     }
 
     /// The records from which [`Self::apply`] makes the same books again, as they are now: they are made
@@ -887,10 +899,11 @@ impl Ledger {
             });
         }
         for (prefix, route) in &self.routes {
+            let (account, shares) = route.parts();
             records.push(Record::RoutePut {
                 prefix: prefix.clone(),
-                account: route.account,
-                shares: route.shares.clone(),
+                account,
+                shares,
             });
         }
         for ((from, to), rate) in &self.rates {
@@ -980,10 +993,33 @@ impl Ledger {
             terms: self.terms.share(&settings.terms),
             ..settings.clone()
         };
-        self.put_account(id, settings)
+        let hash = self.put_account(id, settings)?;
+        let accounts = &self.accounts;
+        self.names
+            .insert_unique(hash, id, |id| hash_of(accounts, *id));
+        Ok(())
     }
 
-    fn put_account(&mut self, id: AccountId, settings: AccountSettings) -> Result<(), LedgerError> {
+    /// Those that are kept, in the order in which the table has them: one that is larger than the caches is
+    /// then written from its beginning to its end.
+    fn enter_names(&mut self) {
+        let mut kept = std::mem::take(&mut self.kept_names);
+        let accounts = &self.accounts;
+        self.names.reserve(kept.len(), |id| hash_of(accounts, *id));
+        let places = self.names.num_buckets() as u64;
+        kept.sort_unstable_by_key(|(hash, _)| hash % places.max(1));
+        for (hash, id) in kept {
+            self.names
+                .insert_unique(hash, id, |id| hash_of(accounts, *id));
+        }
+    }
+
+    /// Gives the hash of its name, by which it is still to be entered into the table.
+    fn put_account(
+        &mut self,
+        id: AccountId,
+        settings: AccountSettings,
+    ) -> Result<u64, LedgerError> {
         let position = self.position_of(&settings.asset);
         let position = u32::try_from(position).expect("no more assets than accounts");
         let index = id.0 as usize;
@@ -1018,11 +1054,8 @@ impl Ledger {
                 position,
             });
         }
-        let accounts = &self.accounts;
-        self.names
-            .insert_unique(hash, id, |id| hash_of(accounts, *id));
         self.last_account = self.last_account.max(id.0);
-        Ok(())
+        Ok(hash)
     }
 
     fn forget_name(&mut self, name: &str, id: AccountId) {

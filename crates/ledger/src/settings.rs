@@ -352,38 +352,53 @@ pub struct RouteShare {
     pub weight: u16,
 }
 
-/// Where a static route leads.
+/// Where a static route leads. There may be a million of them, nearly all to one account.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StaticRoute {
-    /// The next hop, or the first of several.
-    pub account: AccountId,
-    /// All next hops, where there are several.
-    pub shares: Vec<RouteShare>,
+pub enum StaticRoute {
+    /// To this account.
+    One(AccountId),
+    /// To several.
+    Several(Box<[RouteShare]>),
 }
 
 impl StaticRoute {
+    /// As a record says it: with several next hops `account` is the first of `shares`.
+    pub(crate) fn new(account: AccountId, shares: &[RouteShare]) -> Self {
+        match shares {
+            [] => Self::One(account),
+            _ => Self::Several(shares.into()),
+        }
+    }
+
+    /// As a record says it.
+    pub(crate) fn parts(&self) -> (AccountId, Vec<RouteShare>) {
+        match self {
+            Self::One(account) => (*account, Vec::new()),
+            Self::Several(shares) => (shares[0].account, shares.to_vec()),
+        }
+    }
+
     /// The next hops.
     pub fn hops(&self) -> Vec<RouteShare> {
-        if !self.shares.is_empty() {
-            return self.shares.clone();
+        match self {
+            Self::One(account) => vec![RouteShare {
+                account: *account,
+                weight: 1,
+            }],
+            Self::Several(shares) => shares.to_vec(),
         }
-        vec![RouteShare {
-            account: self.account,
-            weight: 1,
-        }]
     }
 
     /// Takes an account out that is gone. Says whether any next hop is left.
     pub(crate) fn without(&mut self, gone: AccountId) -> bool {
-        if self.shares.is_empty() {
-            return self.account != gone;
+        match self {
+            Self::One(account) => *account != gone,
+            Self::Several(shares) => {
+                let left = shares.iter().filter(|share| share.account != gone);
+                *shares = left.copied().collect();
+                !shares.is_empty()
+            }
         }
-        self.shares.retain(|share| share.account != gone);
-        let Some(first) = self.shares.first() else {
-            return false;
-        };
-        self.account = first.account;
-        true
     }
 }
 

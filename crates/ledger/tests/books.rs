@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use rialto_ledger::{
     ADJUSTMENTS_MAX, AccountId, AccountSettings, AccountTerms, Adjustment, Commit, Ledger,
     LedgerError, Limit, Limits, Lsn, PAYMENTS_MAX, Payment, PaymentEnd, PaymentId, PaymentProgress,
-    Record, Relation, RouteExchange, SettlementTerms,
+    Record, Relation, RouteExchange, RouteShare, SettlementTerms, StaticRoute,
 };
+use rialto_packet::Prefix;
 
 const ALICE: AccountId = AccountId(1);
 const BOB: AccountId = AccountId(2);
@@ -242,6 +243,64 @@ fn a_checkpoint_at_any_point_gives_the_same_books() {
         }
         assert_eq!(lines(&whole), lines(&copy), "after {cut} and the rest");
     }
+}
+
+#[test]
+fn accounts_that_a_checkpoint_kept_are_found_by_their_names() {
+    let kept: Vec<_> = ledger().snapshot().collect();
+    let is_account = |record: &Record| matches!(record, Record::AccountKept { .. });
+    let accounts = kept.iter().rposition(is_account).expect("she is kept") + 1;
+    let rename = put(ALICE, "dora", "USD/9");
+    let found = |copy: &Ledger, name| copy.account_by_name(name).map(|account| account.id);
+    // Whether nothing follows them, or the journal goes on.
+    for is_renamed in [false, true] {
+        let mut copy = Ledger::default();
+        let records = kept[..accounts].iter();
+        for record in records.chain(is_renamed.then_some(&rename)) {
+            copy.apply(record).expect("in order");
+        }
+        if !is_renamed {
+            copy.recovered();
+        }
+        let alice = if is_renamed { "dora" } else { "alice" };
+        assert_eq!(found(&copy, alice), Some(ALICE));
+        assert_eq!(found(&copy, "bob"), Some(BOB));
+    }
+}
+
+#[test]
+fn a_route_to_several_loses_those_that_are_gone() {
+    let third = AccountId(3);
+    let share = |account, weight| RouteShare { account, weight };
+    let prefix: Prefix = "g.b".parse().expect("a prefix");
+    let mut ledger = ledger();
+    for record in [
+        put(third, "third", "USD/9"),
+        Record::RoutePut {
+            prefix: prefix.clone(),
+            account: BOB,
+            shares: vec![share(BOB, 2), share(third, 0)],
+        },
+    ] {
+        ledger.apply(&record).expect("in order");
+    }
+    let mut copy = Ledger::default();
+    for record in ledger.snapshot() {
+        copy.apply(&record).expect("in order");
+    }
+    copy.recovered();
+    assert_eq!(
+        copy.routes()[&prefix].hops(),
+        [share(BOB, 2), share(third, 0)]
+    );
+    copy.apply(&Record::AccountDeleted { id: BOB })
+        .expect("he owes nothing");
+    assert_eq!(copy.routes()[&prefix].hops(), [share(third, 0)]);
+    copy.apply(&Record::AccountDeleted { id: third })
+        .expect("nor does that one");
+    assert!(copy.routes().is_empty());
+    // There may be a million of them.
+    assert!(size_of::<StaticRoute>() <= 16 && size_of::<Prefix>() <= 24);
 }
 
 #[test]

@@ -75,6 +75,10 @@ impl Account {
     }
 }
 
+/// Accounts that are entered together into the tables, in the order in which those have them: a table that is
+/// larger than the caches is then written from its beginning to its end.
+const BATCH_ACCOUNTS: usize = 131_072;
+
 /// Every account. Changed in place, one account at a time; connections that remember who they belong to
 /// ask only after a change.
 #[derive(Default)]
@@ -161,6 +165,40 @@ impl All {
             .reserve(more, |place| hash_token_at(accounts, *place));
     }
 
+    /// Accounts of different numbers, names and tokens.
+    fn put_all(&mut self, mut accounts: impl Iterator<Item = Account>) {
+        self.reserve(accounts.size_hint().0);
+        let (mut names, mut tokens) = (Vec::new(), Vec::new());
+        loop {
+            for account in accounts.by_ref().take(BATCH_ACCOUNTS) {
+                let settings = Arc::clone(&account.settings);
+                names.push((self.key.hash_one(settings.name.as_str()), account.id));
+                for place in places(&settings, account.id) {
+                    self.pin_count += usize::from(is_pin(&settings, place));
+                    let hash = settings.incoming_tokens[usize::from(place.token)].hash;
+                    tokens.push((prefix(hash), place));
+                }
+                self.put(account);
+            }
+            if names.is_empty() {
+                return;
+            }
+            let (in_names, in_tokens) = (buckets(&self.names), buckets(&self.tokens));
+            names.sort_unstable_by_key(|(hash, _)| hash % in_names);
+            tokens.sort_unstable_by_key(|(hash, _)| hash % in_tokens);
+            let (accounts, key) = (&self.accounts, &self.key);
+            for (hash, id) in names.drain(..) {
+                self.names
+                    .insert_unique(hash, id, |id| hash_name(accounts, key, *id));
+            }
+            for (hash, place) in tokens.drain(..) {
+                self.tokens
+                    .insert_unique(hash, place, |place| hash_token_at(accounts, *place));
+            }
+        }
+    }
+
+    /// An account that is still to be found by its name and tokens.
     fn put(&mut self, account: Account) {
         let id = account.id;
         self.remove(id);
@@ -174,22 +212,11 @@ impl All {
         if account.btp().is_some() {
             self.dialled.insert(id);
         }
-        let settings = Arc::clone(&account.settings);
         let index = id.0 as usize;
         if self.accounts.len() <= index {
             self.accounts.resize(index + 1, None);
         }
         self.accounts[index] = Some(account);
-        let (accounts, key) = (&self.accounts, &self.key);
-        let hash = key.hash_one(settings.name.as_str());
-        self.names
-            .insert_unique(hash, id, |id| hash_name(accounts, key, *id));
-        for place in places(&settings, id) {
-            self.pin_count += usize::from(is_pin(&settings, place));
-            let hash = hash_token_at(accounts, place);
-            self.tokens
-                .insert_unique(hash, place, |place| hash_token_at(accounts, *place));
-        }
     }
 
     fn remove(&mut self, id: AccountId) {
@@ -245,6 +272,10 @@ fn token_at(accounts: &[Option<Account>], place: Place) -> Option<&IncomingToken
     tokens.get(usize::from(place.token))
 }
 
+fn buckets<T>(table: &HashTable<T>) -> u64 {
+    table.num_buckets().max(1) as u64
+}
+
 fn hash_name(accounts: &[Option<Account>], key: &RandomState, id: AccountId) -> u64 {
     let account = accounts.get(id.0 as usize).and_then(Option::as_ref);
     account.map_or(0, |account| key.hash_one(account.settings.name.as_str()))
@@ -270,11 +301,7 @@ impl Directory {
 
     /// Makes or replaces accounts.
     pub fn put_all(&self, accounts: impl IntoIterator<Item = Account>) {
-        let accounts = accounts.into_iter();
-        self.change(|all| {
-            all.reserve(accounts.size_hint().0);
-            accounts.for_each(|account| all.put(account));
-        });
+        self.change(|all| all.put_all(accounts.into_iter()));
     }
 
     /// Forgets an account.
@@ -767,6 +794,29 @@ mod tests {
                 outcome,
                 "{token:?} {named:?} {now_ms}"
             );
+        }
+    }
+
+    #[test]
+    fn each_of_very_many_is_found() {
+        let like = settings("like", &[("like", None)]);
+        let account = |id: u32| {
+            let mut settings = AccountSettings::clone(&like);
+            settings.name = format!("a{id}");
+            settings.incoming_tokens[0].hash = hash_token(format!("t{id}").as_bytes());
+            Account {
+                id: AccountId(id),
+                settings: Arc::new(settings),
+                opened: None,
+            }
+        };
+        // More than are entered together.
+        let ids = 1..=u32::try_from(BATCH_ACCOUNTS).unwrap() + 2;
+        let directory = Directory::new(ids.clone().map(account));
+        for id in ids {
+            let (name, token) = (format!("a{id}"), format!("t{id}"));
+            let found = directory.authenticate(Some(token.as_bytes()), None, Some(&name), 0);
+            assert_eq!(found.map(|known| known.account.0), Ok(id));
         }
     }
 

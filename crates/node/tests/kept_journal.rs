@@ -97,7 +97,7 @@ fn everything_else_and_a_node_that_goes_on_with_it() {
     let routes: Vec<_> = ledger
         .routes()
         .iter()
-        .map(|(prefix, route)| (prefix.to_string(), route.account.0))
+        .map(|(prefix, route)| (prefix.to_string(), route.hops()[0].account.0))
         .collect();
     assert_eq!(routes, [("g.carol".to_owned(), 4)]);
     let rate = &ledger.rates()[&("USD".to_owned(), "EUR".to_owned())];

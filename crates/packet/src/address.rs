@@ -18,6 +18,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+use smol_str::SmolStr;
 use thiserror::Error;
 
 /// Longest address in bytes.
@@ -181,8 +182,10 @@ impl fmt::Debug for Address {
 /// assert_eq!("".parse(), Ok(Prefix::everything()));
 /// # Ok::<(), rialto_packet::AddressError>(())
 /// ```
+///
+/// Up to 23 bytes it is kept in place: a node may have a million of them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Prefix(Arc<str>);
+pub struct Prefix(SmolStr);
 
 impl Prefix {
     /// The prefix of everything.
@@ -214,7 +217,7 @@ impl FromStr for Prefix {
 
 impl From<&Address> for Prefix {
     fn from(address: &Address) -> Self {
-        Self(Arc::clone(&address.0))
+        Self(SmolStr::from(address.0.as_ref()))
     }
 }
 

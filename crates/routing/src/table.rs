@@ -20,6 +20,10 @@ struct Entry<V> {
     value: V,
 }
 
+/// The entries stand elsewhere: between two of its growths a hash table is half empty, and what is empty
+/// then is a pointer and not an entry.
+type Shard<V> = HashTable<Box<Entry<V>>>;
+
 /// Values by prefix, in hash tables under a secret key: strangers choose the prefixes.
 ///
 /// A look-up walks over a destination once, from its scheme down, and probes the table at each dot that
@@ -27,7 +31,7 @@ struct Entry<V> {
 #[derive(Debug, Clone)]
 pub struct Table<V> {
     key: [u64; 2],
-    shards: Box<[HashTable<Entry<V>>]>,
+    shards: Box<[Shard<V>]>,
     /// A bit for each part that is not empty: a small table is walked through as fast as its size says.
     used: Box<[u64]>,
     len: usize,
@@ -98,10 +102,10 @@ impl<V> Table<V> {
             }
             self.depths[depth] += 1;
             self.used[index / BITS] |= 1 << (index % BITS);
-            Entry {
+            Box::new(Entry {
                 prefix: prefix.into(),
                 value: make(),
-            }
+            })
         });
         &mut occupied.into_mut().value
     }
