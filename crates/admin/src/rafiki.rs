@@ -105,7 +105,7 @@ pub(crate) async fn auto_peer(
             relation: Relation::Peer,
             asset: asset.clone(),
             ilp_address: None,
-            limits: request.limits.into(),
+            limits: rialto_ledger::Limits::from(request.limits).or_rafikis(),
             spread: None,
             http: None,
             btp: None,

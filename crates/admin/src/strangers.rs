@@ -658,12 +658,13 @@ fn offered(
             relation: Relation::Peer,
             asset: request.asset.clone(),
             ilp_address: Some(request.ilp_address.clone()),
-            limits,
+            // Whoever peers by this call is Rafiki, or does as it does.
+            limits: limits.or_rafikis(),
             spread: None,
             http: None,
             btp: None,
             paused: false,
-            // Whoever peers by this call knows no CCP.
+            // And that knows no CCP.
             routes: RouteExchange::none(),
             settlement: SettlementTerms::default(),
         }

@@ -46,8 +46,8 @@ pub use record::{Adjustment, Commit, Payment, PaymentEnd, PaymentProgress, Recor
 pub use settings::{
     AccountId, AccountSettings, AccountTerms, BtpLink, HttpLink, IncomingJwt, IncomingToken,
     JwtAlgorithm, JwtClaims, KeyPin, Limits, NAME_BYTES_MAX, OutgoingJwt, PINS_MAX, PaymentId,
-    PinError, ROUTES_MAX, Rate, Relation, RouteExchange, RouteShare, SealedSecret, SettlementTerms,
-    StaticRoute, TOKENS_MAX, TokenHash, check_name,
+    PinError, RAFIKI_PACKETS_PER_SECOND, ROUTES_MAX, Rate, Relation, RouteExchange, RouteShare,
+    SealedSecret, SettlementTerms, StaticRoute, TOKENS_MAX, TokenHash, check_name,
 };
 pub use settlement::{
     CREDIT_KEY_BYTES_MAX, CREDIT_KEY_KEPT_MS, CREDIT_KEY_REFRESH_MS, CREDIT_KEYS_MAX, Credit,

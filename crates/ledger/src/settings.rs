@@ -292,6 +292,19 @@ pub struct Limits {
     pub unsynced_amount_max: Option<u64>,
 }
 
+/// Packets a second that a Rafiki node is sent: its limiter passes nothing any more above 166.
+pub const RAFIKI_PACKETS_PER_SECOND: u32 = 150;
+
+impl Limits {
+    /// Those of a Rafiki node: at its pace, unless they say another.
+    #[must_use]
+    pub fn or_rafikis(mut self) -> Self {
+        self.packets_out_per_second
+            .get_or_insert(RAFIKI_PACKETS_PER_SECOND);
+        self
+    }
+}
+
 /// Most routes that are learnt from one peer where its account says nothing.
 pub const ROUTES_MAX: u32 = 10_000;
 

@@ -1,5 +1,6 @@
 //! `account` and `balance`.
 
+use rialto_ledger::RAFIKI_PACKETS_PER_SECOND;
 use rialto_packet::money::Asset;
 use serde_json::{Map, Value, json};
 
@@ -15,9 +16,6 @@ use crate::{
     payments::{random_key, with_key},
     secret::Token,
 };
-
-/// Rafiki's limiter passes nothing any more above 166 packets a second.
-const RAFIKI_PACKETS_PER_SECOND: u32 = 150;
 
 /// What clears a setting.
 const NONE: &str = "none";
@@ -327,6 +325,13 @@ fn print_token(args: &NodeArgs, answer: &Value) -> Result<(), Failure> {
     }
 }
 
+/// A Rafiki node is sent packets at its pace, unless another was said.
+pub(crate) fn at_rafikis_pace(limits: &mut Map<String, Value>) {
+    limits
+        .entry("packets_out_per_second")
+        .or_insert_with(|| json!(RAFIKI_PACKETS_PER_SECOND));
+}
+
 /// What was said on the command line, as the API takes it; null clears.
 fn settings(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Value>, Failure> {
     let mut body = Map::new();
@@ -440,11 +445,8 @@ fn settings(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, Val
             limits.insert(field.to_owned(), limit);
         }
     }
-    if let (Some(Profile::Rafiki), None) = (args.profile, &args.packets_out_per_second) {
-        limits.insert(
-            "packets_out_per_second".to_owned(),
-            json!(RAFIKI_PACKETS_PER_SECOND),
-        );
+    if let Some(Profile::Rafiki) = args.profile {
+        at_rafikis_pace(&mut limits);
     }
     if !limits.is_empty() {
         body.insert("limits".to_owned(), limits.into());

@@ -7,7 +7,7 @@ use rialto_packet::money::Asset;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    accounts::{path, routes_words, text, units},
+    accounts::{at_rafikis_pace, path, routes_words, text, units},
     args::{
         NodeArgs, PeerAcceptArgs, PeerAutoArgs, PeerCommand, PeerDoctorArgs, PeerInviteArgs,
         PeerLink, PeerRevokeArgs, PeerSoftware,
@@ -76,8 +76,9 @@ const CREATE_PEER: &str =
 async fn invite_rafiki(
     args: &PeerInviteArgs,
     asset: &Asset,
-    limits: Map<String, Value>,
+    mut limits: Map<String, Value>,
 ) -> Result<(), Failure> {
+    at_rafikis_pace(&mut limits);
     let client = connect(&args.node)?;
     let status: Value = client.get("/v1/status").await?;
     let outgoing = Token::generate("peer");

@@ -495,6 +495,20 @@ fn greet(node: &Node, secret: &str, body: &Value) -> (u16, Value) {
     (status, serde_json::from_str(body).unwrap_or_default())
 }
 
+/// An account is for a Rafiki node: at its pace, and without CCP.
+pub(crate) fn assert_for_rafiki(account: &Value) {
+    assert_eq!(
+        account["limits"]["packets_out_per_second"], 150,
+        "{account}"
+    );
+    let routes = &account["routes"];
+    assert_eq!(
+        (&routes["send"], &routes["receive"]),
+        (&json!(false), &json!(false)),
+        "{account}"
+    );
+}
+
 /// A server that notes the body of each request and gives the same answer.
 fn noting(answer: &'static str) -> (String, mpsc::Receiver<Value>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -549,6 +563,7 @@ fn rafiki_is_asked_by_its_own_call() {
     assert_eq!(account["ilp_address"], "test.rafiki");
     assert_eq!(account["http"]["url"], "http://127.0.0.1:9/");
     assert_eq!(account["limits"]["balance_min"], "-1000");
+    assert_for_rafiki(&account);
     // What Rafiki will present opens the account.
     let mut caller = Client::new(bob.node, "/ilp", "5cd5436e-0b6d-4a2b-a0a3-e0a0eb2a4a3f");
     let packet = raw::prepare(raw::next_number(), 0, "test.nowhere.x", 20_000);
@@ -590,10 +605,10 @@ fn rafiki_is_asked_by_its_own_call() {
 }
 
 /// What Rafiki takes.
-const RAFIKI: &str = include_str!("rafiki.json");
+pub(crate) const RAFIKI: &str = include_str!("rafiki.json");
 
 /// Whether a value is what a type of Rafiki's schema says; if not, where and why.
-fn conforms(facts: &Value, wanted: &str, value: &Value, at: &str) -> Result<(), String> {
+pub(crate) fn conforms(facts: &Value, wanted: &str, value: &Value, at: &str) -> Result<(), String> {
     if value.is_null() {
         return match wanted.ends_with('!') {
             true => Err(format!("{at} is missing: {wanted}")),
@@ -610,6 +625,7 @@ fn conforms(facts: &Value, wanted: &str, value: &Value, at: &str) -> Result<(), 
     // Numbers of 64 bits come as text, which JSON carries exactly.
     let is_right = match wanted {
         "String" => value.is_string(),
+        "Number" => value.is_number(),
         "UInt8" => value.as_u64().is_some_and(|number| number <= 255),
         "UInt64" => value
             .as_str()
@@ -705,7 +721,11 @@ fn what_rafiki_is_sent_is_what_it_takes() {
             *other.pointer_mut(pointer).unwrap() = value;
             broken.push(other);
         }
-        for (field, value) in [("maxPacketAmount", json!("-1")), ("routes", json!([]))] {
+        for (field, value) in [
+            ("maxPacketAmount", json!("-1")),
+            ("limits", json!([])),
+            ("routes", json!([7])),
+        ] {
             let mut more = input.clone();
             more[field] = value;
             broken.push(more);
@@ -728,7 +748,7 @@ fn what_rafiki_is_sent_is_what_it_takes() {
     let asked = notes.recv().unwrap();
     conforms(&facts, "AutoPeering!", &asked, "").unwrap();
     println!(
-        "reliability: rafiki | 2 createPeer mutations and an auto-peering call against the facts of its schema | 20 broken ones told apart"
+        "reliability: rafiki | 2 createPeer mutations and an auto-peering call against the facts of its schema | 22 broken ones told apart"
     );
 }
 
@@ -803,9 +823,25 @@ fn the_request_for_rafikis_operator_fits_the_account() {
         },
     });
     assert_eq!(*input, expected);
+    assert_for_rafiki(&bob.ok("GET", "/v1/accounts/rafiki", None));
     // Rafiki sends to that endpoint with that token.
     let mut caller = Client::new(bob.node, "/accounts/rafiki/ilp", incoming);
     let packet = raw::prepare(raw::next_number(), 0, "test.nowhere.x", 20_000);
     assert!(caller.send(&packet).is_some());
     assert_ne!(incoming, outgoing);
+
+    // The account alone, and one that had no profile; another pace is kept.
+    let create = ["account", "create", "by-hand", "--relation", "peer"];
+    let create = [&create[..], &["--asset", "USD/2", "--profile", "rafiki"]].concat();
+    stdout(&rialto(&bob, &create));
+    assert_for_rafiki(&bob.ok("GET", "/v1/accounts/by-hand", None));
+    let plain = ["account", "create", "plain", "--relation", "peer"];
+    stdout(&rialto(&bob, &[&plain[..], &["--asset", "USD/2"]].concat()));
+    let update = ["account", "update", "plain", "--profile", "rafiki"];
+    stdout(&rialto(&bob, &update));
+    assert_for_rafiki(&bob.ok("GET", "/v1/accounts/plain", None));
+    let slower = ["--packets-out-per-second", "20"];
+    stdout(&rialto(&bob, &[&update[..], &slower].concat()));
+    let account = bob.ok("GET", "/v1/accounts/plain", None);
+    assert_eq!(account["limits"]["packets_out_per_second"], 20);
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::Node,
-    peering::{account_names, failure, rialto, stdout},
+    peering::{RAFIKI, account_names, assert_for_rafiki, conforms, failure, rialto, stdout},
     raw::{Btp, Client, Received, auth, next_number, prepare},
 };
 
@@ -346,11 +346,21 @@ fn a_stranger_that_asks_to_peer_waits_for_the_operator() {
         "httpToken": ours, "name": "bob",
     });
     assert_eq!(answer, expected);
+    // Rafiki also names the tenant that the peer belongs to there, and its client reads no tenant: there is
+    // none here.
+    let facts: Value = serde_json::from_str(RAFIKI).unwrap();
+    conforms(&facts, "AutoPeered!", &answer, "").unwrap();
+    conforms(&facts, "AutoPeering!", &again, "").unwrap();
+    for field in ["staticIlpAddress", "ilpConnectorUrl", "httpToken", "name"] {
+        let mut without = answer.clone();
+        without.as_object_mut().unwrap().remove(field);
+        assert!(conforms(&facts, "AutoPeered!", &without, "").is_err());
+    }
     let account = bob.ok("GET", "/v1/accounts/rafiki", None);
     assert_eq!(account["ilp_address"], "test.rafiki");
     assert_eq!(account["http"]["url"], "http://127.0.0.1:9/");
     assert_eq!(account["limits"]["balance_min"], "-1000");
-    assert_eq!(account["routes"]["receive"], false);
+    assert_for_rafiki(&account);
     let mut caller = Client::new(bob.node, "/ilp", "token_of_the_second_call");
     let packet = prepare(next_number(), 0, "test.nowhere.x", 20_000);
     assert!(caller.send(&packet).is_some());
