@@ -191,9 +191,19 @@ fn an_accepted_invite_survives_a_kill_on_either_side() {
     assert_eq!(bob.terminate(), 0);
     bob.restart();
     let carol = Node::start("carol", "test.carol", "");
-    let said = failure(&rialto(&carol, &["peer", "accept", &text]));
-    assert!(said.contains("used already"), "{said}");
+    assert_eq!(refused(&bob, "used"), 0);
+    for tried in 1..=2_u64 {
+        let said = failure(&rialto(&carol, &["peer", "accept", &text]));
+        assert!(said.contains("used already"), "{said}");
+        assert_eq!(refused(&bob, "used"), tried);
+        wait_for("a line in the maker's log", || {
+            let (log, words) = (bob.log(), "an invite was refused: ");
+            let told = log.lines().filter(|line| line.contains(words));
+            (u64::try_from(told.count()).unwrap() == tried).then_some(())
+        });
+    }
     assert_eq!(account_names(&bob), ["wallet", "shop", "alice"]);
+    assert_eq!(account_names(&carol), [""; 0]);
 }
 
 #[test]
