@@ -13,8 +13,8 @@ use rialto_connector::{
     jwt::{Signer, Verifier},
 };
 use rialto_ledger::{
-    AccountSettings, AccountTerms, BtpLink, HttpLink, IncomingJwt, IncomingToken, JwtClaims,
-    KeyPin, OutgoingJwt, PINS_MAX, Relation, RouteExchange, SealedSecret, TokenHash,
+    AccountId, AccountSettings, AccountTerms, BtpLink, HttpLink, IncomingJwt, IncomingToken,
+    JwtClaims, KeyPin, OutgoingJwt, PINS_MAX, Relation, RouteExchange, SealedSecret, TokenHash,
 };
 use rialto_packet::{Address, money::Asset};
 use serde_json::Value;
@@ -828,15 +828,19 @@ pub(crate) fn peer_state(
     peering: &Peering,
 ) -> Option<PeerState> {
     let answered = || {
-        let stats = connector.stats().account(account.id);
+        let doubt = peering.doubt(account.id);
         let takes = |peer: PeerRoutes| match peer.listening {
-            ListenerState::Syncing | ListenerState::Synced => true,
+            ListenerState::Syncing | ListenerState::Synced => doubt.is_none_or(|doubt| {
+                let updated_at = peer.updated_at;
+                updated_at.is_some_and(|at| at.unix_ms() > doubt.at_ms)
+            }),
             ListenerState::Off
             | ListenerState::Asking
             | ListenerState::NotSpoken
             | ListenerState::Refused => false,
         };
-        stats.is_some_and(|stats| stats.fulfills_in > 0)
+        let before = doubt.map_or(0, |doubt| doubt.fulfills);
+        fulfills_in(connector, account.id) > before
             || connector.peer_routes(account.id).is_some_and(takes)
     };
     let seen = match health::link(connector, account.id) {
@@ -848,6 +852,12 @@ pub(crate) fn peer_state(
     };
     let routes = ccp::synced(connector, account);
     Some(peering.state(account.id, seen, routes, wall_ms()))
+}
+
+/// Fulfills that came from a neighbour.
+pub(crate) fn fulfills_in(connector: &Connector, id: AccountId) -> u64 {
+    let stats = connector.stats().account(id);
+    stats.map_or(0, |stats| stats.fulfills_in)
 }
 
 fn stats(stats: &AccountStats) -> shapes::AccountStats {

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use crate::{
     Api, Problem,
-    accounts::find,
+    accounts::{find, fulfills_in},
     auth::{Allowed, ToPay},
     ccp, extract, health,
     node::Handle,
@@ -209,13 +209,14 @@ pub(crate) async fn diagnose(
         }
     }
     let healthy = checks.iter().all(is_fine);
-    let is_synced = api.node.read(|connector| {
+    let (is_synced, fulfills) = api.node.read(|connector| {
         let account = connector.ledger().account(ours.id);
-        account.is_some_and(|account| ccp::synced(connector, account).is_ok())
+        let is_synced = account.is_some_and(|account| ccp::synced(connector, account).is_ok());
+        (is_synced, fulfills_in(connector, ours.id))
     });
     let (stage, mistake) = (stage(&checks, is_synced), first_mistake(&checks));
     let peering = api.node.0.peering();
-    peering.diagnosed(ours.id, stage, mistake, wall_ms());
+    peering.diagnosed(ours.id, stage, mistake, fulfills, wall_ms());
     Ok(Json(Diagnosis {
         account: name,
         healthy,

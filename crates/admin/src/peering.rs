@@ -106,6 +106,17 @@ pub(crate) struct PeerState {
     pub(crate) last_error: Option<(String, i64)>,
     /// The furthest that is known of, while the link stands.
     known: Stage,
+    /// What was known when it was examined last and could not be reached, or did not take our token.
+    doubt: Option<Doubt>,
+}
+
+/// Whoever answered before this may not do so any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Doubt {
+    /// Fulfills that had come from it.
+    pub(crate) fulfills: u64,
+    /// When it was, milliseconds since 1970.
+    pub(crate) at_ms: i64,
 }
 
 /// What shows by itself of a neighbour's link.
@@ -160,21 +171,31 @@ impl Peering {
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A neighbour was examined: it has come so far.
+    /// A neighbour was examined: it has come so far, and so many Fulfills came from it until now.
     pub(crate) fn diagnosed(
         &self,
         id: AccountId,
         stage: Stage,
         mistake: Option<String>,
+        fulfills: u64,
         now_ms: i64,
     ) {
         let mut states = self.states();
         let state = states.entry(id).or_insert_with(|| PeerState::new(now_ms));
         state.known = stage;
+        state.doubt = (stage < Stage::Authenticated).then_some(Doubt {
+            fulfills,
+            at_ms: now_ms,
+        });
         state.enter(stage, now_ms);
         if let Some(mistake) = mistake {
             state.last_error = Some((mistake, now_ms));
         }
+    }
+
+    /// Whether a neighbour was in doubt when it was examined last.
+    pub(crate) fn doubt(&self, id: AccountId) -> Option<Doubt> {
+        self.states().get(&id).and_then(|state| state.doubt)
     }
 
     /// Both nodes agreed on what the account counts, as they do when an invitation is accepted.
@@ -233,6 +254,7 @@ impl PeerState {
             since_ms: now_ms,
             last_error: None,
             known: Stage::Configured,
+            doubt: None,
         }
     }
 

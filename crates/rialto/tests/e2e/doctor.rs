@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::{CREDIT, Node, wait_for},
+    peering::rialto,
     raw::{Client, OCTETS, Server, fulfill_with},
 };
 
@@ -42,6 +43,10 @@ fn mistake(found: &Value) -> (String, String) {
     assert_eq!(found["healthy"], false);
     let text = |key: &str| failed[key].as_str().unwrap().to_owned();
     (text("mistake"), text("detail"))
+}
+
+fn instant(text: &Value) -> jiff::Timestamp {
+    text.as_str().unwrap().parse().unwrap()
 }
 
 /// alice, who trusts these certificates, and bob, who are peers over HTTP in both directions.
@@ -109,6 +114,52 @@ impl Pair {
         let error = shown["last_error"]["message"].as_str().unwrap();
         assert!(error.starts_with(expected), "{error}");
         assert_ne!(shown["state"], "established", "{shown}");
+        let state = match expected {
+            "tcp.refused" | "tcp.timeout" => "configured",
+            "path.html" | "path.status" | "token.refused" => "reachable",
+            "asset.scale" | "asset.code" => "authenticated",
+            _ => return,
+        };
+        assert_eq!(shown["state"], state, "{expected}: {shown}");
+    }
+
+    /// The command as its operator runs it: exit code, standard output, standard error.
+    fn command(&self, extra: &[&str]) -> (Option<i32>, String, String) {
+        let output = rialto(&self.alice, &[&["peer", "doctor", "bob"], extra].concat());
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let (out, said) = (text(&output.stdout), text(&output.stderr));
+        (output.status.code(), out, said)
+    }
+
+    /// As a table and as JSON: every row is well, or the first that is not names its mistake.
+    fn told(&self, expected: Option<&str>) {
+        let (code, table, said) = self.command(&[]);
+        let rows: Vec<_> = table.lines().skip(1).collect();
+        let verdict = |row: &&str| row.split_whitespace().nth(1).map(str::to_owned);
+        let verdicts: Vec<_> = rows.iter().filter_map(verdict).collect();
+        assert!(table.lines().next().unwrap().contains("CHECK"), "{table}");
+        assert_eq!(verdicts.len(), rows.len(), "{table}");
+        let (json_code, json, _) = self.command(&["--json"]);
+        let found: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(found["account"], "bob");
+        let Some(expected) = expected else {
+            assert_eq!((code, json_code), (Some(0), Some(0)), "{table}{said}");
+            assert!(
+                verdicts
+                    .iter()
+                    .all(|verdict| verdict == "ok" || verdict == "-")
+            );
+            assert!(verdicts.iter().filter(|verdict| *verdict == "ok").count() >= 16);
+            assert_eq!(found["healthy"], true, "{found}");
+            assert_eq!(said, "");
+            return;
+        };
+        assert_eq!((code, json_code), (Some(1), Some(1)), "{table}{said}");
+        let mut wrong = rows.iter().filter(|row| row.contains("WRONG"));
+        assert!(wrong.next().unwrap().contains(expected), "{table}");
+        let words = format!("bob is not well: {expected}");
+        assert!(said.contains(&words), "{said}");
+        assert_eq!(mistake(&found).0, expected);
     }
 
     /// An account of alice's for bob in another asset.
@@ -270,6 +321,14 @@ fn each_seeded_mistake_is_named() {
         -1,
         "the round trip costs one unit"
     );
+
+    // What an operator sees of it, and of a mistake.
+    pair.told(None);
+    let link =
+        |token: &str| Some(json!({"http": {"url": pair.bob.ilp_url("alice"), "token": token}}));
+    pair.alice.ok("PATCH", "/v1/accounts/bob", link(TO_ALICE));
+    pair.told(Some("token.refused"));
+    pair.alice.ok("PATCH", "/v1/accounts/bob", link(TO_BOB));
 
     // The way there.
     pair.url(
@@ -459,7 +518,11 @@ fn each_seeded_mistake_is_named() {
         "does not tell us its routes",
     );
     let knows_nothing = answer("200 OK", &octets, &reject());
+    // bob would go on telling alice, whoever is at her URL for him.
+    let told = |is_on: bool| Some(routes("send", is_on));
+    pair.bob.ok("PATCH", "/v1/accounts/alice", told(false));
     pair.url(&knows_nothing, "ccp.not_spoken", "does not speak CCP");
+    pair.bob.ok("PATCH", "/v1/accounts/alice", told(true));
     pair.seeded(
         false,
         json!({
@@ -569,12 +632,37 @@ fn the_doctor_speaks_over_btp_and_the_state_follows_the_session() {
         assert!(detail.contains(part), "{detail}");
     }
 
+    // Since when: the same until the state is another.
+    let since = || instant(&alice.ok("GET", "/v1/accounts/bob", None)["state_since"]);
+    let established = since();
+    assert_eq!(since(), established);
+    assert_eq!(diagnose(&alice, "bob")["healthy"], true);
+    assert_eq!(since(), established, "it is still what it was");
+    let since_seconds = || {
+        let (_, page) = alice.call("GET", "/metrics", None);
+        let line = "rialto_peer_state_since_seconds{account=\"bob\"} ";
+        let page = page.as_str().unwrap().to_owned();
+        let found = page.lines().find_map(|found| found.strip_prefix(line));
+        found.unwrap().parse::<i64>().unwrap()
+    };
+    assert_eq!(since_seconds(), established.as_second());
+
     bob.kill();
     wait_for("alice to notice", || {
         (state(&alice, "bob") == "configured").then_some(())
     });
+    assert!(since() > established);
+    assert_eq!(since_seconds(), since().as_second());
+    let error = || alice.ok("GET", "/v1/accounts/bob", None)["last_error"].clone();
+    let down = error();
+    let message = down["message"].as_str().unwrap();
+    assert!(message.starts_with("session.none"), "{down}");
+    assert!(instant(&down["at"]) >= since(), "{down}");
+    assert_eq!(error(), down, "a second look changes nothing");
     let (word, _) = mistake(&diagnose(&alice, "bob"));
     assert_eq!(word, "tcp.refused");
+    let refused = error();
+    assert!(instant(&refused["at"]) > instant(&down["at"]), "{refused}");
     bob.restart();
     wait_for("the session", || {
         (state(&alice, "bob") != "configured").then_some(())
@@ -583,7 +671,7 @@ fn the_doctor_speaks_over_btp_and_the_state_follows_the_session() {
     let (_, page) = alice.call("GET", "/metrics", None);
     let line = "rialto_peer_state{account=\"bob\",state=\"established\"} 1";
     assert!(page.as_str().unwrap().contains(line), "{page}");
-    assert_eq!(bob.balance("alice"), -3);
+    assert_eq!(bob.balance("alice"), -4);
 
     // Without what bob tells, she is not where she was; and comes back to it.
     let routes = |is_on: bool| Some(json!({"routes": {"receive": is_on}}));
