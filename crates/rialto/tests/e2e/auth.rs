@@ -14,11 +14,20 @@ use std::{
     thread,
 };
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use aws_lc_rs::{
+    encoding::{AsDer, PublicKeyX509Der},
+    hmac,
+    rand::SystemRandom,
+    rsa::KeySize,
+    signature::{Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair},
+};
 use base64::{Engine, prelude::BASE64_STANDARD, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
-use crate::harness::{ADMIN_TOKEN, CREDIT, Node, wait_for};
+use crate::{
+    harness::{ADMIN_TOKEN, CREDIT, Node, wait_for},
+    raw::{Client, next_number, prepare},
+};
 
 const SECRET: &str = "HEiMCp0FoAC903QHueY89gAWJHo/izaBnJU8/58rlSI=";
 
@@ -255,6 +264,76 @@ fn tokens_that_peers_make_themselves() {
     println!(
         "reliability: authentication | {} forged or foreign tokens | 0 accepted, one answer for all",
         refused.len()
+    );
+}
+
+#[test]
+fn a_public_key_for_rs256_opens_for_its_own_signatures_alone() {
+    let (_payer, shop) = pair();
+    let folder = tempfile::tempdir().unwrap();
+    let keys = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+    let der: PublicKeyX509Der<'_> = keys.public_key().as_der().unwrap();
+    let encoded = BASE64_STANDARD.encode(der.as_ref());
+    let lines: Vec<_> = { encoded.as_bytes().chunks(64) }
+        .map(|line| str::from_utf8(line).unwrap())
+        .collect();
+    let pem = format!(
+        "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+        lines.join("\n")
+    );
+    let public = private_file(folder.path(), "public.pem", &pem);
+    let add = ["account", "add-token", "payer", "--key-file", &public];
+    rialto(
+        &shop,
+        &[&add[..], &["--jwt", "RS256", "--subject", "us"]].concat(),
+    );
+
+    let unsigned = |algorithm: &str, subject: &str, expires: u64| {
+        let header = format!(r#"{{"alg":"{algorithm}","typ":"JWT"}}"#);
+        let claims = format!(r#"{{"sub":"{subject}","exp":{expires}}}"#);
+        format!("{}.{}", b64(&header), b64(&claims))
+    };
+    let rs256 = |signed: &str| {
+        let mut signature = vec![0; keys.public_modulus_len()];
+        let random = SystemRandom::new();
+        keys.sign(
+            &RSA_PKCS1_SHA256,
+            &random,
+            signed.as_bytes(),
+            &mut signature,
+        )
+        .unwrap();
+        format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+    };
+    let hs256 = |signed: &str, key: &[u8]| {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+        let signature = hmac::sign(&key, signed.as_bytes());
+        format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+    };
+    let status = |token: &str| {
+        let mut client = Client::new(shop.node, "/accounts/payer/ilp", token);
+        let packet = prepare(next_number(), 0, "test.nowhere.x", 20_000);
+        client.post(&packet).unwrap().0
+    };
+    const LATE: u64 = 9_999_999_999;
+    assert_eq!(status(&rs256(&unsigned("RS256", "us", LATE))), 200);
+    let forged = [
+        hs256(&unsigned("HS256", "us", LATE), pem.as_bytes()),
+        hs256(&unsigned("HS256", "us", LATE), pem.trim().as_bytes()),
+        hs256(&unsigned("HS256", "us", LATE), der.as_ref()),
+        hs256(&unsigned("HS256", "us", LATE), encoded.as_bytes()),
+        hs256(&unsigned("RS256", "us", LATE), der.as_ref()),
+        rs256(&unsigned("HS256", "us", LATE)),
+        rs256(&unsigned("RS512", "us", LATE)),
+        rs256(&unsigned("RS256", "them", LATE)),
+        rs256(&unsigned("RS256", "us", 1)),
+    ];
+    for token in &forged {
+        assert_eq!(status(token), 401, "{token}");
+    }
+    println!(
+        "reliability: authentication | RS256 by a public key, {} tokens forged with it | 0 accepted",
+        forged.len()
     );
 }
 
