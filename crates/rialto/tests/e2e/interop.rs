@@ -4,7 +4,10 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-use crate::harness::{CREDIT, Node, Peer, wait_for};
+use crate::{
+    harness::{CREDIT, Node, Peer, wait_for},
+    raw::{Client, next_number, outcome, prepare},
+};
 
 const TOKEN: &str = "token-of-a-javascript-peer";
 
@@ -282,5 +285,63 @@ fn a_javascript_peer_over_btp_gets_each_kind_of_answer() {
     println!(
         "reliability: interop | a JavaScript BTP peer that fulfills, rejects, proves nothing and sends \
          garbage | each the answer it has to have, 0 holds left"
+    );
+}
+
+/// Rust nodes of 2020 send a Prepare in a BTP Response, and the answer to one in a Message.
+#[test]
+fn a_peer_with_its_btp_types_the_wrong_way_round_pays_and_is_paid() {
+    let node = node();
+    child(&node, "old", "token-of-the-old-one");
+    child(&node, "far", "token-of-the-far-one");
+    child(&node, "payer", "token-of-the-payer");
+    let far = Peer::start(
+        "btp-peer.js",
+        &["--btp", &btp(&node, "far", "token-of-the-far-one")],
+    );
+    let url = btp(&node, "old", "token-of-the-old-one");
+    let arguments = ["--btp", &url, "--case", "inverted", "--amount", "7"];
+    let more = ["--destination", "test.hub.far.x", "--quiet-ms", "60000"];
+    let mut old = Peer::start("btp-raw.js", &[&arguments[..], &more].concat());
+    // First what its authentication is answered with.
+    assert_eq!(old.next("frame")["type"], "response");
+    let answer = old.next("frame");
+    assert_eq!(
+        (&answer["type"], &answer["request_id"]),
+        (&json!("response"), &json!(2)),
+        "{answer}"
+    );
+    assert_eq!(answer["ilp"]["type"], "fulfill", "{answer}");
+    assert_eq!((node.balance("old"), node.balance("far")), (-7, 7));
+
+    // And to it: it answers in a Message, which is no request and pays once.
+    let mut client = Client::new(node.node, "/accounts/payer/ilp", "token-of-the-payer");
+    let reply = client.send(&prepare(next_number(), 5, "test.hub.old.x", 20_000));
+    assert_eq!(outcome(&reply.unwrap()), "fulfill");
+    let asked = old.next("frame");
+    assert_eq!(asked["ilp"]["type"], "prepare", "{asked}");
+    assert_eq!((node.balance("old"), node.balance("payer")), (-2, -5));
+    let refused = client.send(&prepare(
+        next_number(),
+        5,
+        "test.hub.old.reject-T04",
+        20_000,
+    ));
+    assert!(outcome(&refused.unwrap()).starts_with("T04"));
+    let wrong = client.send(&prepare(next_number(), 5, "test.hub.old.wrong", 20_000));
+    assert!(outcome(&wrong.unwrap()).starts_with("F05"));
+    assert_eq!((node.balance("old"), node.balance("payer")), (-2, -5));
+    let stats = &node.ok("GET", "/v1/accounts/old", None)["stats"];
+    assert_eq!(
+        (&stats["fulfills_in"], &stats["prepares_in"]),
+        (&json!(1), &json!(1)),
+        "{stats}"
+    );
+    node.assert_books_add_up();
+    old.stop();
+    far.stop();
+    println!(
+        "reliability: interop | a BTP peer that takes Message for Response and Response for Message, 4 \
+         packets | 2 paid once, 2 refused"
     );
 }
