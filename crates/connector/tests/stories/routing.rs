@@ -5,15 +5,15 @@ use rialto_ccp::{
     UpdateHead,
     message::{List, Route, hops},
 };
-use rialto_connector::{Input, LinkId, Loss, RequestId, RouteLoss, RouteTrouble};
+use rialto_connector::{Action, Input, LinkId, Loss, RequestId, RouteLoss, RouteTrouble};
 use rialto_packet::{
     Address, ErrorCode, FulfillBuilder, PEER_CONDITION, PEER_FULFILLMENT, Prepare, RejectBuilder,
     oer,
 };
 
 use crate::{
-    node::{MS, Node, prepare_bytes, reply},
-    story::{Story, check, failure, play},
+    node::{MS, Node, prepare_bytes, reply, sha256},
+    story::{Story, account, check, failure, play},
 };
 
 fn table(text: &str) -> TableId {
@@ -829,7 +829,7 @@ fn a_large_table_is_told_in_parts_and_in_spite_of_changes() {
     // A second node learns it over a wire that the test carries.
     let mut learnt = std::collections::BTreeMap::new();
     node.step(|core, _, out| {
-        let mut bob = crate::story::account("bob", "USD/9");
+        let mut bob = account("bob", "USD/9");
         bob.routes.send = Some(true);
         bob.routes.receive = Some(true);
         core.account_create(bob, out).unwrap()
@@ -869,7 +869,7 @@ fn a_large_table_is_told_in_parts_and_in_spite_of_changes() {
         });
         let mut replies = Vec::new();
         for effect in effects.drain(..) {
-            let rialto_connector::Action::Forward {
+            let Action::Forward {
                 link,
                 request,
                 packet,
@@ -955,4 +955,104 @@ fn why_a_route_is_taken() {
             ("g.far", "carol".to_owned(), Some(RouteLoss::Shorter)),
         ]
     );
+}
+
+/// Where a packet of one unit goes; its next hop says yes.
+fn hop_of(node: &mut Node, number: u64, destination: &str) -> String {
+    let proof = [7; 32];
+    let expires_at = node.now.wall.plus_ms(10_000);
+    let packet = prepare_bytes(1, expires_at, sha256(&proof), destination, &[]);
+    let effects = node.handle(Input::Prepare {
+        account: node.id("alice"),
+        link: LinkId::Waiting { worker: 0 },
+        request: RequestId(number),
+        packet,
+    });
+    let mut forwarded = effects
+        .into_iter()
+        .filter_map(|effect| match effect.action {
+            Action::Forward { link, request, .. } => Some((link, request)),
+            Action::Answer { .. }
+            | Action::Disconnect { .. }
+            | Action::Engine { .. }
+            | Action::Report(_) => None,
+        });
+    let (link, request) = forwarded.next().expect("it goes somewhere");
+    assert!(forwarded.next().is_none());
+    let fulfill = FulfillBuilder {
+        fulfillment: proof,
+        data: &[],
+    };
+    node.handle(Input::Reply {
+        link,
+        request,
+        packet: reply(fulfill.encode().unwrap()),
+    });
+    node.name(node.account_of(link))
+}
+
+#[test]
+fn destinations_of_a_shared_route_stay_with_their_next_hop() {
+    const DESTINATIONS: u64 = 100;
+    let mut node = play(
+        "
+        account alice USD/9 credit 10000
+        account bob   USD/9
+        account carol USD/9
+        route   g.x -> bob=1+carol=1
+    ",
+    );
+    let mut number = 0;
+    let mut hops = |node: &mut Node, times: u64| -> Vec<String> {
+        let all = (0..DESTINATIONS).map(|destination| {
+            let destination = format!("g.x.d{destination}.y");
+            let mut hops = (0..times).map(|_| {
+                number += 1;
+                hop_of(node, number, &destination)
+            });
+            let hop = hops.next().unwrap();
+            assert!(hops.all(|again| again == hop), "{destination}");
+            hop
+        });
+        all.collect()
+    };
+    let count = |hops: &[String], name: &str| hops.iter().filter(|hop| *hop == name).count();
+    let all_up = hops(&mut node, 3);
+    let (to_bob, to_carol) = (count(&all_up, "bob"), count(&all_up, "carol"));
+    assert_eq!(to_bob + to_carol, 100);
+    assert!(to_bob >= 30 && to_carol >= 30, "{to_bob} {to_carol}");
+
+    // One is gone: only what went there goes elsewhere, and comes back.
+    let link = node.core.link_of(node.id("bob")).unwrap();
+    node.handle(Input::LinkDown { link });
+    assert_eq!(count(&hops(&mut node, 3), "carol"), 100);
+    node.link_up(node.id("bob"));
+    assert_eq!(hops(&mut node, 3), all_up);
+
+    // With a third, what went to the one that is gone is shared, and nothing else moves.
+    let third = account("dave", "USD/9");
+    node.step(|core, _, out| {
+        core.account_create(third, out).unwrap();
+        let shares = ["bob", "carol", "dave"].map(|name| (name.to_owned(), 1));
+        core.route_put("g.x".parse().unwrap(), &shares, out)
+            .unwrap();
+    });
+    node.link_up(node.id("dave"));
+    let three_up = hops(&mut node, 3);
+    let link = node.core.link_of(node.id("bob")).unwrap();
+    node.handle(Input::LinkDown { link });
+    let without = hops(&mut node, 3);
+    let mut moved = Vec::new();
+    for (before, after) in three_up.iter().zip(&without) {
+        match before.as_str() {
+            "bob" => moved.push(after.clone()),
+            _ => assert_eq!(after, before),
+        }
+    }
+    assert!(moved.len() >= 15, "{moved:?}");
+    assert!(
+        count(&moved, "carol") > 0 && count(&moved, "dave") > 0,
+        "{moved:?}"
+    );
+    assert_eq!(count(&moved, "bob"), 0);
 }
