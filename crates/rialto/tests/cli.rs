@@ -321,6 +321,55 @@ fn a_node_is_operated_by_whoever_can_read_its_configuration() {
     let shown: Value = serde_json::from_slice(&done("rate list --json").stdout).unwrap();
     assert_eq!(shown["rates"][0]["rate"], "0.92");
 
+    // Where a packet would go, and what would become of its amount.
+    done("account create paris --relation peer --asset EUR/6");
+    done("route set test.paris paris");
+    let explain = "route explain test.paris.x 12.50 --from alice";
+    let shown = done(explain);
+    let shown = stdout(&shown);
+    let (table, conversion) = shown.split_once("rate  ").unwrap();
+    let rows: Vec<Vec<_>> = table
+        .lines()
+        .map(|row| row.split_whitespace().collect())
+        .collect();
+    assert_eq!(rows[0], ["PREFIX", "ACCOUNT", "SOURCE", "PATH", "WHY"]);
+    assert_eq!(rows[1], ["test.paris", "paris", "static", "taken"]);
+    assert_eq!(rows[2][..3], ["default", "hub", "static"]);
+    assert!(
+        table.contains("another prefix fits more of the destination"),
+        "{table}"
+    );
+    assert_eq!(
+        conversion,
+        "    1 USD = 0.92 EUR\nspread    0.002\ndelivers  11.477 EUR to the next hop\n"
+    );
+    let shown: Value = serde_json::from_slice(&done(&format!("{explain} --json")).stdout).unwrap();
+    assert_eq!(shown["conversion"]["amount_out"], "11477000");
+    done("account create london --relation local --asset GBP/2");
+    let shown = done("route explain test.paris.x 1 --from london");
+    assert!(
+        stdout(&shown).ends_with("nothing can be converted: fx.no_rate\n"),
+        "{}",
+        stdout(&shown)
+    );
+    done("account delete london");
+    let shown = done("route changes");
+    let mut changes = stdout(&shown).lines();
+    let change = changes.find(|row| row.contains("test.paris")).unwrap();
+    let change: Vec<_> = change.split_whitespace().collect();
+    assert_eq!(change[1..], ["test.paris", "none", "paris", "(static)"]);
+    let shown = done("route peers");
+    let peers: Vec<Vec<_>> = { stdout(&shown).lines() }
+        .map(|row| row.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        peers[0],
+        ["ACCOUNT", "THEIRS", "LEARNT", "OURS", "TROUBLES"]
+    );
+    assert_eq!(peers[1], ["hub", "off", "0", "of", "10000", "not", "asked"]);
+    done("route delete test.paris");
+    done("account delete paris");
+
     for line in [
         "route delete default",
         "rate delete USD EUR",

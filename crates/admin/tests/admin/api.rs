@@ -1074,11 +1074,37 @@ async fn routes_and_rates_are_set_listed_and_removed() {
     let mut others = explained["routes"].as_array().unwrap().iter();
     let far = others.find(|route| route["account"] == "far").unwrap();
     assert_eq!(far["lost"], "another prefix fits more of the destination");
-    assert!(explained["conversion"].is_object());
+    let same = json!({"from_asset_code": "USD", "from_asset_scale": 9, "to_asset_code": "USD",
+        "to_asset_scale": 9, "rate": "1", "spread": "0", "account_spread": null,
+        "amount_out": "1000", "reason": null});
+    assert_eq!(explained["conversion"], same);
+    let rate = json!({"from": "USD", "to": "EUR", "rate": "0.92", "spread": "0.002"});
+    client.must("PUT", "/v1/rates", rate).await;
+    let explain = "/v1/routes/explain?destination=g.node.bob&from=alice&amount=12500000001";
+    let explained = client.must("GET", explain, Value::Null).await;
+    // 12.500000001 * 0.92 * (1 - 0.002), rounded down to six digits.
+    let converted = json!({"from_asset_code": "USD", "from_asset_scale": 9, "to_asset_code": "EUR",
+        "to_asset_scale": 6, "rate": "0.92", "spread": "0.002", "account_spread": null,
+        "amount_out": "11477000", "reason": null});
+    assert_eq!(explained["conversion"], converted);
+    let nobody = "/v1/routes/explain?destination=g.far.x&amount=1000";
+    let answer = client.call("GET", nobody, Value::Null).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
     let changes = client.must("GET", "/v1/routes/changes", Value::Null).await;
     assert_eq!(changes["changes"][0]["prefix"], "");
     assert_eq!(changes["changes"][0]["before"], Value::Null);
     assert_eq!(changes["changes"][0]["after"]["account"], "far");
+    let gold = json!({"name": "gold", "relation": "local", "asset_code": "XAU", "asset_scale": 3});
+    client.must("POST", "/v1/accounts", gold).await;
+    let explain = "/v1/routes/explain?destination=g.far.x&from=gold&amount=1000";
+    let explained = client.must("GET", explain, Value::Null).await;
+    client
+        .must("DELETE", "/v1/accounts/gold", Value::Null)
+        .await;
+    let none = json!({"from_asset_code": "XAU", "from_asset_scale": 3, "to_asset_code": "USD",
+        "to_asset_scale": 9, "rate": null, "spread": null, "account_spread": null,
+        "amount_out": null, "reason": "fx.no_rate"});
+    assert_eq!(explained["conversion"], none);
     let several = json!({"prefix": "", "hops": [
         {"account": "far", "weight": 3}, {"account": "hub", "weight": 0}]});
     assert_eq!(
