@@ -107,6 +107,16 @@ fn addresses_come_from_the_parent_over_btp_and_http() {
             .then_some(())
     });
     assert_eq!(address(&mid).unwrap(), "test.hub.renamed");
+    let line = "no address from the parent";
+    wait_for("a line in the log", || {
+        let log = mid.log();
+        let mut lines = log.lines().filter(|found| found.contains(line));
+        lines
+            .any(|found| found.contains("of another network"))
+            .then_some(())
+    });
+    // Packets pass as before, there and back.
+    assert_eq!(leaf.pay("three", &request)["state"], "completed");
     let metrics = mid.ok("GET", "/metrics", None);
     assert!(
         !metrics
