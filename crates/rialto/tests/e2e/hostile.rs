@@ -24,7 +24,7 @@ use crate::{
 };
 
 const ALICE: &str = "token-from-alice-to-hub";
-const EVE: &str = "token-from-eve-to-hub";
+pub(crate) const EVE: &str = "token-from-eve-to-hub";
 const CAROL: &str = "token-from-carol-to-hub";
 
 /// Of the whole node, whatever is done to it, in MiB: in the tests' own build it has some 26 at rest.
@@ -38,8 +38,8 @@ const OTHERS_COUNT_MIN: u64 = 1_000;
 
 /// A hub with others at work: carol sends to dave, one packet after the other from each client. There
 /// is also alice, who may send what a test wants; it adds eve.
-struct World {
-    hub: Node,
+pub(crate) struct World {
+    pub(crate) hub: Node,
     _dave: Server,
     /// Packets of one unit that dave said yes to.
     fulfilled: Arc<AtomicU64>,
@@ -51,7 +51,7 @@ struct World {
 }
 
 impl World {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let fulfilled = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&fulfilled);
         let dave = Server::start(move |packet| {
@@ -110,7 +110,7 @@ impl World {
     }
 
     /// Another account, which may receive and send.
-    fn eve(&self, extra: &Value) {
+    pub(crate) fn eve(&self, extra: &Value) {
         let mut eve = json!({
             "name": "eve", "relation": "child", "asset_code": "USD", "asset_scale": 9,
             "limits": {"balance_min": CREDIT}, "incoming_token": EVE,
@@ -140,7 +140,7 @@ impl World {
     }
 
     /// What became of alice's packets, sent all at once.
-    fn send(&self, packets: &[Vec<u8>]) -> BTreeMap<String, usize> {
+    pub(crate) fn send(&self, packets: &[Vec<u8>]) -> BTreeMap<String, usize> {
         let mut outcomes = BTreeMap::new();
         for reply in self.alice().send_all(packets) {
             *outcomes.entry(outcome(&reply)).or_default() += 1;
@@ -149,12 +149,12 @@ impl World {
     }
 
     /// Whether an attack that is soon over is to be made once more, so that enough packets of others meet it.
-    fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         self.count.load(Ordering::Relaxed) < OTHERS_COUNT_MIN
     }
 
     /// Others did not notice, nothing is left in flight, the books add up, memory is bounded.
-    fn end(self, what: &str) -> Node {
+    pub(crate) fn end(self, what: &str) -> Node {
         assert!(!self.goes_on(), "{what}: hardly anybody else was there");
         self.stop.store(true, Ordering::Relaxed);
         let mut outcomes = BTreeMap::<String, u64>::new();
@@ -195,12 +195,17 @@ impl World {
     }
 }
 
-fn packets(count: usize, destination: &str, life_ms: i64, data_len: usize) -> Vec<Vec<u8>> {
+pub(crate) fn packets(
+    count: usize,
+    destination: &str,
+    life_ms: i64,
+    data_len: usize,
+) -> Vec<Vec<u8>> {
     let packet = |_| raw::prepare_with_data(raw::next_number(), 10, destination, life_ms, data_len);
     (0..count).map(packet).collect()
 }
 
-fn only(outcome: &str, count: usize) -> BTreeMap<String, usize> {
+pub(crate) fn only(outcome: &str, count: usize) -> BTreeMap<String, usize> {
     BTreeMap::from([(outcome.to_owned(), count)])
 }
 

@@ -8,6 +8,7 @@
 mod address;
 mod auth;
 mod backup;
+mod bad_routes;
 mod bench;
 mod by_hand;
 mod channel_kills;
