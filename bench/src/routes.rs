@@ -1,7 +1,7 @@
 //! A million routes: how long a look-up takes beside a thousand, how long packets wait while they are
 //! learnt and forgotten, and what each takes in memory.
 
-use std::{fs, time::Instant};
+use std::{fs, path::PathBuf, time::Instant};
 
 use bytes::BytesMut;
 use rand_chacha::ChaCha20Rng;
@@ -17,7 +17,10 @@ use rialto_packet::{Addr, PEER_CONDITION, PrepareBuilder, Timestamp, oer};
 use rialto_routing::{Candidate, Candidates, Kin, Source, Table};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::Result;
+use crate::{
+    Result,
+    suite::report::{Figure, quotient},
+};
 
 /// Look-ups that are timed.
 const LOOKUPS: usize = 2_000_000;
@@ -34,37 +37,94 @@ const UPDATE_ROUTES: usize = 400;
 
 const MS: u64 = 1_000_000;
 
+/// Times as long as among a thousand routes that a look-up among a million may take.
+const LOOKUP_TIMES_MAX: f64 = 1.5;
+
+/// Longest time for which one step may hold the core, in microseconds of its processor.
+const PAUSE_US_MAX: f64 = 50.0;
+
 /// How large the table is.
 #[derive(clap::Args)]
 pub(crate) struct Routes {
     /// Routes in the large table
     #[arg(long, default_value_t = 1_000_000)]
     count: usize,
+    /// Fail where a look-up or a step takes longer than it may
+    #[arg(long)]
+    check: bool,
+    /// Write the figures to this file, for `suite --routes`
+    #[arg(long)]
+    write: Option<PathBuf>,
 }
 
 impl Routes {
     pub(crate) fn run(&self) -> Result<()> {
-        self.lookups()?;
-        let (mut learning, mut forgetting) = self.learn(true)?;
+        let figures = self.measure()?;
+        if let Some(file) = &self.write {
+            fs::write(file, serde_json::to_vec(&figures)?)?;
+        }
+        let mut missed = figures.iter().filter(|figure| figure.is_missed());
+        match missed.next() {
+            Some(figure) if self.check => {
+                Err(format!("{}: {} {}", figure.name, figure.value, figure.unit).into())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "figures to a few digits")]
+    fn measure(&self) -> Result<Vec<Figure>> {
+        // First: what the tables of the look-ups leave behind would be taken again.
+        let (mut learning, mut forgetting, bytes) = self.learn(true)?;
         for _ in 1..RUNS {
-            let (again_learning, again_forgetting) = self.learn(false)?;
+            let (again_learning, again_forgetting, _) = self.learn(false)?;
             learning.lower(&again_learning);
             forgetting.lower(&again_forgetting);
         }
         learning.tell("learning");
         forgetting.tell("forgetting");
-        Ok(())
+        let lookup_times = self.lookups()?;
+        let longest_ns = learning.longest_ns().max(forgetting.longest_ns());
+        let of = format!("{} routes", self.count);
+        let figure = |name: String, value: f64, unit: &str, at_most| Figure {
+            name,
+            value,
+            unit: unit.to_owned(),
+            at_most,
+        };
+        Ok(vec![
+            figure(
+                format!("look-up among {of}, beside {BUSY}"),
+                lookup_times,
+                "times",
+                Some(LOOKUP_TIMES_MAX),
+            ),
+            figure(
+                format!("longest step of the core while {of} are learnt and forgotten"),
+                quotient(longest_ns, 1_000).unwrap_or(0.0),
+                "us",
+                Some(PAUSE_US_MAX),
+            ),
+            figure(
+                format!("memory per learnt route, of {of} that share paths"),
+                bytes as f64,
+                "bytes",
+                None,
+            ),
+        ])
     }
 
-    /// The same destinations in both tables, and then every destination that the large one knows.
-    fn lookups(&self) -> Result<()> {
+    /// The same destinations in both tables, and then every destination that the large one knows. How many
+    /// times as long a look-up takes in the large one; the least, as other programs only add to it.
+    fn lookups(&self) -> Result<f64> {
         let (small, large) = (table(BUSY), table(self.count));
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let busy = destinations(&mut rng, BUSY);
         let all = destinations(&mut rng, self.count);
-        // Twice: the first warms up.
-        for _ in 0..2 {
+        let mut times = f64::INFINITY;
+        for _ in 0..RUNS {
             let (small_ns, large_ns) = (time(&small, &busy), time(&large, &busy));
+            times = times.min(quotient(large_ns, small_ns).unwrap_or(f64::INFINITY));
             let all_ns = time(&large, &all);
             println!(
                 "look-up, {BUSY} busy destinations: {small_ns} ns among {BUSY} routes, {large_ns} ns among {}: {}.{:02} times",
@@ -77,11 +137,11 @@ impl Routes {
                 self.count
             );
         }
-        Ok(())
+        Ok(times)
     }
 
-    /// One peer tells all routes, and then goes. The memory that they take shows the first time alone.
-    fn learn(&self, is_first: bool) -> Result<(Pauses, Pauses)> {
+    /// One peer tells all routes, and then goes. The memory that each takes shows the first time alone.
+    fn learn(&self, is_first: bool) -> Result<(Pauses, Pauses, u64)> {
         let mut node = Node::new(u32::try_from(2 * self.count)?);
         let before = resident_bytes()?;
         let updates = self.count.div_ceil(UPDATE_ROUTES);
@@ -108,7 +168,7 @@ impl Routes {
         node.input(Input::LinkDown { link: node.link });
         node.settle();
         assert_eq!(node.core.route_count(), 1, "our own is left");
-        Ok((learning, node.pauses))
+        Ok((learning, node.pauses, bytes))
     }
 }
 
@@ -258,6 +318,12 @@ impl Pauses {
         for (step, other) in self.0.iter_mut().zip(&again.0) {
             *step = (step.0.min(other.0), step.1.min(other.1));
         }
+    }
+
+    /// Of the processor's time.
+    fn longest_ns(&self) -> u64 {
+        let steps = self.0.iter().map(|(_, processor_ns)| *processor_ns);
+        steps.max().unwrap_or(0)
     }
 
     fn tell(&self, what: &str) {

@@ -86,6 +86,9 @@ pub(crate) struct Suite {
     /// Folder for everything that is written
     #[arg(long, default_value = "target/bench")]
     folder: PathBuf,
+    /// Figures of `routes --write`, to stand beside the others
+    #[arg(long)]
+    routes: Option<PathBuf>,
     /// Also write the page of the book here, and its plots beside it
     #[arg(long)]
     write_docs: Option<PathBuf>,
@@ -171,6 +174,10 @@ impl Suite {
         let mut report = field.report()?;
         progress("figures");
         report.figures.extend(seeded);
+        if let Some(file) = &self.routes {
+            let routes: Vec<Figure> = serde_json::from_slice(&std::fs::read(file)?)?;
+            report.figures.extend(routes);
+        }
         report.figures.extend(field.figures());
         let goodput = report.or_gap("goodput at 3 times the capacity", field.goodput());
         let latency = report.or_gap("latency at half load", field.latency());

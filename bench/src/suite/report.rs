@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// What one subject costs.
@@ -46,13 +46,13 @@ pub(crate) struct Ratio {
 }
 
 /// A figure that is told and not judged by a ratio of two rows.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Figure {
     pub(crate) name: String,
     pub(crate) value: f64,
     pub(crate) unit: String,
     /// The most that it should be, if the project promises something.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) at_most: Option<f64>,
 }
 
@@ -95,6 +95,13 @@ impl Gap {
             name: name.to_owned(),
             reason: reason.chars().take(300).collect(),
         }
+    }
+}
+
+impl Figure {
+    /// Whether it is more than the project promises.
+    pub(crate) fn is_missed(&self) -> bool {
+        self.at_most.is_some_and(|most| self.value > most)
     }
 }
 
