@@ -106,7 +106,9 @@ impl World {
             Party::Node(node) => node,
         };
         let account = self.witness.plan(node).id(&self.network.name_of(asker));
-        let Some(live) = self.nodes[node].live.as_deref_mut() else {
+        let is_severed = self.is_severed(asker, asked);
+        let live = self.nodes[node].live.as_deref_mut();
+        let Some(live) = live.filter(|_| !is_severed) else {
             let outcome = Outcome::Failure(LinkFailure::Connect);
             return self.plan_in(MS, Event::HttpOutcome { exchange, outcome });
         };

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::{
     check::Checked,
+    plan::Party,
     topology::Topology,
     world::{Failure, MS, Options, S, World},
 };
@@ -12,11 +13,20 @@ use crate::{
 /// end of a network to the other.
 const QUIET_NS: u64 = 60 * S;
 
+/// Longer than after this long a lost request for routes is sent again, once it was lost for a while.
+const QUIET_MENDED_NS: u64 = 300 * S;
+
+/// Simulated time within which all nodes start.
+const START_NS: u64 = 20 * S;
+
 /// Simulated time within which routes must have become quiet.
 const CONVERGE_NS_MAX: u64 = 1_200 * S;
 
 /// Nodes that die at the same time.
 const DEAD: usize = 3;
+
+/// Links that are cut at the same time, while their nodes live.
+const SEVERED: usize = 5;
 
 /// How a network came to know its routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,12 +37,28 @@ pub struct Phase {
     pub updates: u64,
 }
 
-/// A network in which nothing is set by hand starts, loses a few nodes at once, and gets them back.
+/// What a network went through, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Converged {
+    /// Each node started at a time of its own.
+    pub started: Phase,
+    /// A few lost power at once.
+    pub died: Phase,
+    /// They came back.
+    pub returned: Phase,
+    /// A few links were cut, and all nodes lived.
+    pub severed: Phase,
+    /// Those links stand again.
+    pub mended: Phase,
+}
+
+/// A network in which nothing is set by hand starts node by node, loses a few nodes at once, and gets them
+/// back; and then the same with a few links.
 ///
 /// # Errors
 /// A [`Failure`], when it never becomes quiet, or a node then knows a way that is not the shortest, or one
 /// that is not there.
-pub fn converge(seed: u64, topology: Topology) -> Result<[Phase; 3], Box<Failure>> {
+pub fn converge(seed: u64, topology: Topology) -> Result<Converged, Box<Failure>> {
     let options = Options {
         topology: Some(topology),
         learn: true,
@@ -40,26 +66,41 @@ pub fn converge(seed: u64, topology: Topology) -> Result<[Phase; 3], Box<Failure
     };
     let mut world = World::calm(seed, options);
     world.guarded(Some(seed), |world| {
-        world.start()?;
-        let started = world.settle()?;
+        world.start_apart(START_NS);
+        let started = world.settle(QUIET_NS)?;
         let dead = world.rng.some(world.nodes.len(), DEAD);
         for node in &dead {
             world.crash(*node, true);
         }
-        let died = world.settle()?;
+        let died = world.settle(QUIET_NS)?;
         for node in dead {
             world.open(node)?;
         }
-        Ok([started, died, world.settle()?])
+        let returned = world.settle(QUIET_NS)?;
+        let links = world.network.links.clone();
+        for link in world.rng.some(links.len(), SEVERED) {
+            let (a, b) = links[link];
+            world.sever(a, b);
+        }
+        let severed = world.settle(QUIET_NS)?;
+        world.mend_all();
+        let mended = world.settle(QUIET_MENDED_NS)?;
+        Ok(Converged {
+            started,
+            died,
+            returned,
+            severed,
+            mended,
+        })
     })
 }
 
 impl World {
     /// Lets time go on until nobody has anything to tell, and looks at what they know.
-    fn settle(&mut self) -> Result<Phase, String> {
+    fn settle(&mut self, quiet_ns: u64) -> Result<Phase, String> {
         let (start_ns, updates) = (self.now_ns, self.witness.tally.updates);
         self.witness.told_ns = start_ns;
-        while self.now_ns < self.witness.told_ns + QUIET_NS {
+        while self.now_ns < self.witness.told_ns + quiet_ns {
             if self.now_ns > start_ns + CONVERGE_NS_MAX {
                 return Err("routes never become quiet".to_owned());
             }
@@ -79,7 +120,8 @@ impl World {
         let is_up = |node: usize| self.nodes[node].live.is_some();
         let mut neighbours = vec![Vec::new(); count];
         for (a, b) in &self.network.links {
-            if is_up(*a) && is_up(*b) {
+            let is_severed = self.is_severed(Party::Node(*a), Party::Node(*b));
+            if is_up(*a) && is_up(*b) && !is_severed {
                 neighbours[*a].push(*b);
                 neighbours[*b].push(*a);
             }

@@ -38,7 +38,7 @@ mod wire;
 mod world;
 
 pub use check::Tally;
-pub use learn::{Phase, converge};
+pub use learn::{Converged, Phase, converge};
 pub use mutant::Mutant;
 pub use story::story;
 pub use topology::{NODES_MAX, Shape, Topology};

@@ -258,6 +258,8 @@ pub(crate) struct World {
     pub(crate) edges: Vec<EdgeState>,
     pub(crate) connections: BTreeMap<u32, Connection>,
     last_connection: u32,
+    /// Pairs of nodes between which nothing gets through.
+    severed: BTreeSet<(usize, usize)>,
     /// All requests by HTTP.
     pub(crate) exchanges: Vec<Exchange>,
     pub(crate) engines: Vec<Engine>,
@@ -373,6 +375,7 @@ impl World {
             edges: network.edges.iter().map(|_| EdgeState::default()).collect(),
             connections: BTreeMap::new(),
             last_connection: 0,
+            severed: BTreeSet::new(),
             exchanges: Vec::new(),
             engines: engines(&network),
             speakers: speakers(&network),
@@ -432,13 +435,31 @@ impl World {
         for dialler in 0..self.network.diallers.len() {
             self.plan_in(MS, Event::Dial { dialler });
         }
+        self.connect_edges();
+        Ok(())
+    }
+
+    /// The same, each node at a time of its own within `span_ns`.
+    pub(crate) fn start_apart(&mut self, span_ns: u64) {
+        for node in 0..self.nodes.len() {
+            let at_ns = self.rng.below(span_ns);
+            self.plan_in(at_ns, Event::Restart { node });
+            for dialler in 0..self.network.diallers.len() {
+                if self.network.diallers[dialler].client == Party::Node(node) {
+                    self.plan_in(at_ns + MS, Event::Dial { dialler });
+                }
+            }
+        }
+        self.connect_edges();
+    }
+
+    fn connect_edges(&mut self) {
         for edge in 0..self.edges.len() {
             if self.network.edges[edge].is_http {
                 self.last_connection += 1;
                 self.edges[edge].connection = Some(self.last_connection);
             }
         }
-        Ok(())
     }
 
     /// Lets happen what happens within that time.
@@ -574,14 +595,15 @@ impl World {
         if client_is_dead || is_up {
             return;
         }
-        if self.nodes[plan.server].live.is_none() {
+        let server = Party::Node(plan.server);
+        if self.nodes[plan.server].live.is_none() || self.is_severed(plan.client, server) {
             let delay_ns = self.rng.between(50, 500) * MS;
             self.plan_in(delay_ns, Event::Dial { dialler });
             return;
         }
         self.last_connection += 1;
         let connection = self.last_connection;
-        let parties = [plan.client, Party::Node(plan.server)];
+        let parties = [plan.client, server];
         let (opened, hello) = Connection::new(
             self.now_ns,
             wall(self.now_ns),
@@ -604,6 +626,24 @@ impl World {
             self.name(plan.server)
         );
         self.send(connection, CLIENT, Message::Frame(hello));
+    }
+
+    /// Cuts what two nodes are linked by, and keeps it cut.
+    pub(crate) fn sever(&mut self, a: usize, b: usize) {
+        self.severed.insert((a.min(b), a.max(b)));
+        // By HTTP they have no connection.
+        let _ = self.cut_between(a, b);
+    }
+
+    pub(crate) fn mend_all(&mut self) {
+        self.severed.clear();
+    }
+
+    pub(crate) fn is_severed(&self, one: Party, other: Party) -> bool {
+        match (one, other) {
+            (Party::Node(a), Party::Node(b)) => self.severed.contains(&(a.min(b), a.max(b))),
+            (Party::Edge(_), _) | (_, Party::Edge(_)) => false,
+        }
     }
 
     /// How long a message is on its way.

@@ -1,6 +1,6 @@
 //! Seeds that pass, and faults of the node's own that do not.
 
-use rialto_sim::{Mutant, Options, Tally, catch, converge, run};
+use rialto_sim::{Mutant, Options, Phase, Tally, catch, converge, run};
 
 /// Runs `count` seeds and says what they came to.
 fn seeds_pass(from: u64, count: u64) {
@@ -126,17 +126,34 @@ fn seeds_in_which_routes_are_learnt_pass() {
     );
 }
 
+/// Networks of each shape that start from nothing.
+const CONVERGE_SEEDS: u64 = 3;
+
 /// In peace, and then under faults and payments.
 fn converges(shape: &str) {
     let topology = shape.parse().expect("it is a topology");
-    let [started, died, returned] =
-        converge(1, topology).unwrap_or_else(|failure| panic!("{failure}"));
-    assert!(started.updates > 0 && died.updates > 0 && returned.updates > 0);
-    println!(
-        "reliability: routing | {shape}, whole nodes from nothing; 3 lose power; they return | shortest ways \
-         after {}, {}, {} simulated ms and {}, {}, {} updates",
-        started.ms, died.ms, returned.ms, started.updates, died.updates, returned.updates
-    );
+    for seed in 1..=CONVERGE_SEEDS {
+        let found = converge(seed, topology).unwrap_or_else(|failure| panic!("{failure}"));
+        let phases = [
+            found.started,
+            found.died,
+            found.returned,
+            found.severed,
+            found.mended,
+        ];
+        assert!(phases.iter().all(|phase| phase.updates > 0), "{found:?}");
+        let list = |of: fn(&Phase) -> u64| {
+            let all: Vec<_> = phases.iter().map(|phase| of(phase).to_string()).collect();
+            all.join(", ")
+        };
+        println!(
+            "reliability: routing | {shape}, seed {seed}, whole nodes from nothing, each at its time; 3 lose \
+             power; they return; 5 links are cut; they stand again | shortest ways after {} simulated ms and {} \
+             updates",
+            list(|phase| phase.ms),
+            list(|phase| phase.updates)
+        );
+    }
     let options = Options {
         topology: Some(topology),
         learn: true,
