@@ -20,9 +20,21 @@ struct Entry<V> {
     value: V,
 }
 
-/// The entries stand elsewhere: between two of its growths a hash table is half empty, and what is empty
-/// then is a pointer and not an entry.
-type Shard<V> = HashTable<Box<Entry<V>>>;
+/// The entry stands elsewhere: between two of its growths a hash table is half empty, and what is empty
+/// then is a pointer and not an entry. Its hash stands here, so that a growth looks at no entry.
+#[derive(Debug, Clone)]
+struct Slot<V> {
+    hash: u64,
+    entry: Box<Entry<V>>,
+}
+
+impl<V> Slot<V> {
+    fn is(&self, hash: u64, prefix: &str) -> bool {
+        self.hash == hash && self.entry.prefix == prefix
+    }
+}
+
+type Shard<V> = HashTable<Slot<V>>;
 
 /// Values by prefix, in hash tables under a secret key: strangers choose the prefixes.
 ///
@@ -64,36 +76,30 @@ impl<V> Table<V> {
     /// The value of exactly this prefix.
     pub fn get(&self, prefix: &str) -> Option<&V> {
         let hash = hash(self.key, prefix);
-        let found = self.shards[shard(hash)].find(hash, |entry| entry.prefix == prefix);
-        found.map(|entry| &entry.value)
+        let found = self.shards[shard(hash)].find(hash, |slot| slot.is(hash, prefix));
+        found.map(|slot| &slot.entry.value)
     }
 
     /// The same, to be changed.
     pub fn get_mut(&mut self, prefix: &str) -> Option<&mut V> {
         let hash = hash(self.key, prefix);
-        let found = self.shards[shard(hash)].find_mut(hash, |entry| entry.prefix == prefix);
-        found.map(|entry| &mut entry.value)
+        let found = self.shards[shard(hash)].find_mut(hash, |slot| slot.is(hash, prefix));
+        found.map(|slot| &mut slot.entry.value)
     }
 
     /// Makes room for so many prefixes in all, so that the parts do not grow one by one.
     pub fn reserve(&mut self, len: usize) {
-        let key = self.key;
         let each = len.saturating_sub(self.len) / SHARDS;
         for shard in &mut self.shards {
-            shard.reserve(each, |entry| hash(key, &entry.prefix));
+            shard.reserve(each, |slot| slot.hash);
         }
     }
 
     /// The value of a prefix, made where there is none.
     pub fn put(&mut self, prefix: &str, make: impl FnOnce() -> V) -> &mut V {
-        let key = self.key;
-        let hash = hash(key, prefix);
+        let hash = hash(self.key, prefix);
         let index = shard(hash);
-        let entry = self.shards[index].entry(
-            hash,
-            |entry| entry.prefix == prefix,
-            |entry| self::hash(key, &entry.prefix),
-        );
+        let entry = self.shards[index].entry(hash, |slot| slot.is(hash, prefix), |slot| slot.hash);
         let occupied = entry.or_insert_with(|| {
             self.len += 1;
             let depth = depth(prefix);
@@ -102,24 +108,25 @@ impl<V> Table<V> {
             }
             self.depths[depth] += 1;
             self.used[index / BITS] |= 1 << (index % BITS);
-            Box::new(Entry {
+            let entry = Box::new(Entry {
                 prefix: prefix.into(),
                 value: make(),
-            })
+            });
+            Slot { hash, entry }
         });
-        &mut occupied.into_mut().value
+        &mut occupied.into_mut().entry.value
     }
 
     /// Removes a prefix.
     pub fn remove(&mut self, prefix: &str) -> Option<V> {
         let hash = hash(self.key, prefix);
         let index = shard(hash);
-        let entry = self.shards[index].find_entry(hash, |entry| entry.prefix == prefix);
-        let (entry, _) = entry.ok()?.remove();
+        let found = self.shards[index].find_entry(hash, |slot| slot.is(hash, prefix));
+        let (slot, _) = found.ok()?.remove();
         self.len -= 1;
         self.depths[depth(prefix)] -= 1;
         self.mark(index);
-        Some(entry.value)
+        Some(slot.entry.value)
     }
 
     /// The longest prefix of `destination` whose value `accept`s, and what that gave.
@@ -135,8 +142,8 @@ impl<V> Table<V> {
         for count in &self.depths {
             if *count > 0 {
                 let (hash, prefix) = (hasher.finish(), &text[..end]);
-                let entry = self.shards[shard(hash)].find(hash, |entry| entry.prefix == prefix);
-                if let Some(accepted) = entry.and_then(|entry| accept(&entry.value)) {
+                let slot = self.shards[shard(hash)].find(hash, |slot| slot.is(hash, prefix));
+                if let Some(accepted) = slot.and_then(|slot| accept(&slot.entry.value)) {
                     found = Some((prefix, accepted));
                 }
             }
@@ -165,13 +172,14 @@ impl<V> Table<V> {
     pub fn shard(&self, index: usize) -> impl Iterator<Item = (&SmolStr, &V)> {
         self.shards[index]
             .iter()
-            .map(|entry| (&entry.prefix, &entry.value))
+            .map(|slot| (&slot.entry.prefix, &slot.entry.value))
     }
 
     /// Keeps of one part what `keep` says.
     pub fn retain(&mut self, index: usize, mut keep: impl FnMut(&SmolStr, &mut V) -> bool) {
         let (len, depths) = (&mut self.len, &mut self.depths);
-        self.shards[index].retain(|entry| {
+        self.shards[index].retain(|slot| {
+            let entry = &mut *slot.entry;
             let kept = keep(&entry.prefix, &mut entry.value);
             if !kept {
                 *len -= 1;
