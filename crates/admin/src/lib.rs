@@ -29,6 +29,7 @@ mod balances;
 mod ccp;
 mod channels;
 mod doctor;
+mod engine;
 mod extract;
 mod hand_settlements;
 mod health;
@@ -87,6 +88,7 @@ pub use node::{
     BoxFuture, Command, Handle, Node, NodeStatus, ResolveError, ResolvedReceiver, Unavailable,
 };
 pub use page::{PAGE_LIMIT, PAGE_LIMIT_MAX};
+pub use engine::{ENGINE_ACCOUNTS_MAX, EngineTerms};
 pub use payments::{RESOLVING_MAX, WAIT_SECONDS_MAX};
 pub use peering::{InviteRefused, Peering, Stage};
 pub use problem::Problem;
@@ -131,6 +133,28 @@ pub async fn serve_engines(
 ) {
     let router = engines_router(node, token);
     listener::serve(listener, router, shutdown).await;
+}
+
+/// Serves accounting systems, whose settlement engine this node is, until `shutdown` is ready. With a
+/// token, they must present it.
+pub async fn serve_engine(
+    listener: TcpListener,
+    node: Arc<dyn Node>,
+    token: watch::Receiver<Option<TokenHash>>,
+    terms: EngineTerms,
+    shutdown: impl Future<Output = ()>,
+) {
+    let router = engine_router(node, token, terms);
+    listener::serve(listener, router, shutdown).await;
+}
+
+/// What [`serve_engine`] serves, without a socket.
+pub fn engine_router(
+    node: Arc<dyn Node>,
+    token: watch::Receiver<Option<TokenHash>>,
+    terms: EngineTerms,
+) -> Router {
+    engine::router(Handle(node), token, terms)
 }
 
 /// What [`serve_engines`] serves, without a socket.

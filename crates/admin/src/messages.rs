@@ -54,7 +54,7 @@ pub(crate) async fn send(
     }
 }
 
-fn answer(status: StatusCode, data: Bytes) -> Response {
+pub(crate) fn answer(status: StatusCode, data: Bytes) -> Response {
     let content_type = [(header::CONTENT_TYPE, "application/octet-stream")];
     (status, content_type, data).into_response()
 }
@@ -75,7 +75,7 @@ fn rejected(code: ErrorCode, message: &str, data: Bytes) -> Response {
 }
 
 /// A message that the peer did not get, or did not answer.
-fn unsent(reason: Reason) -> Problem {
+pub(crate) fn unsent(reason: Reason) -> Problem {
     let row = reason.row();
     let status = if reason == Reason::ExpiryTimedOut {
         StatusCode::GATEWAY_TIMEOUT

@@ -9,7 +9,10 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     routing::post,
 };
-use rialto_connector::{Connector, command::Made, settle::Credited};
+use rialto_connector::{
+    Connector,
+    command::{CommandError, Made},
+};
 use rialto_ledger::{
     AccountId, CREDIT_KEY_BYTES_MAX, Settlement, SettlementId, SettlementState, TokenHash, text,
 };
@@ -238,9 +241,9 @@ fn shape(connector: &Connector, settlement: &Settlement) -> shapes::Settlement {
     }
 }
 
-/// What an engine says that came in.
+/// What an engine says that came in, or an accounting system that is to be paid.
 #[derive(Debug, Deserialize, Serialize)]
-struct EngineQuantity {
+pub(crate) struct EngineQuantity {
     /// Digits of an amount of any size, as a text (RFC 38, Units and Quantities).
     amount: String,
     scale: u8,
@@ -273,6 +276,33 @@ async fn received(
 ) -> Result<(StatusCode, Json<EngineQuantity>), Problem> {
     check_engine(&engines, &headers)?;
     let id = read_account(&account)?;
+    let Said {
+        key,
+        quantity,
+        words,
+    } = read_said(&headers, body)?;
+    let credited = engines.node.execute(move |connector, now, out| {
+        check_has_engine(connector, id)?;
+        let credited = connector.settle_credit(now, id, &key, quantity, out);
+        credited.map_err(uncredited)
+    });
+    credited.await??;
+    // Engines carry over what they are not told is taken; what is left of it is ours to carry.
+    Ok((StatusCode::CREATED, Json(words)))
+}
+
+/// A settlement as engines and accounting systems tell each other of it.
+pub(crate) struct Said {
+    pub(crate) key: String,
+    pub(crate) quantity: Quantity,
+    /// The same as it was said, for the answer.
+    pub(crate) words: EngineQuantity,
+}
+
+pub(crate) fn read_said(
+    headers: &HeaderMap,
+    body: Result<extract::Json<EngineQuantity>, Problem>,
+) -> Result<Said, Problem> {
     let key = headers
         .get(KEY_HEADER)
         .and_then(|key| key.to_str().ok())
@@ -282,20 +312,22 @@ async fn received(
             let detail = "each settlement needs a key, so that a repeated call is not a second one";
             bad("idempotency_key", detail).of_field(KEY_HEADER)
         })?;
-    let extract::Json(said) = body.map_err(|problem| bad(&problem.code, &problem.detail))?;
-    let quantity = Quantity::new(&said.amount, said.scale)
+    let extract::Json(words) = body.map_err(|problem| bad(&problem.code, &problem.detail))?;
+    let quantity = Quantity::new(&words.amount, words.scale)
         .map_err(|error| bad("amount", &error.to_string()).of_field("amount"))?;
-    let credited = engines.node.execute(move |connector, now, out| {
-        check_has_engine(connector, id)?;
-        let credited = connector.settle_credit(now, id, &key, quantity, out);
-        credited.map_err(|error| match Problem::from(error) {
-            problem if problem.status == 422 => bad(&problem.code, &problem.detail),
-            problem => problem,
-        })
-    });
-    let (Credited::New { .. } | Credited::Before { .. }, _) = credited.await??;
-    // Engines carry over what they are not told is taken; what is left of it is ours to carry.
-    Ok((StatusCode::CREATED, Json(said)))
+    Ok(Said {
+        key,
+        quantity,
+        words,
+    })
+}
+
+/// Why a settlement was not taken.
+pub(crate) fn uncredited(error: CommandError) -> Problem {
+    match Problem::from(error) {
+        problem if problem.status == 422 => bad(&problem.code, &problem.detail),
+        problem => problem,
+    }
 }
 
 /// The account, as it was opened at the engine.
@@ -318,12 +350,21 @@ pub(crate) fn check_has_engine(connector: &Connector, id: AccountId) -> Result<(
 }
 
 /// A permanent mistake: engines take other codes for a reason to try again.
-fn bad(code: &str, detail: &str) -> Problem {
+pub(crate) fn bad(code: &str, detail: &str) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, code, detail)
 }
 
 pub(crate) fn check_engine(engines: &Engines, headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(wanted) = *engines.token.borrow() else {
+    check_bearer(&engines.token, headers, "settlement.token_file")
+}
+
+/// With a token, callers must present it; `file` is where the configuration names it.
+pub(crate) fn check_bearer(
+    token: &watch::Receiver<Option<TokenHash>>,
+    headers: &HeaderMap,
+    file: &str,
+) -> Result<(), Problem> {
+    let Some(wanted) = *token.borrow() else {
         return Ok(());
     };
     let value = headers.get(header::AUTHORIZATION);
@@ -333,7 +374,7 @@ pub(crate) fn check_engine(engines: &Engines, headers: &HeaderMap) -> Result<(),
     if bool::from(hash(token).0.ct_eq(&wanted.0)) {
         return Ok(());
     }
-    let detail = "present the token of settlement.token_file as a bearer token";
+    let detail = format!("present the token of {file} as a bearer token");
     Err(Problem::new(
         StatusCode::UNAUTHORIZED,
         "unauthorized",

@@ -287,6 +287,9 @@ pub struct SettlementTerms {
     pub amount_min: Amount,
     /// Which channels are opened and accepted without an operator.
     pub channel: Option<ChannelTerms>,
+    /// The account at an accounting system whose settlement engine this node is, as the URL of it there.
+    #[schema(example = "http://127.0.0.1:7771/accounts/3")]
+    pub accounting_url: Option<String>,
 }
 
 impl From<&rialto_ledger::SettlementTerms> for SettlementTerms {
@@ -298,6 +301,7 @@ impl From<&rialto_ledger::SettlementTerms> for SettlementTerms {
             every_s: terms.every_s,
             amount_min: Amount(terms.amount_min),
             channel: terms.channel.map(Into::into),
+            accounting_url: terms.accounting_url.clone(),
         }
     }
 }
@@ -311,6 +315,7 @@ impl From<SettlementTerms> for rialto_ledger::SettlementTerms {
             every_s: terms.every_s,
             amount_min: terms.amount_min.0,
             channel: terms.channel.map(Into::into),
+            accounting_url: terms.accounting_url,
         }
     }
 }
@@ -1212,6 +1217,10 @@ pub enum SettlementCause {
     Schedule,
     /// An operator asked for it.
     Manual,
+    /// The accounting system asked for it whose settlement engine this node is.
+    Instruction,
+    /// What came in over a channel is told to that accounting system.
+    Report,
 }
 
 impl From<rialto_ledger::SettlementCause> for SettlementCause {
@@ -1220,6 +1229,8 @@ impl From<rialto_ledger::SettlementCause> for SettlementCause {
             rialto_ledger::SettlementCause::Threshold => Self::Threshold,
             rialto_ledger::SettlementCause::Schedule => Self::Schedule,
             rialto_ledger::SettlementCause::Manual => Self::Manual,
+            rialto_ledger::SettlementCause::Instruction => Self::Instruction,
+            rialto_ledger::SettlementCause::Report => Self::Report,
         }
     }
 }

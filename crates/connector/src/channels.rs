@@ -11,7 +11,6 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use aws_lc_rs::hmac;
-use bytes::BytesMut;
 use rand_core::Rng;
 use rialto_channel::{
     Answer, Body, CHANNELS_MAX as GREETED_MAX, Channel, ChannelError, ChannelId, ChannelKey,
@@ -22,14 +21,13 @@ use rialto_ledger::{
     AccountChannel, AccountId, CREDIT_KEYS_MAX, ChannelMoney, ChannelOpening, ChannelTerms, Credit,
     Record, Relation, Settlement, SettlementState,
 };
-use rialto_packet::{Prepare, money::Asset, quantity::Quantity};
+use rialto_packet::{money::Asset, quantity::Quantity};
 
 use crate::{
     Connector,
     command::{CommandError, Made},
-    forward::Source,
     io::{Action, Durable, Effects, Event, Now},
-    messages::{MessageId, MessageOutcome},
+    messages::{Asker, MessageId, MessageOutcome},
     refusal::Reason,
     settle::Asking,
 };
@@ -897,14 +895,8 @@ impl Connector {
     }
 
     /// A frame from the holder of an account.
-    pub(crate) fn channel_frame(
-        &mut self,
-        now: Now,
-        from: Source,
-        packet: &Prepare<BytesMut>,
-        out: &mut Effects,
-    ) {
-        let frame = match Frame::parse(packet.data()) {
+    pub(crate) fn channel_frame(&mut self, now: Now, from: Asker, data: &[u8], out: &mut Effects) {
+        let frame = match Frame::parse(data) {
             Ok(frame) => frame,
             Err(error) => {
                 self.channel_note(now, from.account, ChannelId::NONE, error.to_string(), out);

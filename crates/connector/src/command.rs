@@ -4,7 +4,7 @@
 use rialto_channel::Kind;
 use rialto_ledger::{
     AccountId, AccountSettings, IncomingToken, NAME_BYTES_MAX, Payment, PaymentEnd, PaymentId,
-    PaymentProgress, Rate, Record, Relation, RouteShare, TOKENS_MAX, check_name,
+    PaymentProgress, Rate, Record, Relation, RouteShare, SettlementTerms, TOKENS_MAX, check_name,
 };
 use rialto_packet::{
     Address, ErrorCode, Prefix,
@@ -191,6 +191,13 @@ impl Connector {
             let message = format!("settlement {} is still under way", unended.id.0);
             return Err(CommandError::conflict("settlement.engine_url", message));
         }
+        if old.accounting_url != new.accounting_url
+            && (account.balance() != 0 || self.ledger.report_of(id).is_some())
+        {
+            // Another would be told what is not its own.
+            let message = "cannot change while something is still to be paid or told";
+            return Err(CommandError::conflict("settlement.accounting_url", message));
+        }
         let engine_changed = old.engine_url != new.engine_url;
         let old_engine = old.engine_url.clone();
         let kept = |old: &IncomingToken| {
@@ -240,7 +247,8 @@ impl Connector {
             let message = "packets are in flight: pause the account and try again";
             return Err(CommandError::conflict("in_flight", message));
         }
-        if let Some(unended) = self.ledger.settlement_of(id) {
+        let unended = self.ledger.settlement_of(id);
+        if let Some(unended) = unended.or_else(|| self.ledger.report_of(id)) {
             let message = format!("settlement {} is still under way", unended.id.0);
             return Err(CommandError::conflict("settlement", message));
         }
@@ -847,6 +855,7 @@ fn check_settlement(settings: &AccountSettings) -> Result<(), CommandError> {
             return Err(CommandError::invalid("settlement.channel.limit", message));
         }
     }
+    check_accounting(settings)?;
     let is_local = settings.relation == Relation::Local;
     if is_local && terms.channel.is_some() {
         let message = "a local account has no node of its own to settle with";
@@ -855,6 +864,38 @@ fn check_settlement(settings: &AccountSettings) -> Result<(), CommandError> {
     if is_local && terms.engine_url.is_some() {
         let message = "a local account has no node of its own to settle with";
         return Err(CommandError::invalid("settlement.engine_url", message));
+    }
+    Ok(())
+}
+
+/// An account of the accounting system whose engine we are carries messages and settlements alone.
+fn check_accounting(settings: &AccountSettings) -> Result<(), CommandError> {
+    let terms = &settings.settlement;
+    let Some(url) = &terms.accounting_url else {
+        return Ok(());
+    };
+    let wrong = |message: &str| {
+        let field = "settlement.accounting_url";
+        Err(CommandError::invalid(field, message))
+    };
+    if !(url.starts_with("http://") || url.starts_with("https://")) {
+        return wrong("must begin with http:// or https://");
+    }
+    let by_itself = SettlementTerms {
+        accounting_url: terms.accounting_url.clone(),
+        channel: terms.channel,
+        ..SettlementTerms::default()
+    };
+    if *terms != by_itself {
+        return wrong(
+            "the accounting system says what is settled: only channel can stand beside it",
+        );
+    }
+    let has_link = settings.http.is_some() || settings.btp.is_some();
+    if settings.relation != Relation::Peer || has_link || !settings.incoming_tokens.is_empty() {
+        return wrong(
+            "such an account is a peer's, without links and tokens: it carries no packets",
+        );
     }
     Ok(())
 }

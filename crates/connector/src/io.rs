@@ -170,12 +170,12 @@ pub enum Action {
         /// The session.
         link: LinkId,
     },
-    /// Ask something of an account's settlement engine.
+    /// Ask something of an account's settlement engine, or of the accounting system whose engine we are.
     Engine {
         /// The account.
         account: AccountId,
-        /// Base URL of the engine.
-        engine_url: String,
+        /// Whom.
+        asked: Asked,
         /// What.
         ask: EngineAsk,
     },
@@ -183,14 +183,24 @@ pub enum Action {
     Report(Event),
 }
 
-/// What is asked of a settlement engine.
+/// Who is asked about an account's settlements. Both are told of settlements and of messages in the same
+/// words (RFC 38).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// The account's settlement engine, by its base URL. It knows the account by our number.
+    Engine(String),
+    /// The accounting system whose engine we are, by the URL that the account has there.
+    Accounting(String),
+}
+
+/// What is asked of them; an accounting system only the last two.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EngineAsk {
     /// Open the account. Comes back in [`Input::Introduced`].
     Introduce,
     /// Close the account: it is deleted here, or has another engine. Comes back in [`Input::Closed`].
     Close,
-    /// Pay. Comes back in [`Input::Settled`].
+    /// Pay; or hear what came in. Comes back in [`Input::Settled`].
     Settle {
         /// Which settlement.
         id: SettlementId,
@@ -199,7 +209,7 @@ pub enum EngineAsk {
         /// How much.
         quantity: Quantity,
     },
-    /// Take a message of the peer's engine, once: it is not repeated. Comes back in
+    /// Take a message for the other side, once: it is not repeated. Comes back in
     /// [`Input::MessageAnswered`].
     Message {
         /// Which message.
@@ -305,7 +315,7 @@ pub enum Event {
         /// A sentence.
         message: String,
     },
-    /// A message of ours to a peer was answered, or was not.
+    /// A message of ours to a peer was answered, or was not; or one that came for us was.
     MessageDone {
         /// Which.
         id: MessageId,

@@ -66,7 +66,7 @@ use rustc_hash::FxHashMap;
 pub use channels::{ChannelNote, ChannelRequest, NOTES_MAX};
 pub use invite::{Acceptance, InviteError, routes_of_peer};
 pub use io::{
-    Action, Durable, Effect, Effects, EngineAsk, Event, Input, LinkId, Now, Paid, RequestId,
+    Action, Asked, Durable, Effect, Effects, EngineAsk, Event, Input, LinkId, Now, Paid, RequestId,
 };
 pub use local::SpspCredentials;
 pub use refusal::{LinkFailure, Reason, Refusal};

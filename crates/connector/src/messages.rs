@@ -15,14 +15,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{Bytes, BytesMut};
 use rialto_ledger::{AccountId, Relation};
 use rialto_packet::{
-    Addr, ErrorCode, FulfillBuilder, PEER_CONDITION, PEER_FULFILLMENT, Prepare, PrepareBuilder,
-    RejectBuilder, Reply,
+    Addr, DATA_BYTES_MAX, ErrorCode, FulfillBuilder, PEER_CONDITION, PEER_FULFILLMENT, Prepare,
+    PrepareBuilder, RejectBuilder, Reply,
 };
 
 use crate::{
     Connector,
     forward::{Source, deadline},
-    io::{Action, Durable, Effects, EngineAsk, Event, LinkId, Now, RequestId},
+    io::{Action, Asked, Durable, Effects, EngineAsk, Event, LinkId, Now, RequestId},
     pending::OwnRequest,
     refusal::{LinkFailure, Reason, Refusal},
 };
@@ -92,9 +92,34 @@ pub enum MessageAnswer {
 #[derive(Debug)]
 struct Sent {
     account: AccountId,
-    link: LinkId,
-    request: RequestId,
+    /// The packet that carries it; none where the accounting system does whose engine we are.
+    packet: Option<(LinkId, RequestId)>,
     deadline_ns: u64,
+}
+
+/// Whose message is to be answered, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker {
+    pub(crate) account: AccountId,
+    answer_to: AnswerTo,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum AnswerTo {
+    /// To the packet that brought it.
+    Packet { link: LinkId, request: RequestId },
+    /// To the accounting system that brought it, under the number that it got.
+    Accounting(MessageId),
+}
+
+impl From<Source> for Asker {
+    fn from(from: Source) -> Self {
+        let (link, request) = (from.link, from.request);
+        Self {
+            account: from.account,
+            answer_to: AnswerTo::Packet { link, request },
+        }
+    }
 }
 
 /// A message of a peer's that an engine has.
@@ -121,6 +146,22 @@ impl Messages {
     fn next(&mut self) -> MessageId {
         self.last += 1;
         MessageId(self.last)
+    }
+
+    fn send(
+        &mut self,
+        id: MessageId,
+        account: AccountId,
+        packet: Option<(LinkId, RequestId)>,
+        deadline_ns: u64,
+    ) {
+        let sent = Sent {
+            account,
+            packet,
+            deadline_ns,
+        };
+        self.sent.insert(id, sent);
+        self.deadlines.insert((deadline_ns, id));
     }
 
     fn take_sent(&mut self, id: MessageId) -> Option<Sent> {
@@ -178,9 +219,11 @@ impl Connector {
             .account(account)
             .map(|account| &account.settings);
         let settings = settings.filter(|settings| settings.relation != Relation::Local);
-        if settings.ok_or(Reason::LinkClosed)?.paused {
+        let settings = settings.ok_or(Reason::LinkClosed)?;
+        if settings.paused {
             return Err(Reason::AccountPaused);
         }
+        let accounting_url = settings.settlement.accounting_url.clone();
         if let Some(reason) = self.closed {
             return Err(reason);
         }
@@ -188,8 +231,28 @@ impl Connector {
         if !has_room(account, accounts) {
             return Err(Reason::EngineBusy);
         }
-        let link = self.link_of(account).ok_or(Reason::LinkClosed)?;
         let expires_at = now.wall.plus_ms(MESSAGE_MS);
+        let deadline_ns = deadline(now, expires_at);
+        if let Some(account_url) = accounting_url {
+            if data.len() > DATA_BYTES_MAX {
+                return Err(Reason::PacketTooLarge);
+            }
+            let id = self.messages.next();
+            self.messages.send(id, account, None, deadline_ns);
+            let ask = EngineAsk::Message {
+                id,
+                data: Bytes::copy_from_slice(data),
+                deadline_ns,
+            };
+            let action = Action::Engine {
+                account,
+                asked: Asked::Accounting(account_url),
+                ask,
+            };
+            out.after(after, action);
+            return Ok(id);
+        }
+        let link = self.link_of(account).ok_or(Reason::LinkClosed)?;
         let packet = PrepareBuilder {
             amount: 0,
             expires_at,
@@ -200,15 +263,8 @@ impl Connector {
         let packet = packet.encode().map_err(|_| Reason::PacketTooLarge)?;
         let id = self.messages.next();
         let request = self.pending.open_own(link, OwnRequest::Message(id));
-        let deadline_ns = deadline(now, expires_at);
-        let sent = Sent {
-            account,
-            link,
-            request,
-            deadline_ns,
-        };
-        self.messages.sent.insert(id, sent);
-        self.messages.deadlines.insert((deadline_ns, id));
+        self.messages
+            .send(id, account, Some((link, request)), deadline_ns);
         let action = Action::Forward {
             link,
             request,
@@ -259,9 +315,9 @@ impl Connector {
     /// A session ended: no answer comes on it any more.
     pub(crate) fn messages_link_down(&mut self, link: LinkId, out: &mut Effects) {
         let sent = self.messages.sent.iter();
-        let lost = sent.filter(|(_, sent)| sent.link == link);
-        let lost: Vec<_> = lost.map(|(id, sent)| (*id, sent.request)).collect();
-        for (id, request) in lost {
+        let packets = sent.filter_map(|(id, sent)| Some((*id, sent.packet?)));
+        let lost: Vec<_> = packets.filter(|(_, (over, _))| *over == link).collect();
+        for (id, (_, request)) in lost {
             self.pending.close_own(link, request);
             let reason = Reason::LinkClosed;
             self.message_done(id, MessageOutcome::Failed { reason }, out);
@@ -274,7 +330,9 @@ impl Connector {
             && at_ns <= now.mono_ns
         {
             if let Some(sent) = self.messages.sent.get(&id) {
-                self.pending.close_own(sent.link, sent.request);
+                if let Some((link, request)) = sent.packet {
+                    self.pending.close_own(link, request);
+                }
                 let reason = Reason::ExpiryTimedOut;
                 self.message_done(id, MessageOutcome::Failed { reason }, out);
             } else {
@@ -299,10 +357,34 @@ impl Connector {
             return Err(Refusal::from(Reason::AddressInvalid).with_code(ErrorCode::F00_BAD_REQUEST));
         }
         if rialto_channel::is_ours(packet.data()) {
-            self.channel_frame(now, from, packet, out);
+            self.channel_frame(now, from.into(), packet.data(), out);
             return Ok(());
         }
         self.message_to_engine(now, from, packet, out)
+    }
+
+    /// A message of the other side that the accounting system brings whose engine we are. What comes of
+    /// it is told by its number, once: [`Event::MessageDone`].
+    pub fn message_received(
+        &mut self,
+        now: Now,
+        account: AccountId,
+        data: &[u8],
+        out: &mut Effects,
+    ) -> MessageId {
+        let id = self.messages.next();
+        let from = Asker {
+            account,
+            answer_to: AnswerTo::Accounting(id),
+        };
+        if let Some(reason) = self.closed {
+            self.message_refuse(from, reason, &[], out);
+        } else if rialto_channel::is_ours(data) {
+            self.channel_frame(now, from, data, out);
+        } else {
+            self.message_refuse(from, Reason::ChannelFrame, &[], out);
+        }
+        id
     }
 
     /// Hands a message to the engine of the account that it came from, once.
@@ -315,12 +397,12 @@ impl Connector {
     ) -> Result<(), Refusal> {
         let account = self.ledger.account(from.account).ok_or(Reason::Internal)?;
         let Some(engine_url) = account.settings.settlement.engine_url.clone() else {
-            self.message_refuse(from, Reason::EngineNone, &[], out);
+            self.message_refuse(from.into(), Reason::EngineNone, &[], out);
             return Ok(());
         };
         let received = self.messages.received.values();
         if !has_room(from.account, received.map(|other| other.from.account)) {
-            self.message_refuse(from, Reason::EngineBusy, &[], out);
+            self.message_refuse(from.into(), Reason::EngineBusy, &[], out);
             return Ok(());
         }
         // The answer needs its time on the way back, like that of any packet.
@@ -333,7 +415,7 @@ impl Connector {
         self.messages.deadlines.insert((deadline_ns, id));
         out.now(Action::Engine {
             account: from.account,
-            engine_url,
+            asked: Asked::Engine(engine_url),
             ask: EngineAsk::Message {
                 id,
                 data: Bytes::copy_from_slice(packet.data()),
@@ -343,16 +425,28 @@ impl Connector {
         Ok(())
     }
 
-    /// What the engine said. Answers to what was given up change nothing.
+    /// What the engine said, or the accounting system that took a message of ours. Answers to what was
+    /// given up change nothing.
     pub(crate) fn message_engine_answered(
         &mut self,
         id: MessageId,
         answer: MessageAnswer,
         out: &mut Effects,
     ) {
+        if self.messages.sent.contains_key(&id) {
+            let outcome = match answer {
+                MessageAnswer::Answered(data) => MessageOutcome::Answered { data },
+                MessageAnswer::Refused(_) | MessageAnswer::Failed => MessageOutcome::Failed {
+                    reason: Reason::AccountingFailed,
+                },
+            };
+            self.message_done(id, outcome, out);
+            return;
+        }
         let Some(Received { from, .. }) = self.messages.take_received(id) else {
             return;
         };
+        let from = Asker::from(from);
         match answer {
             MessageAnswer::Answered(data) => {
                 self.message_fulfill(from, &data, Durable::Nothing, out);
@@ -367,11 +461,20 @@ impl Connector {
     /// Answers a message of a peer's once `after` is safe. More data than a packet holds is a failure.
     pub(crate) fn message_fulfill(
         &mut self,
-        from: Source,
+        from: Asker,
         data: &[u8],
         after: Durable,
         out: &mut Effects,
     ) {
+        let (link, request) = match from.answer_to {
+            AnswerTo::Packet { link, request } => (link, request),
+            AnswerTo::Accounting(id) => {
+                let data = Bytes::copy_from_slice(data);
+                let outcome = MessageOutcome::Answered { data };
+                out.after(after, Action::Report(Event::MessageDone { id, outcome }));
+                return;
+            }
+        };
         let fulfill = FulfillBuilder {
             fulfillment: PEER_FULFILLMENT,
             data,
@@ -383,13 +486,13 @@ impl Connector {
         if self.ledger.account(from.account).is_some() {
             self.stats.of(from.account).fulfills_out += 1;
         }
-        self.answer(after, from.link, from.request, packet.into(), None, out);
+        self.answer(after, link, request, packet.into(), None, out);
     }
 
     /// Refuses a message of a peer's, with what there is to say to it; what is too long is left out.
     pub(crate) fn message_refuse(
         &mut self,
-        from: Source,
+        from: Asker,
         reason: Reason,
         data: &[u8],
         out: &mut Effects,
@@ -397,6 +500,18 @@ impl Connector {
         self.count_refusal(from.account, reason, out);
         let row = reason.row();
         let message = format!("{}: {}", row.word, row.message);
+        let (link, request) = match from.answer_to {
+            AnswerTo::Packet { link, request } => (link, request),
+            AnswerTo::Accounting(id) => {
+                let outcome = MessageOutcome::Rejected {
+                    code: row.code,
+                    message,
+                    data: Bytes::copy_from_slice(data),
+                };
+                out.now(Action::Report(Event::MessageDone { id, outcome }));
+                return;
+            }
+        };
         let reject = |data| RejectBuilder {
             code: row.code,
             triggered_by: Some(settle_address()),
@@ -406,7 +521,7 @@ impl Connector {
         let packet = reject(data).encode().or_else(|_| reject(&[]).encode());
         let packet = packet.expect("a refusal without data is not too much");
         let after = Durable::Nothing;
-        self.answer(after, from.link, from.request, packet.into(), None, out);
+        self.answer(after, link, request, packet.into(), None, out);
     }
 }
 

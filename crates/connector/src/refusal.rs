@@ -77,6 +77,7 @@ reasons! {
     EngineRefused "engine.refused" F00_BAD_REQUEST Debug "the settlement engine refused the message" "The settlement engine refused the message.";
     EngineFailed "engine.failed" T00_INTERNAL_ERROR Warn "the settlement engine did not answer" "The settlement engine failed, or did not answer in time.";
     EngineBusy "engine.busy" T05_RATE_LIMITED Debug "too many messages are under way" "Too many messages of the account are under way.";
+    AccountingFailed "accounting.failed" T00_INTERNAL_ERROR Warn "the accounting system did not bring the message" "The accounting system whose engine this node is did not bring the message to the other side.";
     ChannelFrame "channel.frame" F00_BAD_REQUEST Warn "a frame of a settlement channel that is none" "The message begins like a frame of a settlement channel, and is none that is understood here.";
     Drain "drain" T03_CONNECTOR_BUSY Debug "the node is shutting down" "The node is shutting down.";
     Overload "overload" T03_CONNECTOR_BUSY Warn "the node is busy" "The node has too much to do.";

@@ -27,7 +27,7 @@ use rialto_packet::quantity::Quantity;
 use crate::{
     Connector,
     command::{CommandError, Made},
-    io::{Action, Durable, Effects, EngineAsk, Event, Now},
+    io::{Action, Asked, Durable, Effects, EngineAsk, Event, Now},
 };
 
 /// Pause before an engine that did not answer is asked again; doubled each time.
@@ -56,7 +56,7 @@ pub enum EngineAnswer {
     },
 }
 
-/// What came of an incoming settlement.
+/// What came of an incoming settlement, or of an instruction to pay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credited {
     /// It was credited now.
@@ -188,7 +188,7 @@ impl Connector {
             self.settle.stop_closing(&(account, engine_url.clone()));
             out.now(Action::Engine {
                 account,
-                engine_url,
+                asked: Asked::Engine(engine_url),
                 ask,
             });
         }
@@ -227,7 +227,7 @@ impl Connector {
         }
         out.now(Action::Engine {
             account,
-            engine_url,
+            asked: Asked::Engine(engine_url),
             ask: EngineAsk::Close,
         });
     }
@@ -261,6 +261,10 @@ impl Connector {
         let Some(account) = self.ledger.account(id) else {
             return;
         };
+        if account.settings.settlement.accounting_url.is_some() {
+            self.settle_pass_on(now, id, out);
+            return;
+        }
         if !self.settles(id) {
             return;
         }
@@ -276,6 +280,23 @@ impl Connector {
         if terms.threshold.is_some_and(|at| owed >= at) {
             let amount = self.settle_preview(id);
             self.settle_start(now, id, amount, SettlementCause::Threshold, out);
+        }
+    }
+
+    /// For an account of the accounting system whose engine we are: what it asked us to pay leaves over a
+    /// channel, as far as there is room on one, and what came in over one is told to it. What is left
+    /// waits until one of these got further.
+    fn settle_pass_on(&mut self, now: Now, id: AccountId, out: &mut Effects) {
+        let Some(account) = self.ledger.account(id) else {
+            return;
+        };
+        let came_in = u64::try_from(account.prepaid()).unwrap_or(u64::MAX);
+        if came_in > 0 && self.closed.is_none() && self.ledger.report_of(id).is_none() {
+            self.settle_make(now, id, came_in, SettlementCause::Report, None, out);
+        }
+        if self.channel_to_pay(id).is_some() {
+            let amount = self.settle_preview(id);
+            self.settle_start(now, id, amount, SettlementCause::Instruction, out);
         }
     }
 
@@ -330,6 +351,10 @@ impl Connector {
                 return Err(CommandError::invalid("Idempotency-Key", message));
             }
             return Ok(Made::Existing(known.id));
+        }
+        if account.settings.settlement.accounting_url.is_some() {
+            let message = format!("'{name}' is settled with as its accounting system asks");
+            return Err(CommandError::conflict("account", message));
         }
         if !self.settles(id) {
             let message = format!(
@@ -392,8 +417,13 @@ impl Connector {
     ) -> SettlementId {
         let id = self.ledger.next_settlement();
         let holder = self.ledger.account(account);
-        let prepaid = holder.map_or(0, |holder| holder.prepaid_in(amount));
-        let channel = self.channel_to_pay(account).map(|channel| channel.id);
+        let (prepaid, channel) = if cause == SettlementCause::Report {
+            (amount.into(), None)
+        } else {
+            let channel = self.channel_to_pay(account).map(|channel| channel.id);
+            let prepaid = holder.map_or(0, |holder| holder.prepaid_in(amount));
+            (prepaid, channel)
+        };
         let settlement = Settlement {
             id,
             account,
@@ -443,13 +473,19 @@ impl Connector {
             return;
         };
         let scale = account.settings.asset.scale();
-        let engine_url = account.settings.settlement.engine_url.clone();
-        let engine_url = engine_url.expect("an engine stays while a settlement is under way");
+        let terms = &account.settings.settlement;
+        let asked = match &terms.accounting_url {
+            Some(account_url) => Asked::Accounting(account_url.clone()),
+            None => {
+                let engine_url = terms.engine_url.clone();
+                Asked::Engine(engine_url.expect("an engine stays while a settlement is under way"))
+            }
+        };
         let telling = self.settle.tellings.entry(id).or_default();
         telling.retry_at_ns = None;
         let action = Action::Engine {
             account: settlement.account,
-            engine_url,
+            asked,
             ask: EngineAsk::Settle {
                 id,
                 key: settlement.key,
@@ -468,6 +504,14 @@ impl Connector {
         let open: Vec<_> = open.map(|settlement| settlement.id).collect();
         for id in open {
             self.settle_tell(id, out);
+        }
+        // What waited to be passed on goes on waiting for nothing.
+        let accounts = self.ledger.accounts();
+        let passed_on =
+            accounts.filter(|account| account.settings.settlement.accounting_url.is_some());
+        for account in passed_on {
+            self.settle.scheduled.insert(account.id);
+            self.settle.due.insert((0, account.id));
         }
     }
 
@@ -532,7 +576,7 @@ impl Connector {
             if let Some(url) = settings.and_then(|s| s.settlement.engine_url.clone()) {
                 out.now(Action::Engine {
                     account: id,
-                    engine_url: url,
+                    asked: Asked::Engine(url),
                     ask: EngineAsk::Introduce,
                 });
             }
@@ -550,7 +594,7 @@ impl Connector {
             let (account, engine_url) = closing;
             out.now(Action::Engine {
                 account,
-                engine_url,
+                asked: Asked::Engine(engine_url),
                 ask: EngineAsk::Close,
             });
         }
@@ -560,6 +604,10 @@ impl Connector {
             self.settle.due.pop_first();
             self.settle.scheduled.remove(&id);
             let terms = self.ledger.account(id).map(|a| &a.settings.settlement);
+            if terms.is_some_and(|terms| terms.accounting_url.is_some()) {
+                self.settle_pass_on(now, id, out);
+                continue;
+            }
             let Some(amount_min) = terms
                 .filter(|terms| terms.every_s.is_some())
                 .map(|terms| terms.amount_min)
@@ -601,6 +649,10 @@ impl Connector {
     ) -> Result<(), CommandError> {
         self.parked(id)?;
         let settlement = self.ledger.settlements().get(&id);
+        if settlement.is_some_and(Settlement::is_report) {
+            let message = "it came in, and the accounting system has to know of it: tell it again";
+            return Err(CommandError::conflict("id", message));
+        }
         if settlement.is_some_and(|settlement| settlement.channel.is_some()) {
             let message = "it is signed on a channel, and theirs to show: tell it again, or close the \
                            channel: in agreement it is owed again, alone it counts as paid";
@@ -630,8 +682,9 @@ impl Connector {
         telling.map_or((0, None), |t| (t.failures, t.last_failure.as_deref()))
     }
 
-    /// An engine says that `quantity` came in for an account. Key, credit and what is left are one
-    /// record; the answer waits until it is on disk. The number is that of the record to wait for.
+    /// An engine says that `quantity` came in for an account, or the accounting system whose engine we
+    /// are that it is to be paid. Key, credit and what is left are one record; the answer waits until it
+    /// is on disk. The number is that of the record to wait for.
     pub fn settle_credit(
         &mut self,
         now: Now,
@@ -678,7 +731,11 @@ impl Connector {
             at_ms,
         };
         let credit = Box::new(credit);
+        let is_instruction = holder.settings.settlement.accounting_url.is_some();
         let lsn = self.record(&Record::SettlementCredited { credit }, out);
+        if is_instruction {
+            self.settle_pass_on(now, account, out);
+        }
         Ok((Credited::New { amount }, lsn))
     }
 }

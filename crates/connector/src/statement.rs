@@ -456,7 +456,7 @@ fn one_by_one(mine: Vec<&Entry>, theirs: Vec<&Entry>) -> Option<Difference> {
         };
         let by = match entry.means {
             Some(Means::Hand) => " by hand",
-            Some(Means::Engine | Means::Channel) | None => "",
+            Some(Means::Engine | Means::Channel | Means::Accounting) | None => "",
         };
         format!("{kind} {side}{by}, '{}'", entry.reference)
     };

@@ -89,6 +89,9 @@ pub enum LedgerError {
     /// An account has a settlement that has not ended.
     #[error("record contradicts a settlement of account {0:?} that has not ended")]
     SettlementUnended(AccountId),
+    /// A report tells of more than what came in.
+    #[error("record reports more of account {0:?} than came in")]
+    ReportAbovePaid(AccountId),
     /// A record writes a settlement by hand down under a reference that another one has.
     #[error("record repeats the reference '{1}' of a settlement by hand with account {0:?}")]
     ReferenceUsed(AccountId, String),
@@ -432,9 +435,15 @@ impl Ledger {
         self.settlements.outgoing.get(unended)
     }
 
-    /// Settlements that have not ended: at most one per account.
+    /// The report of an account that has not ended, if there is one: see [`Settlement::is_report`].
+    pub fn report_of(&self, id: AccountId) -> Option<&Settlement> {
+        let unended = self.settlements.reports.get(&id)?;
+        self.settlements.outgoing.get(unended)
+    }
+
+    /// Settlements that have not ended: at most one per account, and one report.
     pub fn settlements_unended(&self) -> usize {
-        self.settlements.unended.len()
+        self.settlements.unended.len() + self.settlements.reports.len()
     }
 
     /// The incoming settlement with this key, if it is remembered.
@@ -765,7 +774,14 @@ impl Ledger {
             Record::AdjustmentKept { adjustment } => self.remember(adjustment),
             Record::SettlementMade { settlement } => self.apply_settlement(settlement)?,
             Record::SettlementMoved { id, state } => self.apply_settlement_moved(*id, state)?,
-            Record::SettlementCredited { credit } => self.apply_credit(credit, Means::Engine)?,
+            Record::SettlementCredited { credit } => {
+                let terms = &self.existing_mut(credit.account)?.settings.settlement;
+                let means = match terms.accounting_url {
+                    Some(_) => Means::Accounting,
+                    None => Means::Engine,
+                };
+                self.apply_credit(credit, means)?;
+            }
             Record::CreditKeyUsed { key, at_ms } => {
                 let credit = self.settlements.credits.get(key).cloned();
                 let credit = credit.ok_or_else(|| LedgerError::CreditKey(key.clone()))?;
@@ -1068,7 +1084,8 @@ impl Ledger {
         if self.existing_mut(id)?.balance != 0 {
             return Err(LedgerError::BalanceLeft(id));
         }
-        if self.settlement_of(id).is_some() || self.proposals().any(|made| made.account == id) {
+        let is_settling = self.settlement_of(id).is_some() || self.report_of(id).is_some();
+        if is_settling || self.proposals().any(|made| made.account == id) {
             return Err(LedgerError::SettlementUnended(id));
         }
         self.settlements.leftovers.remove(&id);
@@ -1087,8 +1104,17 @@ impl Ledger {
 
     fn apply_settlement(&mut self, settlement: &Settlement) -> Result<(), LedgerError> {
         let account = settlement.account;
-        if self.settlement_of(account).is_some() {
+        let unended = match settlement.is_report() {
+            true => self.report_of(account),
+            false => self.settlement_of(account),
+        };
+        if unended.is_some() {
             return Err(LedgerError::SettlementUnended(account));
+        }
+        // A report takes what they paid, and leaves what is to be paid to them.
+        let prepaid = self.existing_mut(account)?.prepaid - i128::from(settlement.amount);
+        if settlement.is_report() && prepaid < 0 {
+            return Err(LedgerError::ReportAbovePaid(account));
         }
         let entry = Entry {
             kind: EntryKind::SettledOut,
@@ -1098,6 +1124,9 @@ impl Ledger {
             at_ms: Some(settlement.created_at_ms),
         };
         self.settle(account, entry)?;
+        if settlement.is_report() {
+            self.account_mut(account).prepaid = prepaid;
+        }
         self.settlements.put(settlement);
         Ok(())
     }
@@ -1140,7 +1169,11 @@ impl Ledger {
             amount: i128::from(credit.amount),
             at_ms: Some(credit.at_ms),
         };
-        self.settle_in(credit.account, entry)?;
+        match means {
+            // What we are to pay them: it is not theirs to pay ahead with.
+            Means::Accounting => self.settle(credit.account, entry)?,
+            Means::Engine | Means::Channel | Means::Hand => self.settle_in(credit.account, entry)?,
+        }
         #[cfg(feature = "mutants")]
         if self.mutant == Some(LedgerMutant::PrepaidUncounted) {
             self.account_mut(credit.account).prepaid = 0;
@@ -1370,6 +1403,7 @@ impl Ledger {
 fn means_of(settlement: &Settlement) -> Means {
     match settlement.channel {
         Some(_) => Means::Channel,
+        None if settlement.is_report() => Means::Accounting,
         None => Means::Engine,
     }
 }

@@ -436,6 +436,11 @@ pub struct SettlementTerms {
     /// Which channels are opened and accepted without an operator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<ChannelTerms>,
+    /// The account at an accounting system whose settlement engine we are (RFC 38), as the URL of it there.
+    /// What it asks us to pay is owed and leaves over a channel; what comes in over a channel is theirs
+    /// and told to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accounting_url: Option<String>,
 }
 
 /// One counterparty, in one asset.

@@ -44,6 +44,10 @@ pub enum SettlementCause {
     Schedule,
     /// An operator asked for it.
     Manual,
+    /// The accounting system asked for it whose engine we are.
+    Instruction,
+    /// What the other side paid over a channel is told to the accounting system whose engine we are.
+    Report,
 }
 
 /// How far an outgoing settlement has come.
@@ -89,7 +93,7 @@ pub struct Settlement {
     /// In units of the account's asset.
     #[serde(with = "text")]
     pub amount: u64,
-    /// What of it they had paid ahead: it is so again when the settlement is taken back.
+    /// What of it they had paid ahead, or over a channel: it is so again when the settlement is taken back.
     #[serde(default, with = "text", skip_serializing_if = "is_default")]
     pub prepaid: i128,
     /// Why it was made.
@@ -101,6 +105,13 @@ pub struct Settlement {
     /// The channel that it is paid over; the engine where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<ChannelId>,
+}
+
+impl Settlement {
+    /// Whether it tells an accounting system what came in, and pays nobody.
+    pub fn is_report(&self) -> bool {
+        self.cause == SettlementCause::Report
+    }
 }
 
 /// An incoming settlement: the key, what was credited and what is left, all in one record.
@@ -130,6 +141,8 @@ pub(crate) struct Settlements {
     pub(crate) outgoing: BTreeMap<SettlementId, Settlement>,
     /// The one settlement of an account that has not ended.
     pub(crate) unended: FxHashMap<AccountId, SettlementId>,
+    /// The one report of an account that has not ended.
+    pub(crate) reports: FxHashMap<AccountId, SettlementId>,
     pub(crate) credits: FxHashMap<String, Credit>,
     /// By latest use, to forget the oldest.
     credit_order: BTreeSet<(i64, String)>,
@@ -148,12 +161,16 @@ impl Settlements {
                 self.outgoing.remove(&forgotten);
             }
         }
+        let unended = match settlement.is_report() {
+            true => &mut self.reports,
+            false => &mut self.unended,
+        };
         if settlement.state.is_ended() {
-            if self.unended.get(&account) == Some(&id) {
-                self.unended.remove(&account);
+            if unended.get(&account) == Some(&id) {
+                unended.remove(&account);
             }
         } else {
-            self.unended.insert(account, id);
+            unended.insert(account, id);
         }
         self.last = self.last.max(id.0);
         self.outgoing.insert(id, settlement.clone());

@@ -44,6 +44,8 @@ pub enum Means {
     Channel,
     /// An operator, who wrote it down.
     Hand,
+    /// The accounting system whose engine we are.
+    Accounting,
 }
 
 impl Means {
@@ -53,6 +55,7 @@ impl Means {
             Self::Engine => "engine",
             Self::Channel => "channel",
             Self::Hand => "hand",
+            Self::Accounting => "accounting",
         }
     }
 }

@@ -103,6 +103,7 @@ prop_compose! {
                 count_max,
             },
             settlement: SettlementTerms {
+                accounting_url: link.clone().filter(|_| paused),
                 engine_url: link,
                 threshold: terms.0,
                 settle_to: terms.1,
@@ -142,7 +143,7 @@ prop_compose! {
         numbers in any::<(u64, u32, u64, i64)>(),
         key in "\\PC{0,36}",
         request_key in prop::option::of("\\PC{0,9}"),
-        cause in 0..3,
+        cause in 0..5,
         state in 0..4,
     ) -> Settlement {
         Settlement {
@@ -154,6 +155,8 @@ prop_compose! {
             cause: match cause {
                 0 => SettlementCause::Threshold,
                 1 => SettlementCause::Schedule,
+                2 => SettlementCause::Instruction,
+                3 => SettlementCause::Report,
                 _ => SettlementCause::Manual,
             },
             created_at_ms: numbers.3,
@@ -320,7 +323,8 @@ fn period() -> impl Strategy<Value = Period> {
                 Some(Means::Engine),
                 Some(Means::Channel),
                 Some(Means::Hand),
-            ][kind % 4],
+                Some(Means::Accounting),
+            ][kind % 5],
             reference,
             amount,
             at_ms,

@@ -1,7 +1,11 @@
-//! Asks settlement engines to pay, and hands them messages (RFC 38, Settlement Engine API).
+//! Asks settlement engines to pay, and hands them messages (RFC 38, Settlement Engine API); tells
+//! accounting systems whose engine we are what came in, and hands them ours (RFC 38, Connector API).
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderName, HeaderValue, Method, Request, Response, StatusCode,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+};
 use rialto_connector::{messages::MessageAnswer, settle::EngineAnswer};
 use rialto_ledger::AccountId;
 use rialto_packet::{DATA_BYTES_MAX, quantity::Quantity};
@@ -11,6 +15,9 @@ use crate::{
     spsp_client::shown,
     tls::ClientTls,
 };
+
+/// The token that an accounting system wants of its engines.
+pub type AccountingToken = Option<HeaderValue>;
 
 /// Opens the account.
 pub async fn introduce(engine_url: &str, account: AccountId, tls: &ClientTls) -> EngineAnswer {
@@ -73,6 +80,70 @@ pub async fn message(
             EngineAnswer::Refused { .. } => {}
         }
     }
+    taken(answer)
+}
+
+/// Tells an accounting system once what came in for the account that has this URL there.
+pub async fn report(
+    account_url: &str,
+    token: &AccountingToken,
+    key: &str,
+    quantity: &Quantity,
+    tls: &ClientTls,
+) -> EngineAnswer {
+    let url = format!("{account_url}/settlements");
+    let answer = async {
+        let mut request = request(Method::POST, &url, "application/json", body(quantity))?;
+        present(&mut request, token);
+        with_key(&mut request, key)?;
+        exchange(request, tls).await
+    };
+    judge(told(&url, answer.await), &[])
+}
+
+/// Hands an accounting system a message for the engine on the other side. Takes as long as it takes.
+pub async fn relay(
+    account_url: &str,
+    token: &AccountingToken,
+    data: &Bytes,
+    tls: &ClientTls,
+) -> MessageAnswer {
+    let url = format!("{account_url}/messages");
+    let answer = async {
+        let mut request = request(
+            Method::POST,
+            &url,
+            "application/octet-stream",
+            data.clone(),
+        )?;
+        present(&mut request, token);
+        exchange_up_to(request, DATA_BYTES_MAX, tls).await
+    };
+    taken(answer.await)
+}
+
+fn present(request: &mut Request<Bytes>, token: &AccountingToken) {
+    if let Some(token) = token {
+        request.headers_mut().insert(AUTHORIZATION, token.clone());
+    }
+}
+
+fn with_key(request: &mut Request<Bytes>, key: &str) -> Result<(), String> {
+    let key = HeaderValue::from_str(key).map_err(|_| "the key is not ASCII".to_owned())?;
+    let name = HeaderName::from_static("idempotency-key");
+    request.headers_mut().insert(name, key);
+    Ok(())
+}
+
+fn told(
+    url: &str,
+    answer: Result<Response<Bytes>, String>,
+) -> Result<Response<Bytes>, String> {
+    answer.map_err(|error| format!("cannot ask {url}: {error}"))
+}
+
+/// What was said to a message.
+fn taken(answer: Result<Response<Bytes>, String>) -> MessageAnswer {
     match answer {
         Ok(answer) if answer.status().is_success() => MessageAnswer::Answered(answer.into_body()),
         Ok(answer) if answer.status().is_client_error() => {
@@ -106,12 +177,9 @@ async fn call(
 ) -> Result<Response<Bytes>, String> {
     let mut request = request(method, url, "application/json", body)?;
     if let Some(key) = key {
-        let key = HeaderValue::from_str(key).map_err(|_| "the key is not ASCII".to_owned())?;
-        let headers = request.headers_mut();
-        headers.insert(HeaderName::from_static("idempotency-key"), key);
+        with_key(&mut request, key)?;
     }
-    let answer = exchange(request, tls).await;
-    answer.map_err(|error| format!("cannot ask {url}: {error}"))
+    told(url, exchange(request, tls).await)
 }
 
 fn request(
@@ -140,7 +208,7 @@ fn judge(answer: Result<Response<Bytes>, String>, also: &[StatusCode]) -> Engine
         return EngineAnswer::Accepted;
     }
     let said = shown(&String::from_utf8_lossy(answer.body()));
-    let message = format!("the engine answered with status {status}: {said:?}");
+    let message = format!("the answer had status {status}: {said:?}");
     let later = [
         StatusCode::REQUEST_TIMEOUT,
         StatusCode::TOO_EARLY,

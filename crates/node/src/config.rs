@@ -15,6 +15,9 @@ use rialto_packet::{
     Address,
     money::{Asset, Ratio},
 };
+use rialto_admin::EngineTerms;
+use rialto_channel::Kind;
+use rialto_ledger::ChannelTerms;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -35,6 +38,9 @@ pub struct Config {
     /// Settlement engines.
     #[serde(default)]
     pub settlement: SettlementConfig,
+    /// Accounting systems whose settlement engine this node is.
+    #[serde(default)]
+    pub engine: EngineConfig,
     /// Requests to peer from nodes that nobody invited.
     #[serde(default)]
     pub auto_peering: AutoPeeringConfig,
@@ -146,6 +152,81 @@ pub struct SettlementConfig {
     /// A settlement that an operator writes down waits until another one, with a token of his own,
     /// approves it.
     pub second_approver: bool,
+}
+
+/// Section `engine`: this node's channels, offered to an accounting system (RFC 38).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Where the accounting system asks for settlements; without it none can.
+    pub listen: Option<SocketAddr>,
+    /// A token that it must present, readable by the owner only. Relative to the file.
+    pub token_file: Option<PathBuf>,
+    /// Base URL of the accounting system, such as `http://127.0.0.1:7771`.
+    pub accounting_url: Option<String>,
+    /// The token that it wants of its engines. Relative to the file.
+    pub accounting_token_file: Option<PathBuf>,
+    /// What amounts on its accounts count, such as `USD/9`.
+    pub asset: Option<String>,
+    /// Kind of the channels that are opened and accepted without an operator; none are where it is
+    /// missing.
+    pub channel: Option<Kind>,
+    /// The most that we may owe over one, in whole units of the asset, such as `1000.00`.
+    pub limit: Option<String>,
+    /// The most that they may.
+    pub their_limit: Option<String>,
+    /// Whether we propose one as long as there never was one.
+    pub propose: bool,
+}
+
+impl EngineConfig {
+    /// How the accounts are that the accounting system opens here; `None` without a listener. In the
+    /// error: the key, and what is wrong with it.
+    pub fn terms(&self) -> Result<Option<EngineTerms>, (&'static str, String)> {
+        if self.listen.is_none() {
+            return Ok(None);
+        }
+        let missing = |what: &str| format!("is needed beside engine.listen: {what}");
+        let Some(accounting_url) = self.accounting_url.clone() else {
+            let message = missing("where the accounting system is reached");
+            return Err(("engine.accounting_url", message));
+        };
+        if !(accounting_url.starts_with("http://") || accounting_url.starts_with("https://")) {
+            let message = "must begin with http:// or https://";
+            return Err(("engine.accounting_url", message.to_owned()));
+        }
+        let Some(asset) = &self.asset else {
+            return Err(("engine.asset", missing("what is settled, such as USD/9")));
+        };
+        let asset: Asset = asset
+            .parse()
+            .map_err(|error| ("engine.asset", format!("'{asset}' {error}")))?;
+        let units = |key, text: &Option<String>| match text {
+            None => Ok(0),
+            Some(text) => asset.units(text).ok_or_else(|| {
+                let code = asset.code();
+                let message = format!("'{text}' is no amount of {code}, such as 1000.00");
+                (key, message)
+            }),
+        };
+        let limit = units("engine.limit", &self.limit)?;
+        let their_limit = units("engine.their_limit", &self.their_limit)?;
+        let channel = self.channel.map(|kind| ChannelTerms {
+            kind,
+            limit,
+            their_limit,
+            propose: self.propose,
+        });
+        if channel.is_none() && (limit, their_limit, self.propose) != (0, 0, false) {
+            let message = "is needed beside limits: symmetrical, or asymmetrical";
+            return Err(("engine.channel", message.to_owned()));
+        }
+        Ok(Some(EngineTerms {
+            accounting_url,
+            asset,
+            channel,
+        }))
+    }
 }
 
 /// Section `auto_peering`.
@@ -278,6 +359,7 @@ fn default_hold() -> u32 {
 const DEFAULTS: &[(&str, &str)] = &[
     ("admin.listen", "127.0.0.1:7771"),
     ("admin.token_file", "admin.token"),
+    ("engine.propose", "false"),
     ("log.format", "auto"),
     ("log.level", "info"),
     ("node.allow_insecure_receivers", "false"),
@@ -495,6 +577,18 @@ fn check(path: &Path, config: &Config) -> Result<(), ConfigError> {
         let message = "is the same as node.listen or admin.listen: engines have one of their own";
         return wrong("settlement.listen", message);
     }
+    if let Some(listen) = config.engine.listen
+        && listen.port() != 0
+        && (listen == node.listen
+            || listen == config.admin.listen
+            || Some(listen) == config.settlement.listen)
+    {
+        let message = "is the same as another listener: accounting systems have one of their own";
+        return wrong("engine.listen", message);
+    }
+    if let Err((key, message)) = config.engine.terms() {
+        return wrong(key, &message);
+    }
     if let Some(url) = &node.public_url
         && !(url.starts_with("https://") || url.starts_with("http://"))
     {
@@ -527,6 +621,8 @@ fn resolve_paths(path: &Path, config: &mut Config) {
         &mut node.tls_client_key_file,
         &mut config.rates.file,
         &mut config.settlement.token_file,
+        &mut config.engine.token_file,
+        &mut config.engine.accounting_token_file,
     ];
     for file in optional.into_iter().flatten() {
         *file = folder.join(&*file);

@@ -1,4 +1,5 @@
-//! Asks settlement engines what the core wants asked, beside the packets.
+//! Asks settlement engines, and accounting systems whose engine we are, what the core wants asked, beside
+//! the packets.
 //!
 //! Nothing is decided or remembered here: a question that is lost with the process is in the books,
 //! and the core asks again.
@@ -6,7 +7,7 @@
 use std::sync::Arc;
 
 use rialto_connector::{
-    Action, Effects, EngineAsk, Input, messages::MessageAnswer, settle::EngineAnswer,
+    Action, Asked, Effects, EngineAsk, Input, messages::MessageAnswer, settle::EngineAnswer,
 };
 use rialto_ledger::AccountId;
 use rialto_links::engine_client;
@@ -29,7 +30,7 @@ pub(crate) async fn run(handle: Arc<Handle>, mut asks: mpsc::UnboundedReceiver<A
     while let Some(action) = asks.recv().await {
         let Action::Engine {
             account,
-            engine_url,
+            asked,
             ask,
         } = action
         else {
@@ -44,7 +45,7 @@ pub(crate) async fn run(handle: Arc<Handle>, mut asks: mpsc::UnboundedReceiver<A
         };
         let handle = Arc::clone(&handle);
         tokio::spawn(async move {
-            let input = perform(&handle, account, &engine_url, ask).await;
+            let input = perform(&handle, account, &asked, ask).await;
             drop(permit);
             let mut out = Effects::default();
             handle.shell.step(&mut out, Some, |core, now, out| {
@@ -55,37 +56,52 @@ pub(crate) async fn run(handle: Arc<Handle>, mut asks: mpsc::UnboundedReceiver<A
 }
 
 /// Asks, and says what the core is to know of the answer.
-async fn perform(handle: &Handle, account: AccountId, engine_url: &str, ask: EngineAsk) -> Input {
-    let tls = &handle.tls();
-    match ask {
-        EngineAsk::Introduce => {
-            let answer = engine_client::introduce(engine_url, account, tls).await;
-            report(engine_url, account.0, &answer);
-            Input::Introduced { account, answer }
-        }
-        EngineAsk::Settle { id, key, quantity } => {
-            let answer = engine_client::settle(engine_url, account, &key, &quantity, tls).await;
+async fn perform(handle: &Handle, account: AccountId, asked: &Asked, ask: EngineAsk) -> Input {
+    let (tls, token) = (&handle.tls(), &handle.accounting_token());
+    match (ask, asked) {
+        (EngineAsk::Settle { id, key, quantity }, Asked::Engine(url)) => {
+            let answer = engine_client::settle(url, account, &key, &quantity, tls).await;
             Input::Settled { id, answer }
         }
-        EngineAsk::Message {
-            id,
-            data,
-            deadline_ns,
-        } => {
+        (EngineAsk::Settle { id, key, quantity }, Asked::Accounting(url)) => {
+            let answer = engine_client::report(url, token, &key, &quantity, tls).await;
+            Input::Settled { id, answer }
+        }
+        (
+            EngineAsk::Message {
+                id,
+                data,
+                deadline_ns,
+            },
+            asked,
+        ) => {
+            let answer = async {
+                match asked {
+                    Asked::Engine(url) => engine_client::message(url, account, &data, tls).await,
+                    Asked::Accounting(url) => engine_client::relay(url, token, &data, tls).await,
+                }
+            };
             let deadline = handle.shell.clock.instant(deadline_ns);
-            let answer = engine_client::message(engine_url, account, &data, tls);
             let answer = timeout_at(deadline, answer).await;
             let answer = answer.unwrap_or(MessageAnswer::Failed);
             Input::MessageAnswered { id, answer }
         }
-        EngineAsk::Close => {
-            let answer = engine_client::close(engine_url, account, tls).await;
-            report(engine_url, account.0, &answer);
+        (EngineAsk::Introduce, Asked::Engine(url)) => {
+            let answer = engine_client::introduce(url, account, tls).await;
+            report(url, account.0, &answer);
+            Input::Introduced { account, answer }
+        }
+        (EngineAsk::Close, Asked::Engine(url)) => {
+            let answer = engine_client::close(url, account, tls).await;
+            report(url, account.0, &answer);
             Input::Closed {
                 account,
-                engine_url: engine_url.to_owned(),
+                engine_url: url.clone(),
                 answer,
             }
+        }
+        (EngineAsk::Introduce | EngineAsk::Close, Asked::Accounting(_)) => {
+            unreachable!("accounting systems open and close accounts with us, and not we with them")
         }
     }
 }

@@ -17,6 +17,7 @@ use rialto_connector::{Connector, Effects, Event, PeeringBounds};
 use rialto_ledger::{AccountId, SealedSecret, TokenHash};
 use rialto_links::{
     AuthCounters, CallbackRefusal, Callbacks, ClientTls, NewcomerCounters, Verdict,
+    engine_client::AccountingToken,
     spsp_client::{self, Permissions, QueryError},
 };
 use rialto_stream::pointer;
@@ -30,6 +31,8 @@ pub(crate) struct Handle {
     /// Replaced by a reload.
     pub(crate) config: RwLock<Config>,
     pub(crate) tls: watch::Receiver<ClientTls>,
+    /// What the accounting system wants of us, its engine.
+    pub(crate) accounting_token: watch::Receiver<AccountingToken>,
     pub(crate) auth: Arc<AuthCounters>,
     pub(crate) newcomers: Arc<NewcomerCounters>,
     pub(crate) callbacks: Arc<Callbacks>,
@@ -45,6 +48,11 @@ impl Handle {
     /// How servers are verified at present.
     pub(crate) fn tls(&self) -> ClientTls {
         self.tls.borrow().clone()
+    }
+
+    /// What accounting systems are shown at present.
+    pub(crate) fn accounting_token(&self) -> AccountingToken {
+        self.accounting_token.borrow().clone()
     }
 }
 

@@ -22,7 +22,9 @@ use rialto_btp::session;
 use rialto_connector::{Action, Connector, Effects, Settings};
 use rialto_journal::{FileDisk, Journal, JournalError, Options, Replay};
 use rialto_ledger::{Lsn, Record, TokenHash};
+use http::HeaderValue;
 use rialto_links::{
+    engine_client::AccountingToken,
     AuthCounters, ClientTls, Greeting, Identity, NewcomerLimits, ServerTls, SpspAnswer, SpspQuery,
     SpspRefusal, TlsError, WorkerConfig, hash_token,
 };
@@ -68,6 +70,9 @@ pub struct Endpoints {
     /// Where settlement engines report, if they can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settlement: Option<SocketAddr>,
+    /// Where accounting systems ask us to settle, if they can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<SocketAddr>,
     /// The process.
     pub pid: u32,
 }
@@ -137,6 +142,9 @@ struct Files {
     secret: NodeSecret,
     tokens: Vec<Token>,
     engine_token: Option<TokenHash>,
+    /// What accounting systems present to us, their engine, and we to them.
+    accounting_system_token: Option<TokenHash>,
+    accounting_token: AccountingToken,
     server_tls: Option<ServerTls>,
     client_tls: ClientTls,
 }
@@ -145,6 +153,8 @@ struct Files {
 struct Replaceable {
     tokens: watch::Sender<Vec<Token>>,
     engine_token: watch::Sender<Option<TokenHash>>,
+    accounting_system_token: watch::Sender<Option<TokenHash>>,
+    accounting_token: watch::Sender<AccountingToken>,
     /// None where the listener speaks no TLS.
     server_tls: Option<watch::Sender<ServerTls>>,
     client_tls: watch::Sender<ClientTls>,
@@ -154,6 +164,9 @@ impl Replaceable {
     fn replace(&self, files: Files) {
         self.tokens.send_replace(files.tokens);
         self.engine_token.send_replace(files.engine_token);
+        self.accounting_system_token
+            .send_replace(files.accounting_system_token);
+        self.accounting_token.send_replace(files.accounting_token);
         if let (Some(present), Some(new)) = (&self.server_tls, files.server_tls) {
             present.send_replace(new);
         }
@@ -191,19 +204,30 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
     let engine_listener = engine_listener
         .map(|address| bind("settlement.listen", address))
         .transpose()?;
+    let accounting_listener = config.engine.listen;
+    let accounting_listener = accounting_listener
+        .map(|address| bind("engine.listen", address))
+        .transpose()?;
     let endpoints = Endpoints {
         node: local_address(&node_listener)?,
         admin: local_address(&admin_listener)?,
         settlement: engine_listener.as_ref().map(local_address).transpose()?,
+        engine: accounting_listener
+            .as_ref()
+            .map(local_address)
+            .transpose()?,
         pid: process::id(),
     };
 
+    let engine_terms = config.engine.terms().map_err(engine_value)?;
     let workers = config.node.threads.unwrap_or_else(cores);
     let (engines, engine_asks) = mpsc::unbounded_channel();
     let public_url = public_url(&config, endpoints.node, files.server_tls.is_some());
     let replaceable = Replaceable {
         tokens: watch::Sender::new(files.tokens),
         engine_token: watch::Sender::new(files.engine_token),
+        accounting_system_token: watch::Sender::new(files.accounting_system_token),
+        accounting_token: watch::Sender::new(files.accounting_token),
         server_tls: files.server_tls.map(watch::Sender::new),
         client_tls: watch::Sender::new(files.client_tls),
     };
@@ -214,6 +238,7 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
     let handle = Arc::new(Handle {
         shell: Arc::clone(&shell),
         tls: replaceable.client_tls.subscribe(),
+        accounting_token: replaceable.accounting_token.subscribe(),
         auth: Arc::clone(&auth),
         newcomers: Arc::default(),
         callbacks: Arc::default(),
@@ -305,6 +330,18 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
             };
             let (node, token) = (Arc::clone(&node), replaceable.engine_token.subscribe());
             tokio::spawn(rialto_admin::serve_engines(listener, node, token, until));
+        }
+        if let (Some(listener), Some(terms)) = (accounting_listener, engine_terms) {
+            let listener = tokio::net::TcpListener::from_std(listener);
+            let listener = listener.map_err(system("listen for accounting systems"))?;
+            let mut accounting_stop = stopped.clone();
+            let until = async move {
+                let _ = accounting_stop.changed().await;
+            };
+            let token = replaceable.accounting_system_token.subscribe();
+            let served =
+                rialto_admin::serve_engine(listener, Arc::clone(&node), token, terms, until);
+            tokio::spawn(served);
         }
         let tokens = replaceable.tokens.subscribe();
         let serving = tokio::spawn(rialto_admin::serve(admin, node, tokens, until));
@@ -405,9 +442,23 @@ fn read_files(config: &Config) -> Result<Files, RunError> {
         return Err(value("settlement.second_approver")(message.to_owned()));
     }
     let engine_token = config.settlement.token_file.as_deref();
-    let engine_token = engine_token
-        .map(|path| Ok::<_, SecretError>(hash_token(read_private(path)?.as_bytes())))
-        .transpose()?;
+    let read_hash =
+        |path: &Path| Ok::<_, SecretError>(hash_token(read_private(path)?.as_bytes()));
+    let engine_token = engine_token.map(read_hash).transpose()?;
+    let accounting_system_token = config.engine.token_file.as_deref();
+    let accounting_system_token = accounting_system_token.map(read_hash).transpose()?;
+    let accounting_token = match &config.engine.accounting_token_file {
+        Some(path) => {
+            let header = HeaderValue::from_str(&format!("Bearer {}", *read_private(path)?));
+            let mut header = header.map_err(|_| {
+                let message = "the token in it has characters that no HTTP header may have";
+                value("engine.accounting_token_file")(message.to_owned())
+            })?;
+            header.set_sensitive(true);
+            Some(header)
+        }
+        None => None,
+    };
     let tls_value = |key| move |error: TlsError| value(key)(error.to_string());
     let identity = |key, cert: &Option<PathBuf>, private: &Option<PathBuf>| {
         let files = cert.as_ref().zip(private.as_ref());
@@ -431,9 +482,15 @@ fn read_files(config: &Config) -> Result<Files, RunError> {
         secret,
         tokens,
         engine_token,
+        accounting_system_token,
+        accounting_token,
         server_tls,
         client_tls,
     })
+}
+
+fn engine_value((key, message): (&'static str, String)) -> RunError {
+    RunError::Value { key, message }
 }
 
 fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, RunError> {
@@ -664,6 +721,12 @@ fn reload(
         (
             "settlement.listen",
             old.settlement.listen != new.settlement.listen,
+        ),
+        (
+            "engine",
+            // The files of tokens are read again.
+            old.engine.terms().ok() != new.engine.terms().ok()
+                || old.engine.listen != new.engine.listen,
         ),
         (
             "auto_peering.path",

@@ -172,6 +172,7 @@ fn every_reason_is_given() {
         // A node without an address has its own stories, and so have messages.
         Reason::NoAddress,
         Reason::EngineBusy,
+        Reason::AccountingFailed,
         Reason::ChannelFrame,
     ];
     given.extend(links);

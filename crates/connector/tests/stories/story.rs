@@ -29,8 +29,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rialto_connector::{
-    Action, Durable, Effect, EngineAsk, Event, Input, LinkFailure, LinkId, RequestId, Settings,
-    TableId,
+    Action, Asked, Durable, Effect, EngineAsk, Event, Input, LinkFailure, LinkId, RequestId,
+    Settings, TableId,
     command::{Made, PaymentRequest, PingOutcome},
     hand::HandRequest,
     messages::{MessageAnswer, MessageId, MessageOutcome},
@@ -852,9 +852,12 @@ impl Story {
                 }
                 Action::Engine {
                     account,
-                    engine_url,
+                    asked,
                     ask,
                 } => {
+                    let Asked::Engine(engine_url) = asked else {
+                        panic!("no account here has an accounting system")
+                    };
                     let (name, by) = (self.node.name(account), engine_url.rsplit(':').next());
                     let by = by.unwrap();
                     match ask {
