@@ -356,6 +356,14 @@ impl Connector {
         Ok(())
     }
 
+    /// Whether channels with an account's holder are this node's own. They are not where an engine settles
+    /// and nothing is said of channels: then they are the engine's, which may be a node like this one.
+    pub(crate) fn channels_are_ours(&self, account: AccountId) -> bool {
+        let terms = self.ledger.account(account).map(|a| &a.settings.settlement);
+        terms.is_none_or(|terms| terms.engine_url.is_none() || terms.channel.is_some())
+            || self.channels_unended(account) > 0
+    }
+
     /// Channels of an account that have not ended.
     fn channels_unended(&self, account: AccountId) -> usize {
         let channels = self.ledger.channels_of(account);

@@ -342,7 +342,7 @@ impl Connector {
     }
 
     /// A message of a peer's. Whose it is, is told by how it begins; what nobody knows is for the
-    /// account's settlement engine.
+    /// account's settlement engine, and so are frames of channels where the engine has these.
     pub(crate) fn handle_message(
         &mut self,
         now: Now,
@@ -356,7 +356,7 @@ impl Connector {
         if packet.amount() > 0 {
             return Err(Refusal::from(Reason::AddressInvalid).with_code(ErrorCode::F00_BAD_REQUEST));
         }
-        if rialto_channel::is_ours(packet.data()) {
+        if rialto_channel::is_ours(packet.data()) && self.channels_are_ours(from.account) {
             self.channel_frame(now, from.into(), packet.data(), out);
             return Ok(());
         }

@@ -6,6 +6,7 @@
 )]
 
 mod address;
+mod as_engine;
 mod auth;
 mod backup;
 mod bad_routes;
