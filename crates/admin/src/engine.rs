@@ -14,7 +14,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{delete, post},
 };
-use rialto_connector::{Connector, Event, messages::MessageOutcome};
+use rialto_connector::{Connector, messages::MessageOutcome};
 use rialto_ledger::{
     AccountId, AccountSettings, AccountTerms, ChannelTerms, Limits, Relation, RouteExchange,
     SettlementTerms, TokenHash, check_name,
@@ -27,7 +27,7 @@ use crate::{
     Problem,
     auth::hash,
     extract,
-    messages::{answer, unsent},
+    messages::{answer, done, unsent},
     node::Handle,
     payments::outcome,
     settlements::{Said, bad, check_bearer, read_said},
@@ -117,7 +117,10 @@ async fn open(
     let extract::Json(asked) = body.map_err(|problem| bad(&problem.code, &problem.detail))?;
     let random = || {
         let bytes = engine.node.0.random();
-        bytes[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        bytes[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     };
     let id = asked.id.unwrap_or_else(random);
     // Unreserved characters of URLs (RFC 3986), as RFC 38 has them.
@@ -203,10 +206,7 @@ async fn take(
         Ok::<_, Problem>(connector.message_received(now, account, &data, out))
     });
     let id = taken.await??;
-    let outcome = outcome(&mut events, |event| match event {
-        Event::MessageDone { id: of, outcome } if of == id => Some(outcome),
-        _ => None,
-    });
+    let outcome = outcome(&mut events, |event| done(event, id));
     match outcome.await? {
         MessageOutcome::Answered { data } => Ok(answer(StatusCode::CREATED, data)),
         MessageOutcome::Rejected { code, message, .. } => {
@@ -227,7 +227,10 @@ fn account_name(id: &str) -> String {
         return name;
     }
     let hash = hash(id).0;
-    let digits: String = hash[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits: String = hash[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("engine-{digits}")
 }
 

@@ -81,6 +81,7 @@ use utoipa_axum::{PathItemExt, paste, router::OpenApiRouter, routes};
 
 pub use auth::{Scopes, Token, generate_token, hash};
 pub use doctor::{Check, CheckVerdict, LINK_PATH, Probed};
+pub use engine::{ENGINE_ACCOUNTS_MAX, EngineTerms};
 pub use extract::BODY_BYTES_MAX;
 pub use invites::{INVITE_PATH, greet};
 pub use listener::{CONNECTIONS_MAX, HEAD_TIMEOUT};
@@ -88,7 +89,6 @@ pub use node::{
     BoxFuture, Command, Handle, Node, NodeStatus, ResolveError, ResolvedReceiver, Unavailable,
 };
 pub use page::{PAGE_LIMIT, PAGE_LIMIT_MAX};
-pub use engine::{ENGINE_ACCOUNTS_MAX, EngineTerms};
 pub use payments::{RESOLVING_MAX, WAIT_SECONDS_MAX};
 pub use peering::{InviteRefused, Peering, Stage};
 pub use problem::Problem;

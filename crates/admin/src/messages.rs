@@ -6,7 +6,10 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use rialto_connector::{Event, Reason, messages::MessageOutcome};
+use rialto_connector::{
+    Event, Reason,
+    messages::{MessageId, MessageOutcome},
+};
 use rialto_packet::{DATA_BYTES_MAX, ErrorCode};
 
 use crate::{
@@ -34,15 +37,7 @@ pub(crate) async fn send(
         connector.message_send(now, id, &data, out).map_err(unsent)
     });
     let id = sent.await??;
-    let outcome = outcome(&mut events, |event| {
-        if let Event::MessageDone { id: of, outcome } = event
-            && of == id
-        {
-            Some(outcome)
-        } else {
-            None
-        }
-    });
+    let outcome = outcome(&mut events, |event| done(event, id));
     match outcome.await? {
         MessageOutcome::Answered { data } => Ok(answer(StatusCode::CREATED, data)),
         MessageOutcome::Rejected {
@@ -51,6 +46,17 @@ pub(crate) async fn send(
             data,
         } => Ok(rejected(code, &message, data)),
         MessageOutcome::Failed { reason } => Err(unsent(reason)),
+    }
+}
+
+/// What came of this message, if the event says it.
+pub(crate) fn done(event: Event, id: MessageId) -> Option<MessageOutcome> {
+    if let Event::MessageDone { id: of, outcome } = event
+        && of == id
+    {
+        Some(outcome)
+    } else {
+        None
     }
 }
 

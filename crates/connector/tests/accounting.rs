@@ -171,7 +171,8 @@ impl World {
         {
             if *left == 0 {
                 self.kill_in = None;
-                let written = self.rng.next_u64() as usize % (records.len() + 1);
+                let written = self.rng.next_u64() % (records.len() as u64 + 1);
+                let written = usize::try_from(written).unwrap();
                 side.journal.extend(records.into_iter().take(written));
                 let early = |effect: &Effect| effect.after == Durable::Nothing;
                 for effect in effects.into_iter().filter(early) {

@@ -1172,7 +1172,9 @@ impl Ledger {
         match means {
             // What we are to pay them: it is not theirs to pay ahead with.
             Means::Accounting => self.settle(credit.account, entry)?,
-            Means::Engine | Means::Channel | Means::Hand => self.settle_in(credit.account, entry)?,
+            Means::Engine | Means::Channel | Means::Hand => {
+                self.settle_in(credit.account, entry)?
+            }
         }
         #[cfg(feature = "mutants")]
         if self.mutant == Some(LedgerMutant::PrepaidUncounted) {

@@ -110,12 +110,7 @@ pub async fn relay(
 ) -> MessageAnswer {
     let url = format!("{account_url}/messages");
     let answer = async {
-        let mut request = request(
-            Method::POST,
-            &url,
-            "application/octet-stream",
-            data.clone(),
-        )?;
+        let mut request = request(Method::POST, &url, "application/octet-stream", data.clone())?;
         present(&mut request, token);
         exchange_up_to(request, DATA_BYTES_MAX, tls).await
     };
@@ -135,10 +130,7 @@ fn with_key(request: &mut Request<Bytes>, key: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn told(
-    url: &str,
-    answer: Result<Response<Bytes>, String>,
-) -> Result<Response<Bytes>, String> {
+fn told(url: &str, answer: Result<Response<Bytes>, String>) -> Result<Response<Bytes>, String> {
     answer.map_err(|error| format!("cannot ask {url}: {error}"))
 }
 

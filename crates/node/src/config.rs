@@ -11,13 +11,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rialto_admin::EngineTerms;
+use rialto_channel::Kind;
+use rialto_ledger::ChannelTerms;
 use rialto_packet::{
     Address,
     money::{Asset, Ratio},
 };
-use rialto_admin::EngineTerms;
-use rialto_channel::Kind;
-use rialto_ledger::ChannelTerms;
 use serde::Deserialize;
 use thiserror::Error;
 

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::HeaderValue;
 use parking_lot::RwLock;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -22,11 +23,9 @@ use rialto_btp::session;
 use rialto_connector::{Action, Connector, Effects, Settings};
 use rialto_journal::{FileDisk, Journal, JournalError, Options, Replay};
 use rialto_ledger::{Lsn, Record, TokenHash};
-use http::HeaderValue;
 use rialto_links::{
-    engine_client::AccountingToken,
     AuthCounters, ClientTls, Greeting, Identity, NewcomerLimits, ServerTls, SpspAnswer, SpspQuery,
-    SpspRefusal, TlsError, WorkerConfig, hash_token,
+    SpspRefusal, TlsError, WorkerConfig, engine_client::AccountingToken, hash_token,
 };
 use rialto_stream::spsp;
 use serde::{Deserialize, Serialize};
@@ -442,8 +441,7 @@ fn read_files(config: &Config) -> Result<Files, RunError> {
         return Err(value("settlement.second_approver")(message.to_owned()));
     }
     let engine_token = config.settlement.token_file.as_deref();
-    let read_hash =
-        |path: &Path| Ok::<_, SecretError>(hash_token(read_private(path)?.as_bytes()));
+    let read_hash = |path: &Path| Ok::<_, SecretError>(hash_token(read_private(path)?.as_bytes()));
     let engine_token = engine_token.map(read_hash).transpose()?;
     let accounting_system_token = config.engine.token_file.as_deref();
     let accounting_system_token = accounting_system_token.map(read_hash).transpose()?;

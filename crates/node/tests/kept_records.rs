@@ -55,20 +55,23 @@ fn read(folder: &Path, with_checkpoint: bool) -> Vec<Vec<u8>> {
     records
 }
 
-/// The kinds of record that there are: those in bytes, and those in JSON as their decoder names them.
+/// The kinds of record that there are: those in JSON as their decoder names them, those in bytes, and what
+/// came to be in some later.
 fn kinds() -> BTreeSet<String> {
     let unknown = Record::decode(br#"{"record":""}"#).unwrap_err().to_string();
     let (_, known) = unknown.split_once("expected one of ").unwrap();
     let in_json = known.split('`').skip(1).step_by(2).map(str::to_owned);
-    let in_bytes = [
+    let beside = [
         "commit",
         "progress",
         "terms_kept",
         "account_kept",
         "account_kept with a pin",
         "route_put in bytes",
+        "settlement_made that reports",
+        "channel_put with a payment before",
     ];
-    let kinds: BTreeSet<_> = in_json.chain(in_bytes.map(str::to_owned)).collect();
+    let kinds: BTreeSet<_> = in_json.chain(beside.map(str::to_owned)).collect();
     assert!(kinds.contains("account_put") && kinds.contains("counters"));
     kinds
 }
@@ -86,6 +89,12 @@ fn kind_of(bytes: &[u8]) -> String {
             "account_kept with a pin".to_owned()
         }
         Record::AccountKept { .. } => "account_kept".to_owned(),
+        Record::SettlementMade { settlement } if settlement.is_report() => {
+            "settlement_made that reports".to_owned()
+        }
+        Record::ChannelPut { channel, .. } if channel.before.is_some() => {
+            "channel_put with a payment before".to_owned()
+        }
         Record::RoutePut { .. } if !bytes.starts_with(b"{") => "route_put in bytes".to_owned(),
         _ => {
             let json: serde_json::Value = serde_json::from_slice(bytes).unwrap();

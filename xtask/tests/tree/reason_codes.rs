@@ -79,7 +79,9 @@ fn advice(reason: Reason) -> &'static str {
         R::EngineRefused => "What came with the reject, and the log of the settlement engine.",
         R::EngineFailed => "Whether the settlement engine runs, and its log.",
         R::EngineBusy => "Whether the settlement engine answers, and what floods it.",
-        R::AccountingFailed => "Whether the accounting system at `engine.accounting_url` runs, and its own link to the other side.",
+        R::AccountingFailed => {
+            "Whether the accounting system at `engine.accounting_url` runs, and its own link to the other side."
+        }
         R::ChannelFrame => {
             "The version of the peer's node, and the log: it names what is wrong with the frame."
         }
