@@ -287,6 +287,8 @@ pub struct SettlementTerms {
     pub amount_min: Amount,
     /// Which channels are opened and accepted without an operator.
     pub channel: Option<ChannelTerms>,
+    /// The engine has channels, as another Rialto node does: what the peer says of channels is for it.
+    pub engine_channels: bool,
     /// The account at an accounting system whose settlement engine this node is, as the URL of it there.
     #[schema(example = "http://127.0.0.1:7771/accounts/3")]
     pub accounting_url: Option<String>,
@@ -301,6 +303,7 @@ impl From<&rialto_ledger::SettlementTerms> for SettlementTerms {
             every_s: terms.every_s,
             amount_min: Amount(terms.amount_min),
             channel: terms.channel.map(Into::into),
+            engine_channels: terms.engine_channels,
             accounting_url: terms.accounting_url.clone(),
         }
     }
@@ -315,6 +318,7 @@ impl From<SettlementTerms> for rialto_ledger::SettlementTerms {
             every_s: terms.every_s,
             amount_min: terms.amount_min.0,
             channel: terms.channel.map(Into::into),
+            engine_channels: terms.engine_channels,
             accounting_url: terms.accounting_url,
         }
     }

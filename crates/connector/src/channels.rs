@@ -232,6 +232,10 @@ impl Connector {
             let message = "a local account has no node of its own to settle with";
             return Err(CommandError::invalid("account", message));
         }
+        if !self.channels_are_ours(id) {
+            let message = format!("channels with '{name}' are its engine's: open one there");
+            return Err(CommandError::conflict("account", message));
+        }
         if self.closed.is_some() {
             return Err(CommandError::busy("the node opens no channels now"));
         }
@@ -356,12 +360,10 @@ impl Connector {
         Ok(())
     }
 
-    /// Whether channels with an account's holder are this node's own. They are not where an engine settles
-    /// and nothing is said of channels: then they are the engine's, which may be a node like this one.
+    /// Whether channels with an account's holder are this node's own, and not its engine's.
     pub(crate) fn channels_are_ours(&self, account: AccountId) -> bool {
-        let terms = self.ledger.account(account).map(|a| &a.settings.settlement);
-        terms.is_none_or(|terms| terms.engine_url.is_none() || terms.channel.is_some())
-            || self.channels_unended(account) > 0
+        let account = self.ledger.account(account);
+        account.is_none_or(|account| !account.settings.settlement.engine_channels)
     }
 
     /// Channels of an account that have not ended.

@@ -191,6 +191,15 @@ impl Connector {
             let message = format!("settlement {} is still under way", unended.id.0);
             return Err(CommandError::conflict("settlement.engine_url", message));
         }
+        let mut channels = self.ledger.channels_of(id);
+        if new.engine_channels && channels.any(|known| !known.channel.is_quiet()) {
+            let message = "a channel of our own has not ended: close it first";
+            return Err(CommandError::conflict(
+                "settlement.engine_channels",
+                message,
+            ));
+        }
+        drop(channels);
         if old.accounting_url != new.accounting_url
             && (account.balance() != 0 || self.ledger.report_of(id).is_some())
         {
@@ -854,6 +863,10 @@ fn check_settlement(settings: &AccountSettings) -> Result<(), CommandError> {
                            of limit and their_limit must be 0";
             return Err(CommandError::invalid("settlement.channel.limit", message));
         }
+    }
+    if terms.engine_channels && (terms.engine_url.is_none() || terms.channel.is_some()) {
+        let message = "channels of the engine need settlement.engine_url, and no settlement.channel of our own";
+        return Err(CommandError::invalid("settlement.engine_channels", message));
     }
     check_accounting(settings)?;
     let is_local = settings.relation == Relation::Local;

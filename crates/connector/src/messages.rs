@@ -342,7 +342,7 @@ impl Connector {
     }
 
     /// A message of a peer's. Whose it is, is told by how it begins; what nobody knows is for the
-    /// account's settlement engine, and so are frames of channels where the engine has these.
+    /// account's settlement engine, and so are frames of channels where it is the engine that has these.
     pub(crate) fn handle_message(
         &mut self,
         now: Now,

@@ -262,25 +262,12 @@ impl World {
         match call {
             Call::Message { to, id, data } => {
                 let from = 1 - to;
-                if is_lost {
+                let is_taken = !is_lost && self.bring(to, id, &data);
+                if !is_taken && life == self.sides[from].life {
                     let answer = MessageAnswer::Failed;
-                    let call = Call::Answer {
-                        to: from,
-                        id,
-                        answer,
-                    };
-                    self.calls.push_back((life, call));
-                    return;
-                }
-                let lived = self.bring(to, id, &data);
-                if !lived && life == self.sides[from].life {
-                    let answer = MessageAnswer::Failed;
-                    let call = Call::Answer {
-                        to: from,
-                        id,
-                        answer,
-                    };
-                    self.calls.push_back((life, call));
+                    let to = from;
+                    self.calls
+                        .push_back((life, Call::Answer { to, id, answer }));
                 }
             }
             Call::Answer { to, id, answer } => {

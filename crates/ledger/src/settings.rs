@@ -436,6 +436,9 @@ pub struct SettlementTerms {
     /// Which channels are opened and accepted without an operator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<ChannelTerms>,
+    /// The engine has channels like ours, as other nodes of this kind do: frames of channels are for it.
+    #[serde(skip_serializing_if = "text::is_default")]
+    pub engine_channels: bool,
     /// The account at an accounting system whose settlement engine we are (RFC 38), as the URL of it there.
     /// What it asks us to pay is owed and leaves over a channel; what comes in over a channel is theirs
     /// and told to it.

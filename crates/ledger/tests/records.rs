@@ -104,6 +104,7 @@ prop_compose! {
             },
             settlement: SettlementTerms {
                 accounting_url: link.clone().filter(|_| paused),
+                engine_channels: paused,
                 engine_url: link,
                 threshold: terms.0,
                 settle_to: terms.1,

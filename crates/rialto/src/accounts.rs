@@ -525,6 +525,9 @@ fn settlement(args: &AccountSettingsArgs, asset: &Asset) -> Result<Map<String, V
     if let Some(url) = &args.engine_url {
         terms.insert("engine_url".to_owned(), or_null(url, || json!(url)));
     }
+    if let Some(engine_channels) = args.engine_channels {
+        terms.insert("engine_channels".to_owned(), engine_channels.into());
+    }
     for (field, flag, value) in [
         ("threshold", "--settle-threshold", &args.settle_threshold),
         ("settle_to", "--settle-to", &args.settle_to),

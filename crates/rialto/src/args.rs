@@ -641,6 +641,9 @@ pub(crate) struct AccountSettingsArgs {
     /// Settle through the engine at this URL
     #[arg(long, value_name = "URL", help_heading = "Settlement")]
     pub(crate) engine_url: Option<String>,
+    /// The engine has channels, as another Rialto node does: what the peer says of channels is for it
+    #[arg(long, value_name = "true|false", help_heading = "Settlement")]
+    pub(crate) engine_channels: Option<bool>,
     /// Settle as soon as we owe so much
     #[arg(long, value_name = "AMOUNT", help_heading = "Settlement")]
     pub(crate) settle_threshold: Option<String>,

@@ -391,6 +391,7 @@ impl Terms {
             every_s: self.every_s,
             amount_min: self.amount_min,
             channel: self.channel,
+            engine_channels: false,
             accounting_url: None,
         }
     }

@@ -87,7 +87,7 @@ impl Three {
             "name": "y", "relation": "peer", "asset_code": "USD", "asset_scale": 3,
             "ilp_address": "test.y", "limits": {"balance_min": "-1000000"},
             "btp": {"url": y.btp_url("x"), "token": "token-from-x-to-y"},
-            "settlement": {"engine_url": format!("http://{engine}")},
+            "settlement": {"engine_url": format!("http://{engine}"), "engine_channels": true},
         }));
         let number = wait_for("the account at the engine", || {
             let name = e.balances().into_keys().next()?;
@@ -253,7 +253,7 @@ fn calls_to_the_engine_that_are_wrong_are_refused_and_named() {
         (channel["state"] == "closed" && channel["waiting"] == 0).then_some(())
     });
     // x exchanges its engine for none: the account is closed there.
-    let change = json!({"settlement": {"engine_url": null}});
+    let change = json!({"settlement": {"engine_url": null, "engine_channels": false}});
     three.x.ok("PATCH", "/v1/accounts/y", Some(change));
     wait_for("the end of the account", || {
         (three.e.call("GET", &path, None).0 == 404).then_some(())
