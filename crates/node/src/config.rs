@@ -865,6 +865,33 @@ mod tests {
             let error = load_text(text, &[]).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
+        for (engine, expected) in [
+            ("", "engine.accounting_url: is needed beside engine.listen"),
+            (
+                "accounting_url = \"127.0.0.1:7771\"",
+                "engine.accounting_url: must begin with http",
+            ),
+            (
+                "accounting_url = \"http://a.example\"",
+                "engine.asset: is needed beside engine.listen",
+            ),
+            (
+                "accounting_url = \"http://a.example\"\nasset = \"USD\"",
+                "engine.asset: 'USD' asset must be written CODE/SCALE",
+            ),
+            (
+                "accounting_url = \"http://a.example\"\nasset = \"USD/2\"\nchannel = \"symmetrical\"\nlimit = \"1.234\"",
+                "engine.limit: '1.234' is no amount of USD",
+            ),
+            (
+                "accounting_url = \"http://a.example\"\nasset = \"USD/2\"\ntheir_limit = \"1\"",
+                "engine.channel: is needed beside limits",
+            ),
+        ] {
+            let text = format!("{MINIMAL}[engine]\nlisten = \"127.0.0.1:3000\"\n{engine}\n");
+            let error = load_text(&text, &[]).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
         let error = load_text(MINIMAL, &[("RIALTO_NODE__LISTEN", "here")]).unwrap_err();
         let expected = "environment RIALTO_NODE__LISTEN: node.listen: ";
         assert!(error.starts_with(expected), "{error}");
