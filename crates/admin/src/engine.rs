@@ -125,8 +125,9 @@ async fn open(
     let id = asked.id.unwrap_or_else(random);
     // Unreserved characters of URLs (RFC 3986), as RFC 38 has them.
     let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    if !(1..=ID_BYTES_MAX).contains(&id.len()) || !id.bytes().all(is_unreserved) {
-        let detail = "must be 1 to 255 of A-Z, a-z, 0-9, '-', '.', '_' and '~'";
+    let is_whole = id.bytes().any(|byte| byte != b'.'); // '.' and '..' lead elsewhere in a path
+    if !(1..=ID_BYTES_MAX).contains(&id.len()) || !id.bytes().all(is_unreserved) || !is_whole {
+        let detail = "must be 1 to 255 of A-Z, a-z, 0-9, '-', '.', '_' and '~', and not dots alone";
         return Err(bad("id", detail).of_field("id"));
     }
     let settings = account_settings(&engine.terms, &id);

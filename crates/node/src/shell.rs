@@ -413,30 +413,42 @@ impl Shell {
             return;
         };
         let (account, amount) = (self.name_of(settlement.account), settlement.amount);
+        let by = match settlement.channel {
+            Some(_) => "the other side of the channel",
+            None if settlement.is_report() => "the accounting system",
+            None => "the engine",
+        };
+        let id = id.0;
         match settlement.state {
             SettlementState::Accepted => {
                 info!(
-                    settlement = id.0,
-                    account, amount, "the engine has the settlement"
+                    settlement = id,
+                    account, amount, by, "a settlement was taken"
                 );
             }
             SettlementState::Cancelled => {
                 info!(
-                    settlement = id.0,
-                    account, amount, "the settlement was taken back"
+                    settlement = id,
+                    account, amount, "a settlement was taken back"
                 );
             }
             SettlementState::Parked { message } => warn!(
-                settlement = id.0,
+                settlement = id,
                 account,
                 amount,
+                by,
                 message,
-                "the engine refused the settlement: `rialto settlement retry` or `cancel` decides"
+                "a settlement was refused: `rialto settlement retry` tells it again, or `cancel` takes it back"
             ),
             // Each pause is longer than the one before, so this does not fill a log.
             SettlementState::Open => warn!(
-                settlement = id.0,
-                account, amount, failures, last, "the engine does not answer: it is asked again"
+                settlement = id,
+                account,
+                amount,
+                by,
+                failures,
+                last,
+                "a settlement was not answered: it is told again"
             ),
         }
     }

@@ -216,6 +216,7 @@ fn calls_to_the_engine_that_are_wrong_are_refused_and_named() {
         (&format!("{account}/messages"), None, "hello", 400),
         ("/accounts", None, r#"{"id":"a b"}"#, 400),
         ("/accounts", None, r#"{"id":""}"#, 400),
+        ("/accounts", None, r#"{"id":".."}"#, 400),
         ("/elsewhere", None, "{}", 404),
     ] {
         assert_eq!(three.ask(path, key, body), status, "{path} {body}");
