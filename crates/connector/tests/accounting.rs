@@ -28,6 +28,8 @@ const LIMIT: u64 = 5_000;
 /// Instructions of each accounting system, each of [`AMOUNT`] in units of a hundredth of the channel's.
 const INSTRUCTIONS: usize = 6;
 const AMOUNT: u64 = 120_050;
+/// Schedules that are tried.
+const SEEDS: u64 = 300;
 /// Moments in which everything has to be done.
 const MOMENTS_MAX: usize = 20_000;
 
@@ -476,7 +478,7 @@ fn what_one_accounting_system_asks_to_be_paid_is_told_to_the_other() {
 #[test]
 fn whatever_is_lost_and_whoever_is_killed_it_is_so_once() {
     let (mut kills, mut parked) = (0, 0);
-    for seed in 0..300 {
+    for seed in 0..SEEDS {
         let world = all_arrives(seed, true);
         kills += world.kills;
         parked += world.parked;
@@ -484,5 +486,10 @@ fn whatever_is_lost_and_whoever_is_killed_it_is_so_once() {
     assert!(
         kills > 1_000 && parked > 50,
         "{kills} kills, {parked} refusals"
+    );
+    println!(
+        "reliability: settlement | {} instructions to engines whose channels these are, {kills} kills, {parked} \
+         refusals to hear | 0 lost, paid or told twice",
+        2 * INSTRUCTIONS as u64 * SEEDS
     );
 }

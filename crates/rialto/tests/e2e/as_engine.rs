@@ -278,13 +278,14 @@ fn calls_to_the_engine_that_are_wrong_are_refused_and_named() {
 #[test]
 fn whoever_is_killed_each_settlement_arrives_once() {
     let mut three = Three::start();
-    let (mut x, mut y) = (0, 0);
+    let (mut x, mut y, mut kills) = (0, 0, 0);
     for round in 0..3 {
         // As soon as x asks, while e pays, and while y takes it.
         for victim in ["e", "x", "y"] {
             let key = format!("{round}-{victim}");
             let made = settle(&three.x, "y", 100, &key);
             three.kill(victim);
+            kills += 1;
             wait_accepted(&three.x, &made);
             (x, y) = (x - 100, y + 10);
             three.wait_balances(x, y);
@@ -292,6 +293,7 @@ fn whoever_is_killed_each_settlement_arrives_once() {
         for victim in ["e", "x", "y"] {
             let made = settle(&three.y, "x", 7, &format!("{round}-{victim}"));
             three.kill(victim);
+            kills += 1;
             wait_accepted(&three.y, &made);
             (x, y) = (x + 70, y - 7);
             three.wait_balances(x, y);
@@ -301,6 +303,7 @@ fn whoever_is_killed_each_settlement_arrives_once() {
         three.e.kill();
         three.e.restart();
         three.x.restart();
+        kills += 2;
         let made = settle(&three.y, "x", 7, &format!("{round}-away"));
         wait_accepted(&three.y, &made);
         (x, y) = (x + 70, y - 7);
@@ -313,6 +316,10 @@ fn whoever_is_killed_each_settlement_arrives_once() {
     for node in [&three.x, &three.y, &three.e] {
         node.assert_books_add_up();
     }
+    println!(
+        "reliability: settlement kills | {kills} kills of an accounting system, of the node that is its engine, and of \
+         the peer | 0 settlements lost, paid or told twice"
+    );
 }
 
 impl Three {
