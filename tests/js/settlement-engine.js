@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 'use strict'
-// A settlement engine on ilp-settlement-core. Its ledger is a folder that two engines share: a payment
-// is a file in the folder of whom it is to. It may be killed at any time.
+// A settlement engine on ilp-settlement-core. Its ledger is a folder that engines share: a payment is a
+// file in the folder of whom it is to, and stays there. It may be killed at any time; to be killed at a
+// step of its own it finds the step's name in a file beside its store, and stops there.
 
 const fs = require('node:fs')
 const net = require('node:net')
@@ -30,10 +31,23 @@ function write (file, value) {
   fs.renameSync(aside, file)
 }
 
+/** Writes a file that is there once, and never changes. */
+function writeOnce (file, value) {
+  const aside = `${file}.${process.pid}`
+  fs.writeFileSync(aside, JSON.stringify(value))
+  try {
+    fs.linkSync(aside, file)
+  } catch (error) {
+    if (error.code !== 'EEXIST') throw error
+  }
+  fs.unlinkSync(aside)
+}
+
 /** The store of ilp-settlement-core in a file. Its Redis store forgets what it was about to settle. */
 class Store {
   constructor (file) {
     this.file = file
+    this.hold = `${file}.hold`
     this.accounts = fs.existsSync(file) ? JSON.parse(fs.readFileSync(file)) : {}
   }
 
@@ -45,10 +59,18 @@ class Store {
     return result
   }
 
+  /** A step is done. If somebody waits for it, nothing else is: whoever does kills us. */
+  reach (step) {
+    if (!fs.existsSync(this.hold) || fs.readFileSync(this.hold, 'utf8') !== step) return
+    fs.renameSync(this.hold, `${this.file}.held`)
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)
+  }
+
   async createAccount (id) {
     const isKnown = id in this.accounts
     this.accounts[id] = this.accounts[id] || { requests: {}, queued: '0', settling: null, uncredited: '0', peer: null }
     write(this.file, this.accounts)
+    this.reach('opened')
     return isKnown
   }
 
@@ -59,20 +81,23 @@ class Store {
   async deleteAccount (id) {
     delete this.accounts[id]
     write(this.file, this.accounts)
+    this.reach('closed')
   }
 
   async queueSettlement (id, key, amount) {
-    return this.change(id, account => {
+    const known = this.change(id, account => {
       if (!(key in account.requests)) {
         account.requests[key] = amount.toString()
         account.queued = amount.plus(account.queued).toString()
       }
       return new BigNumber(account.requests[key])
     })
+    this.reach('queued')
+    return known
   }
 
   async loadAmountToSettle (id) {
-    return this.change(id, account => {
+    const amount = this.change(id, account => {
       // Otherwise the one that was cut off, under its number.
       if (!account.settling && new BigNumber(account.queued).isGreaterThan(0)) {
         account.settling = { id: randomUUID(), amount: account.queued }
@@ -80,6 +105,8 @@ class Store {
       }
       return new BigNumber(account.settling ? account.settling.amount : 0)
     })
+    this.reach('numbered')
+    return amount
   }
 
   async saveAmountToSettle (id, amount) {
@@ -108,13 +135,15 @@ run(flags, async (flags, stopped) => {
   let services
   const engine = {
     async setupAccount (id) {
-      if (store.accounts[id].peer) return
+      // Told each time: the other side may know the address of another engine.
       const answer = await services.sendMessage(id, { address: flags.name })
       store.change(id, account => { account.peer = answer.address })
+      store.reach('introduced')
     },
 
     async handleMessage (id, message) {
       store.change(id, account => { account.peer = message.address })
+      store.reach('met')
       return { address: flags.name }
     },
 
@@ -126,25 +155,32 @@ run(flags, async (flags, stopped) => {
       if (!paid.isZero()) {
         const folder = path.join(flags.ledger, peer)
         fs.mkdirSync(folder, { recursive: true })
-        // Twice the same file is one payment.
-        const file = path.join(folder, `${settling.id}.json`)
-        if (!fs.existsSync(`${file}.done`)) write(file, { from: flags.name, amount: paid.toString() })
+        writeOnce(path.join(folder, `${settling.id}.json`), { from: flags.name, amount: paid.toString() })
       }
+      store.reach('paid')
       store.change(id, account => {
         account.queued = new BigNumber(settling.amount).minus(paid).plus(account.queued).toString()
         account.settling = null
       })
+      store.reach('settled')
       return amount
     }
   }
 
   const look = async () => {
-    for (const file of fs.readdirSync(inbox).filter(name => name.endsWith('.json'))) {
+    const files = new Set(fs.readdirSync(inbox))
+    for (const file of files) {
+      const noted = `${file}.noted`
+      if (!file.endsWith('.json') || files.has(noted)) continue
       const payment = JSON.parse(fs.readFileSync(path.join(inbox, file)))
-      const known = Object.entries(store.accounts).find(([, account]) => account.peer === payment.from)
+      // The newest: a node that dies just after it deleted an account does not say that it is gone.
+      const known = Object.keys(store.accounts).filter(id => store.accounts[id].peer === payment.from).pop()
       if (!known) continue
-      await services.creditSettlement(known[0], new BigNumber(payment.amount), path.basename(file, '.json'))
-      fs.renameSync(path.join(inbox, file), path.join(inbox, `${file}.done`))
+      store.reach('seen')
+      await services.creditSettlement(known, new BigNumber(payment.amount), path.basename(file, '.json'))
+      store.reach('credited')
+      fs.writeFileSync(path.join(inbox, noted), '')
+      store.reach('noted')
     }
   }
 

@@ -20,8 +20,21 @@ pub(crate) struct Passing {
     pub(crate) from: usize,
     /// It answers what came from the other side.
     pub(crate) is_answer: bool,
+    /// The first line of the HTTP request that this is, or answers.
+    pub(crate) request: String,
     /// What a frame of channels says or answers: the first byte of the body of the message.
     pub(crate) what: Option<u8>,
+}
+
+/// One direction of a connection.
+struct Way {
+    from: usize,
+    /// What passes answers the other direction.
+    is_answer: bool,
+    /// Of the wire, when it was connected.
+    life: u64,
+    /// The first line of the latest request, of both directions.
+    request: Arc<Mutex<String>>,
 }
 
 type Trap = Box<dyn Fn(&Passing) -> bool + Send>;
@@ -57,16 +70,24 @@ impl Wire {
                 let Ok(far) = TcpStream::connect(to) else {
                     continue;
                 };
+                let request = Arc::<Mutex<String>>::default();
                 for (from, is_answer, source, sink) in
                     [(caller, false, &near, &far), (called, true, &far, &near)]
                 {
-                    let (wire, source, sink) = (
+                    let (wire, request, source, sink) = (
                         wire.clone(),
+                        Arc::clone(&request),
                         source.try_clone().unwrap(),
                         sink.try_clone().unwrap(),
                     );
                     thread::spawn(move || {
-                        wire.carry(from, is_answer, life, &source, &sink);
+                        let way = Way {
+                            from,
+                            is_answer,
+                            life,
+                            request,
+                        };
+                        wire.carry(&way, &source, &sink);
                         for end in [source, sink] {
                             let _ = end.shutdown(Shutdown::Both);
                         }
@@ -109,33 +130,33 @@ impl Wire {
     }
 
     /// Carries messages one way, until the connection ends.
-    fn carry(
-        &self,
-        from: usize,
-        is_answer: bool,
-        life: u64,
-        source: &TcpStream,
-        mut sink: &TcpStream,
-    ) -> Option<()> {
+    fn carry(&self, way: &Way, source: &TcpStream, mut sink: &TcpStream) -> Option<()> {
+        let from = way.from;
         let mut reader = BufReader::new(source);
         let mut is_websocket = false;
         loop {
             let message = Message::read(&mut reader, is_websocket)?;
             is_websocket |= message.is_upgrade();
             let mut state = self.passable();
-            if state.life != life {
+            if state.life != way.life {
                 return None;
             }
             let is_answer = match is_websocket {
                 true => message.plain.first() == Some(&1), // a response of BTP
-                false => is_answer,
+                false => way.is_answer,
             };
             let what = state.what(from, is_answer, &message.plain);
+            let mut request = way.request.lock().unwrap();
+            if !is_websocket && !is_answer {
+                *request = message.first_line();
+            }
             let passing = Passing {
                 from,
                 is_answer,
+                request: request.clone(),
                 what,
             };
+            drop(request);
             match state.traps.iter().position(|trap| trap(&passing)) {
                 Some(0) => {
                     state.traps.pop_front();
@@ -248,6 +269,11 @@ impl Message {
                 .for_each(|(byte, mask)| *byte ^= mask);
         }
         Some(Self { raw, plain })
+    }
+
+    fn first_line(&self) -> String {
+        let text = String::from_utf8_lossy(&self.raw);
+        text.lines().next().unwrap_or_default().to_owned()
     }
 
     /// A head after which there are WebSocket frames.
