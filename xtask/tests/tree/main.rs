@@ -2,6 +2,7 @@
 
 mod docs;
 mod floors;
+mod packet_path;
 mod reason_codes;
 mod text;
 
