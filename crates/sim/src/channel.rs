@@ -23,6 +23,7 @@ use crate::{
     engine::Settling,
     node::wall,
     plan::{Edge, Network, NodePlan},
+    trouble::Trouble,
     world::{Event, MS, S, World, note},
 };
 
@@ -36,6 +37,9 @@ const MESSAGE_MS: i64 = 30_000;
 const FRAMES_MAX: usize = 40;
 /// In the bytes of a frame: what tells its number.
 const SEQUENCE: Range<usize> = 26..34;
+/// In the bytes of a frame: its kind, and one that there is not.
+const KIND: usize = 25;
+const UNKNOWN_KIND: u8 = 9;
 
 /// A scripted neighbour as the other side of channels.
 #[derive(Debug)]
@@ -180,6 +184,9 @@ impl World {
         }
         let channel = unended[self.rng.index(unended.len())];
         let id = channel.id;
+        let of = self.nodes[node].live.as_deref();
+        let of = of.and_then(|live| live.core.ledger().account(account));
+        let is_busy = of.is_some_and(|of| of.exposure().in_flight_count > 0);
         if channel.is_payment_refused() && self.rng.percent(40) {
             let alone = self.rng.percent(50);
             return self.settle_operator(node, Settling::Close(id, alone));
@@ -203,6 +210,9 @@ impl World {
                 Settling::Manual(name, amount, key)
             }
         };
+        if is_busy && matches!(settling, Settling::Close(..)) {
+            self.trouble(Trouble::ClosedInFlight);
+        }
         self.settle_operator(node, settling)
     }
 
@@ -414,6 +424,7 @@ impl World {
             }
             Body::Message(message) if lies => {
                 self.witness.tally.lies += 1;
+                self.trouble(Trouble::AnswerFalse);
                 let body = self.speaker_lies(edge, id, sequence, message);
                 let Some(body) = body else {
                     return;
@@ -565,10 +576,11 @@ impl World {
         let known: Vec<_> = self.speaker(edge).channels.values().cloned().collect();
         if !known.is_empty() && self.rng.percent(60) {
             let channel = known[self.rng.index(known.len())].clone();
-            if let Some(message) = self.speak_forged(edge, &channel) {
+            if let Some((trouble, message)) = self.speak_forged(edge, &channel) {
                 // It is the next of its messages, to be refused for good.
                 let mut forged = channel;
                 if forged.outbox.len() < 4 {
+                    self.trouble(trouble);
                     forged.sent += 1;
                     let sequence = forged.sent;
                     forged.outbox.push_back(Queued { sequence, message });
@@ -583,49 +595,65 @@ impl World {
             return;
         }
         let mut bytes = frames[self.rng.index(frames.len())].clone();
-        match self.rng.below(7) {
+        let trouble = match self.rng.below(8) {
             // Once more.
-            0 => {}
+            0 => Trouble::FrameAgain,
             1 => {
                 let kept = self.rng.index(bytes.len());
                 bytes.truncate(kept);
+                Trouble::FrameCut
             }
-            2 => bytes.push(0),
+            2 => {
+                bytes.push(0);
+                Trouble::FrameLonger
+            }
             3 => {
                 let at = self.rng.index(bytes.len());
                 // Under a number of its own it might be taken.
                 if !SEQUENCE.contains(&at) {
                     bytes[at] ^= 1 << self.rng.below(8);
                 }
+                Trouble::FrameBent
+            }
+            4 => {
+                bytes[KIND] = UNKNOWN_KIND;
+                Trouble::FrameUnknownKind
             }
             of => {
                 let Ok(mut frame) = Frame::parse(&bytes) else {
                     return;
                 };
-                match of {
-                    4 => frame.channel.0[0] ^= 1,
+                let trouble = match of {
                     5 => {
+                        frame.channel.0[0] ^= 1;
+                        Trouble::FrameStray
+                    }
+                    6 => {
                         let kinds = Kind::ALL.into_iter();
                         let mut others = kinds.filter(|kind| Some(*kind) != frame.kind);
                         frame.kind = others.next();
+                        Trouble::FrameKind
                     }
-                    // Out of order: long over, or far ahead.
+                    // Long over, or far ahead.
                     _ => {
                         frame.sequence = match self.rng.percent(50) {
                             true => 0,
                             false => frame.sequence + 1_000,
-                        }
+                        };
+                        Trouble::FrameOutOfOrder
                     }
-                }
+                };
                 bytes = frame.encode();
+                trouble
             }
-        }
+        };
+        self.trouble(trouble);
         note!(self, "edge {edge} lies: {} bytes", bytes.len());
         self.speak_frame(edge, &bytes, (ChannelId::NONE, 0));
     }
 
     /// A message that does not follow from where the channel stands.
-    fn speak_forged(&mut self, edge: usize, channel: &Channel) -> Option<Message> {
+    fn speak_forged(&mut self, edge: usize, channel: &Channel) -> Option<(Trouble, Message)> {
         let key = &self.speakers[edge].as_ref()?.key;
         let said = |channel: Channel, event: Step| {
             let step = channel.step(event, key).ok()?;
@@ -646,7 +674,7 @@ impl World {
         let lie = self.rng.below(9);
         let drawn = self.rng.below(1_000);
         let is_symmetrical = channel.terms.kind == Kind::SymmetricalTrustline;
-        match lie {
+        let (trouble, message) = match lie {
             // An older claim, or the last one again.
             0..3 if channel.ours.total > 0 => {
                 let mut older = free;
@@ -655,7 +683,7 @@ impl World {
                 older.ours.count = older.ours.count.saturating_sub(1);
                 older.taken = older.ours.total;
                 let amount = if drawn.is_multiple_of(2) { 1 } else { 1 + back };
-                said(older, Step::Pay { amount })
+                (Trouble::ClaimLower, said(older, Step::Pay { amount }))
             }
             // More than the limits of both, old and new, leave.
             3 => {
@@ -665,23 +693,25 @@ impl World {
                 let all = all.fold(0, u64::saturating_add);
                 let total = channel.ours.total.max(channel.theirs.total);
                 let amount = all.saturating_add(total).saturating_add(1 + drawn);
-                said(free, Step::Pay { amount })
+                (Trouble::ClaimAbove, said(free, Step::Pay { amount }))
             }
             4 => {
-                let message = said(free, Step::Pay { amount: 1 + drawn })?;
-                Some(with_wrong_signature(message))
+                let message = said(free, Step::Pay { amount: 1 + drawn });
+                (Trouble::ClaimUnsigned, message.map(with_wrong_signature))
             }
             // Signed for another channel.
             5 => {
                 let mut id = channel.id;
                 id.0[0] ^= 1;
-                said(Channel { id, ..free }, Step::Pay { amount: 1 + drawn })
+                let message = said(Channel { id, ..free }, Step::Pay { amount: 1 + drawn });
+                (Trouble::ClaimForeign, message)
             }
             // Under terms that nobody agreed to.
             6 => {
                 let mut other = free;
                 other.terms.limits.revision += 7;
-                said(other, Step::Pay { amount: 1 + drawn })
+                let message = said(other, Step::Pay { amount: 1 + drawn });
+                (Trouble::ClaimTerms, message)
             }
             // It ends with more than was paid.
             7 => {
@@ -689,16 +719,21 @@ impl World {
                 other.ours.total += 1 + drawn;
                 other.theirs.total = channel.theirs.total;
                 (other.phase, other.our_final) = (Phase::Closing, None);
-                said(other, Step::Close)
+                (Trouble::FinalHigher, said(other, Step::Close))
             }
-            _ if is_symmetrical => Some(Message::Accept {
-                signature: Signature([7; 64]),
-            }),
-            _ => Some(Message::ChangeAccept {
-                revision: 9,
-                signature: Signature([7; 64]),
-            }),
-        }
+            _ if is_symmetrical => {
+                let signature = Signature([7; 64]);
+                (Trouble::AcceptStray, Some(Message::Accept { signature }))
+            }
+            _ => {
+                let message = Message::ChangeAccept {
+                    revision: 9,
+                    signature: Signature([7; 64]),
+                };
+                (Trouble::AcceptStray, Some(message))
+            }
+        };
+        message.map(|message| (trouble, message))
     }
 }
 

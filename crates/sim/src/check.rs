@@ -14,6 +14,7 @@ use crate::{
     change::Change,
     plan::{AccountPlan, HOLD_MS_MAX, NodePlan, Party},
     settle::{Call, Outside, Settled},
+    trouble::Troubles,
     trust::Trust,
 };
 
@@ -290,6 +291,8 @@ pub struct Tally {
     pub claims: u64,
     /// What was forged or bent on purpose.
     pub lies: u64,
+    /// What engines and the other sides of channels did, by its kind.
+    pub troubles: Troubles,
     /// Of runs that were added up, those in which engines took settlements.
     pub settling: u64,
     /// Of runs that were added up, those in which channels were paid over.
@@ -316,6 +319,7 @@ impl Tally {
         self.channels += other.channels;
         self.claims += other.claims;
         self.lies += other.lies;
+        self.troubles.add(&other.troubles);
         self.settling += u64::from(other.settlements > 0);
         self.paying += u64::from(other.claims > 0);
     }

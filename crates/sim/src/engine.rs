@@ -1,8 +1,10 @@
 //! Settlement engines: one for each account that has terms. Those of two nodes that are neighbours
 //! keep one ledger, so that what the one pays comes in at the other.
 //!
-//! What an engine has accepted it does not forget, as RFC 38 asks of it (Idempotence); all else goes
-//! wrong. One that refused a settlement does not take it from a request that was sent before that.
+//! One that refused a settlement does not take it from a request that was sent before that. One that
+//! loses its state, which RFC 38 does not foresee (Idempotence), still has its ledger: it finds there
+//! whatever came in and reports all of it again, under the same keys. What it took, and forgot, it may
+//! pay twice; that is its own fault, and the only one that it is forgiven.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +21,7 @@ use crate::{
     mutant::Mutant,
     plan::{Name, Network},
     settle::{Call, fine, unit_of},
+    trouble::Trouble,
     world::{Event, MS, S, Work, World, note},
 };
 
@@ -54,12 +57,16 @@ pub(crate) struct Engine {
     mood_until_ns: u64,
     /// It is never mended.
     is_lost: bool,
+    /// It has an account for ours.
+    is_open: bool,
     /// By key.
     accepted: BTreeMap<String, Quantity>,
     /// By key: requests up to this one are refused.
     refused: BTreeMap<String, u64>,
     /// Accepted and not yet paid, less than its ledger counts. In units of 10^-18.
     leftover: u128,
+    /// Of that, what it forgot.
+    leftover_lost: u128,
     /// What it has to tell its node, and what it was answered.
     calls: Vec<(Call, Option<Result<Credited, CommandError>>)>,
     /// What came in, in units of 10^-18.
@@ -158,9 +165,11 @@ pub(crate) fn engines(network: &Network) -> Vec<Engine> {
                 mood: Mood::Sound,
                 mood_until_ns: 0,
                 is_lost: false,
+                is_open: false,
                 accepted: BTreeMap::new(),
                 refused: BTreeMap::new(),
                 leftover: 0,
+                leftover_lost: 0,
                 calls: Vec::new(),
                 came_in: 0,
                 came_over: 0,
@@ -204,14 +213,19 @@ impl World {
         if is_ill {
             match self.rng.below(20) {
                 // It never arrives, or long after nobody waits for it.
-                0 => return self.engine_silent(engine, life, &ask),
+                0 => {
+                    self.trouble(Trouble::AskLost);
+                    return self.engine_silent(engine, life, &ask);
+                }
                 1 => {
+                    self.trouble(Trouble::AskLate);
                     is_heard = false;
                     arrives_ns = self.rng.between(1_000, 20_000) * MS;
                     self.engine_silent(engine, life, &ask)?;
                 }
                 // The answer is lost.
                 2 => {
+                    self.trouble(Trouble::AnswerLost);
                     is_heard = false;
                     self.engine_silent(engine, life, &ask)?;
                 }
@@ -272,8 +286,15 @@ impl World {
             message: message.to_owned(),
         };
         let delay_ns = self.latency_ns();
+        let mood = self.engines[engine].mood;
+        match mood {
+            Mood::Sound => {}
+            Mood::Hangs => self.trouble(Trouble::EngineHangs),
+            Mood::Fails => self.trouble(Trouble::EngineFails),
+            Mood::Refuses => self.trouble(Trouble::EngineRefuses),
+            Mood::Dead => self.trouble(Trouble::EngineDead),
+        }
         let of = &mut self.engines[engine];
-        let mood = of.mood;
         let answer = match (mood, ask) {
             (Mood::Hangs, _) => {
                 let late_ns = self.rng.between(1_000 * MS, ANSWER_NS_MAX);
@@ -283,8 +304,27 @@ impl World {
             }
             (Mood::Fails, _) => unknown("500"),
             (Mood::Dead, _) => unknown("connection refused"),
-            (_, EngineAsk::Introduce) => EngineAnswer::Accepted,
+            (_, EngineAsk::Introduce) => {
+                of.is_open = true;
+                EngineAnswer::Accepted
+            }
             (_, EngineAsk::Close | EngineAsk::Message { .. }) => return Ok(()),
+            (_, EngineAsk::Settle { key, .. }) if !of.is_open => {
+                match self.engine_unknown(engine, life, number, key) {
+                    Some(answer) => answer,
+                    None => {
+                        let ask = ask.clone();
+                        let event = Event::EngineAsked {
+                            engine,
+                            life,
+                            number,
+                            ask,
+                        };
+                        self.plan_in(delay_ns, event);
+                        return Ok(());
+                    }
+                }
+            }
             (_, EngineAsk::Settle { key, .. }) if of.accepted.contains_key(key) => {
                 EngineAnswer::Accepted
             }
@@ -304,6 +344,70 @@ impl World {
         };
         self.engine_answer(engine, life, ask, answer, delay_ns);
         Ok(())
+    }
+
+    /// An engine does not know the account: as the shell does, it is told of it, and then asked again. If
+    /// it does not take the account, that is the answer.
+    fn engine_unknown(
+        &mut self,
+        engine: usize,
+        life: Option<u32>,
+        number: u64,
+        key: &str,
+    ) -> Option<EngineAnswer> {
+        self.trouble(Trouble::AccountUnknown);
+        let is_ill = self.weather.engines && !self.is_healed;
+        let drawn = if is_ill { self.rng.below(20) } else { 20 };
+        let message = "404".to_owned();
+        let of = &mut self.engines[engine];
+        if of.mood == Mood::Refuses || drawn == 0 {
+            let refused = of.refused.entry(key.to_owned()).or_default();
+            *refused = (*refused).max(number);
+            return Some(EngineAnswer::Refused { message });
+        }
+        // Nobody hears that it is unknown, or nobody that it is known now.
+        if life.is_none() || drawn < 4 {
+            return Some(EngineAnswer::Unknown { message });
+        }
+        of.is_open = true;
+        None
+    }
+
+    /// An engine begins anew, with its ledger and nothing else.
+    pub(crate) fn engine_forgets(&mut self, engine: usize) {
+        let of = &mut self.engines[engine];
+        let name = of.name.clone();
+        of.is_open = false;
+        of.leftover_lost += std::mem::take(&mut of.leftover);
+        let accepted = std::mem::take(&mut of.accepted).into_keys();
+        let refused = std::mem::take(&mut of.refused).into_iter();
+        let refused = refused.filter(|(_, number)| *number > 0);
+        let keys = accepted.chain(refused.map(|(key, _)| key));
+        let keys: Vec<_> = keys.collect();
+        let node = of.node;
+        let mut again = Vec::new();
+        for (call, (_, answer)) in of.calls.iter_mut().enumerate() {
+            if answer.take().is_some() {
+                again.push(call);
+            }
+        }
+        note!(
+            self,
+            "the engine of {name} loses its state: {} keys, {} reports",
+            keys.len(),
+            again.len()
+        );
+        self.trouble(Trouble::StateLost);
+        self.witness.engine_forgets(node, keys);
+        for call in again {
+            let delay_ns = self.rng.between(1, 2_000) * MS;
+            self.trouble(Trouble::ReportAgain);
+            self.plan_in(delay_ns, Event::EngineCalls { engine, call });
+        }
+    }
+
+    pub(crate) fn trouble(&mut self, trouble: Trouble) {
+        self.witness.tally.troubles.count(trouble);
     }
 
     /// It pays: whole units of the ledger now, what is left with the next.
@@ -373,19 +477,28 @@ impl World {
     fn engine_wrong(&mut self, mut call: Call) -> Call {
         let scale = call.quantity.scale();
         let too_much = (1_u128 << 70).to_string();
-        match self.rng.below(4) {
-            0 => call.quantity = call.quantity.plus(&Quantity::of_units(1, scale)),
-            1 => call.account = NOBODY,
+        let trouble = match self.rng.below(4) {
+            0 => {
+                call.quantity = call.quantity.plus(&Quantity::of_units(1, scale));
+                Trouble::ReportChanged
+            }
+            1 => {
+                call.account = NOBODY;
+                Trouble::ReportStray
+            }
             2 => {
                 call.key += "-more";
                 // More than 64 bits of any account.
                 call.quantity = Quantity::new(&too_much, 3).expect("few digits");
+                Trouble::ReportHuge
             }
             _ => {
                 call.key += "-nobody";
                 call.account = NOBODY;
+                Trouble::ReportStray
             }
-        }
+        };
+        self.trouble(trouble);
         call
     }
 
@@ -426,6 +539,9 @@ impl World {
             return;
         }
         let engine = self.rng.index(self.engines.len());
+        if self.rng.percent(20) {
+            return self.engine_forgets(engine);
+        }
         let mood = self.rng.pick(&[
             Mood::Hangs,
             Mood::Fails,
@@ -530,11 +646,11 @@ impl World {
                 return Err(format!("G4: nobody took {call:?}"));
             }
             if let Some(other) = of.other
-                && paid != self.engines[other].came_over + of.leftover
+                && paid != self.engines[other].came_over + of.leftover + of.leftover_lost
             {
                 return Err(format!(
-                    "G4: {} paid {paid}, {} came over and {} is left",
-                    of.name, self.engines[other].came_over, of.leftover
+                    "G4: {} paid {paid}, {} came over, {} is left and {} forgotten",
+                    of.name, self.engines[other].came_over, of.leftover, of.leftover_lost
                 ));
             }
         }

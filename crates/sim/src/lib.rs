@@ -14,6 +14,33 @@
 //! assert!(report.tally.hops > 0);
 //! ```
 
+/// A closed set of which each has a name.
+macro_rules! words {
+    (
+        $(#[doc = $about:literal])* pub enum $set:ident {
+            $($(#[doc = $doc:literal])* $name:ident = $word:literal,)*
+        }
+    ) => {
+        $(#[doc = $about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $set {
+            $($(#[doc = $doc])* $name,)*
+        }
+
+        impl $set {
+            /// All of them, in their order.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// Its name.
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)*
+                }
+            }
+        }
+    };
+}
+
 mod change;
 mod channel;
 mod check;
@@ -33,6 +60,7 @@ mod rng;
 mod settle;
 mod story;
 mod topology;
+mod trouble;
 mod trust;
 mod wire;
 mod world;
@@ -42,4 +70,5 @@ pub use learn::{Converged, Phase, converge};
 pub use mutant::Mutant;
 pub use story::story;
 pub use topology::{NODES_MAX, Shape, Topology};
+pub use trouble::{Trouble, Troubles};
 pub use world::{Failure, MUTANT_SEEDS_MAX, Options, Report, catch, run, run_bytes};

@@ -17,6 +17,7 @@ use rialto_packet::quantity::Quantity;
 use crate::{
     check::{Books, Checked, Seen, Witness},
     plan::NodePlan,
+    trouble::Trouble,
 };
 
 /// No scale in a plan is finer.
@@ -57,13 +58,25 @@ pub(crate) struct Settled {
     by_itself: BTreeMap<AccountId, i128>,
 }
 
+/// A settlement that an engine took.
+#[derive(Debug)]
+struct Taken {
+    account: AccountId,
+    /// In units of 10^-18.
+    amount: u128,
+    /// More than one only where it forgot that it had taken it.
+    times: u32,
+}
+
 /// What engines and operators know of the settlements of one node, whatever it forgets itself.
 #[derive(Debug, Default)]
 pub(crate) struct Outside {
     /// Keys that have left the node towards an engine.
     told: BTreeSet<String>,
-    /// Keys that an engine has, and what it pays for them.
-    accepted: BTreeMap<String, (AccountId, u128)>,
+    /// Keys that an engine took, and what it pays for them.
+    taken: BTreeMap<String, Taken>,
+    /// Keys about which an engine forgot what it had said: what it does with them from then on is its own.
+    disowned: BTreeSet<String>,
     /// Keys of incoming settlements that the node has acknowledged.
     acknowledged: BTreeSet<String>,
 }
@@ -307,16 +320,18 @@ impl Witness {
                 made = Some(settlement);
             } else if let Record::SettlementMoved { id, state } = record {
                 let moved = &books.settled.outgoing[id];
-                let is_accepted = books.outside.accepted.contains_key(&moved.key);
+                let is_taken = books.outside.taken.contains_key(&moved.key);
+                // One that forgot what it took may refuse it.
+                let is_refusable = !is_taken || books.outside.disowned.contains(&moved.key);
                 let is_right = match state {
-                    SettlementState::Open => matches!(seen, Seen::Operator) && !is_accepted,
-                    SettlementState::Accepted => is_accepted,
-                    SettlementState::Parked { .. } => !is_accepted,
-                    SettlementState::Cancelled => matches!(seen, Seen::Operator) && !is_accepted,
+                    SettlementState::Open => matches!(seen, Seen::Operator) && is_refusable,
+                    SettlementState::Accepted => is_taken,
+                    SettlementState::Parked { .. } => is_refusable,
+                    SettlementState::Cancelled => matches!(seen, Seen::Operator) && is_refusable,
                 };
                 if !is_right {
                     return complain(format!(
-                        "I8: it is {state:?}, its engine has it: {is_accepted}: {moved:?}"
+                        "I8: it is {state:?}, its engine has it: {is_taken}: {moved:?}"
                     ));
                 }
             } else if let Record::SettlementCredited { credit } = record {
@@ -370,7 +385,7 @@ impl Witness {
         self.nodes[node].outside.told.insert(key.to_owned());
     }
 
-    /// An engine takes a settlement for the first time, and pays.
+    /// An engine takes a settlement that it does not know, and pays.
     pub(crate) fn engine_accepts(
         &mut self,
         node: usize,
@@ -379,21 +394,37 @@ impl Witness {
         amount: u128,
     ) -> Checked {
         let books = &mut self.nodes[node];
-        let entry = (account, amount);
-        books.outside.accepted.insert(key.to_owned(), entry);
-        self.tally.settlements += 1;
+        let taken = books.outside.taken.entry(key.to_owned());
+        let taken = taken.or_insert(Taken {
+            account,
+            amount,
+            times: 0,
+        });
+        taken.times += 1;
+        let is_again = taken.times > 1;
+        let is_disowned = books.outside.disowned.contains(key);
         let id = books.settled.by_key.get(key);
         let known = id.map(|id| &books.settled.outgoing[id]);
-        match known {
-            Some(known)
-                if known.account == account && known.state != SettlementState::Cancelled =>
-            {
-                Ok(())
-            }
-            _ => complain(format!(
+        let unit = unit_of(books.plan.account(account).scale);
+        let is_right = known.is_some_and(|known| {
+            (known.account, u128::from(known.amount) * unit) == (account, amount)
+                && (known.state != SettlementState::Cancelled || is_disowned)
+        });
+        if !is_right || is_again && !is_disowned {
+            return complain(format!(
                 "I8: {key} is paid, which the books have as {known:?}"
-            )),
+            ));
         }
+        match is_again {
+            true => self.tally.troubles.count(Trouble::PaidAgain),
+            false => self.tally.settlements += 1,
+        }
+        Ok(())
+    }
+
+    /// An engine forgets what it said to these keys.
+    pub(crate) fn engine_forgets(&mut self, node: usize, keys: impl IntoIterator<Item = String>) {
+        self.nodes[node].outside.disowned.extend(keys);
     }
 
     /// What a node says to an engine's call: nothing is credited twice, nothing refused that is good.
@@ -455,9 +486,9 @@ impl Witness {
         parked.map(|of| of.id).collect()
     }
 
-    /// Once all is quiet, of an account whose engine is there: every settlement has ended, and what
-    /// the engine has is what the books say that it has. Gives what was paid and what came in, in
-    /// units of 10^-18.
+    /// Once all is quiet, of an account whose engine is there: every settlement has ended, and the
+    /// engine has those that the books say that it has, each once. One that forgot what it said may have
+    /// paid more often. Gives what was paid and what came in, in units of 10^-18.
     pub(crate) fn check_engine(
         &self,
         node: usize,
@@ -465,29 +496,30 @@ impl Witness {
     ) -> Result<(u128, u128), String> {
         let books = &self.nodes[node];
         let unit = unit_of(books.plan.account(account).scale);
-        let (mut booked, mut paid) = (0, 0);
+        let name = &books.plan.account(account).name;
         for of in books.settled.outgoing.values() {
             if of.account != account || of.channel.is_some() {
                 continue;
             }
-            match of.state {
-                SettlementState::Accepted => booked += u128::from(of.amount) * unit,
-                SettlementState::Cancelled => {}
+            let taken = books.outside.taken.get(&of.key);
+            let times = taken.map_or(0, |taken| taken.times);
+            let is_disowned = books.outside.disowned.contains(&of.key);
+            let is_right = match of.state {
+                SettlementState::Accepted => times == 1 || times > 1 && is_disowned,
+                SettlementState::Cancelled => times == 0 || is_disowned,
                 SettlementState::Open | SettlementState::Parked { .. } => {
-                    let name = &books.plan.account(account).name;
                     return complain(format!("G4: {name} was never settled: {of:?}"));
                 }
+            };
+            if !is_right {
+                return complain(format!("G4: {name} was paid {times} times: {of:?}"));
             }
         }
-        for (_, amount) in books.outside.accepted.values().filter(|of| of.0 == account) {
-            paid += amount;
-        }
-        if booked != paid {
-            return complain(format!(
-                "G4: {} was paid {paid}, the books say {booked}",
-                books.plan.account(account).name
-            ));
-        }
+        let taken = books.outside.taken.values();
+        let taken = taken.filter(|taken| taken.account == account);
+        let paid = taken
+            .map(|taken| taken.amount * u128::from(taken.times))
+            .sum();
         let credits = books.settled.credits.values();
         let by_engine = |credit: &&Credit| !credit.key.starts_with("channel ");
         let credits = credits.filter(|credit| credit.account == account);

@@ -17,6 +17,7 @@
 //! engine a/alice hangs | fails | refuses | dead | sound
 //! engine a/alice receives 40             in units of its ledger
 //! engine a/alice repeats [a unit more]   its latest call
+//! engine a/alice forgets                 all but its ledger, and reports from it again
 //! a settles alice 40 | a retries | a cancels
 //! a opens b 100 50 | a limits b 100 50   what a may owe, and what b may, on a symmetrical trustline
 //! a accepts b | a closes b | a leaves b  the newest channel with b: in agreement, or alone
@@ -253,6 +254,7 @@ impl World {
                 let engine = self.engine_named(name)?;
                 match how {
                     "repeats" => self.engine_repeats(engine, 0)?,
+                    "forgets" => self.engine_forgets(engine),
                     "hangs" => self.engines[engine].mood = Mood::Hangs,
                     "fails" => self.engines[engine].mood = Mood::Fails,
                     "refuses" => self.engines[engine].mood = Mood::Refuses,

@@ -252,6 +252,25 @@ fn a_settlement_that_comes_in_again_is_credited_once() {
 }
 
 #[test]
+fn an_engine_that_lost_its_state_is_told_of_the_account_and_reports_nothing_new() {
+    check_shop(
+        "engine a/bert receives 40
+         balances                    -> a/bert 40
+         engine a/bert forgets
+         wait 5s
+         balances                    -> a/bert 40
+         a settles bert 30           -> a/bert is paid 30/9
+         balances                    -> a/bert 10
+         power cut a
+         engine a/bert forgets
+         restart a
+         wait 5s
+         a settles bert 10           -> a/bert is paid 10/9
+         balances                    ->",
+    );
+}
+
+#[test]
 fn what_they_paid_ahead_is_not_paid_back() {
     check_shop(
         "engine a/bert receives 150
