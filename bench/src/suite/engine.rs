@@ -1,4 +1,5 @@
-//! Settlement engines of the suite: one that takes every settlement at once, and one that hangs.
+//! Settlement engines of the suite: one that takes every settlement at once, and one that hangs; and what
+//! packets notice of the second.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -10,7 +11,14 @@ use std::{
     thread,
 };
 
+use super::{
+    ENGINE_ANSWERS, ENGINE_HANGS, Field, progress,
+    report::{self, Ratio},
+};
 use crate::Result;
+
+/// Loads of each of the two for each round of the suite: one disturbance moves a whole percentile.
+const TURNS: u32 = 4;
 
 /// What an engine does once it is asked to settle.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,4 +85,64 @@ fn serve(mut stream: &TcpStream, mood: Mood, asked: &AtomicU64) -> Option<()> {
     }
     let answer = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     stream.write_all(answer).ok()
+}
+
+/// By the clock, while an engine hangs against while one answers: packets per second, and the 99th percentile
+/// of their latency at half of that. Each turn has both, one right after the other and each first in turn; the
+/// median of the turns' ratios counts.
+pub(super) fn by_the_clock(field: &Field<'_>) -> Result<[f64; 2]> {
+    field.entry(ENGINE_HANGS)?; // unless it is not wanted
+    // Of their own: pauses grow between the times that the others ask an engine that hangs.
+    let settling = |name: &str, engine: &Engine| {
+        let name = format!("{name}, by the clock");
+        field.settling(&name, engine)
+    };
+    let subjects = [
+        &settling(ENGINE_HANGS, &field.engine_hangs)?,
+        &settling(ENGINE_ANSWERS, &field.engine_answers)?,
+    ];
+    let asked = field.engine_hangs.asked();
+    let (mut throughputs, mut latencies, mut rate) = (Vec::new(), Vec::new(), None);
+    for turn in 1..=TURNS * field.suite.rounds {
+        progress(&format!("while an engine hangs, turn {turn}"));
+        let order = if turn % 2 == 0 { [0, 1] } else { [1, 0] };
+        let (mut per_second, mut p99) = ([0; 2], [0; 2]);
+        for of in order {
+            let load = ["--in-flight", "64", "--duration", "1"];
+            let found = field.open_load(subjects[of], &load)?;
+            per_second[of] = found["fulfilled_per_second"].as_u64().unwrap_or(0);
+        }
+        // The same for both, and in all turns.
+        let rate = rate.get_or_insert_with(|| (per_second[1] / 2).max(1).to_string());
+        for of in order {
+            let load = ["--rate", rate, "--arrivals", "poisson", "--duration", "1"];
+            let found = field.open_load(subjects[of], &load)?;
+            let found = found["latency_us"]["p99"].as_u64();
+            p99[of] = found.ok_or("a load without latency")?;
+        }
+        throughputs.extend(report::quotient(per_second[0], per_second[1]));
+        latencies.extend(report::quotient(p99[0], p99[1]));
+    }
+    if field.engine_hangs.asked() == asked {
+        return Err("the engine that hangs was not asked meanwhile".into());
+    }
+    let ratios = [throughputs, latencies].map(|ratios| report::middle(ratios.into_iter()));
+    let [Some(throughput), Some(latency)] = ratios else {
+        return Err("nothing was fulfilled".into());
+    };
+    Ok([throughput, latency])
+}
+
+/// At most a twentieth worse.
+pub(super) fn ratios(by_the_clock: Option<[f64; 2]>) -> [Ratio; 2] {
+    let [throughput, latency] = by_the_clock.map_or([None; 2], |found| found.map(Some));
+    [
+        Ratio::new(
+            "packets per second while a settlement engine hangs",
+            throughput,
+            0.95,
+            1.0,
+        ),
+        Ratio::new("latency then, p99 at half load", latency, 1.05, 1.0),
+    ]
 }

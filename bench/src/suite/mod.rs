@@ -187,6 +187,9 @@ impl Suite {
         report.figures.extend(offered.into_iter().flatten());
         let hanging = report.or_gap("packets while an engine hangs", field.hanging(&report));
         report.ratios = ratios(&report, goodput, latency, hanging);
+        let by_the_clock = engine::by_the_clock(&field);
+        let by_the_clock = report.or_gap("by the clock while an engine hangs", by_the_clock);
+        report.ratios.extend(engine::ratios(by_the_clock));
         if self.full || self.write_docs.is_some() {
             report.profile = Some(profile::words(&field));
         }
@@ -307,6 +310,14 @@ impl Field<'_> {
         json!({"btp": {"url": format!("btp+ws://{}/", self.peers.btp), "token": "t"}})
     }
 
+    /// What it owes is settled by an engine.
+    fn settling(&self, name: &str, engine: &Engine) -> Result<Subject> {
+        let mut link = self.btp_link();
+        let url = engine.url();
+        link["settlement"] = json!({"engine_url": url, "threshold": SETTLE_THRESHOLD});
+        self.rialto(name, false, &link)
+    }
+
     /// h2c on both sides.
     fn rialto_h2c(&self, name: &str, trusting: bool) -> Result<Subject> {
         let link = json!({"http": {"url": format!("h2c://{}/ilp", self.serve), "token": "t"}});
@@ -354,16 +365,12 @@ impl Field<'_> {
                 field.rialto(name, trusting, &field.btp_link())
             });
         }
-        for (name, url) in [
-            (ENGINE_ANSWERS, self.engine_answers.url()),
-            (ENGINE_HANGS, self.engine_hangs.url()),
-        ] {
-            self.add(name, |field| {
-                let mut link = field.btp_link();
-                link["settlement"] = json!({"engine_url": url, "threshold": SETTLE_THRESHOLD});
-                field.rialto(name, false, &link)
-            });
-        }
+        self.add(ENGINE_ANSWERS, |field| {
+            field.settling(ENGINE_ANSWERS, &field.engine_answers)
+        });
+        self.add(ENGINE_HANGS, |field| {
+            field.settling(ENGINE_HANGS, &field.engine_hangs)
+        });
         self.add_few_in_flight();
         self.add_others();
         self.add_refusals();

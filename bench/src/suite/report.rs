@@ -268,6 +268,13 @@ pub(crate) fn median<T: Ord + Copy + Default>(values: impl Iterator<Item = T>) -
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
+/// The median of ratios; none of none.
+pub(crate) fn middle(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
