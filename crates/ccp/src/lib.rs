@@ -35,7 +35,7 @@ mod speaker;
 
 pub use listener::{Listener, ListenerState, Verdict};
 pub use message::{
-    MessageError, Mode, Route, RouteControl, TableId, Update, UpdateBuilder, UpdateHead,
+    MessageError, Mode, Route, RouteControl, TableId, Unchecked, Update, UpdateBuilder, UpdateHead,
 };
 pub use speaker::{Speaker, Turn, answer_deadline_ns};
 

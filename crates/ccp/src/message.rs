@@ -173,6 +173,20 @@ impl Cursor {
     pub fn left(&self) -> usize {
         self.left
     }
+
+    /// At the beginning of a list. Its count is a stranger's word.
+    fn read(reader: &mut Reader<'_>) -> Result<Self, MessageError> {
+        let count = reader.var_uint()?;
+        let left = usize::try_from(count).map_err(|_| OerError::IntegerTooLarge)?;
+        let at = reader.position();
+        Ok(Self { at, left })
+    }
+
+    /// Past the one that was read from where it stood.
+    fn pass(&mut self, reader: &Reader<'_>) {
+        self.at += reader.position();
+        self.left -= 1;
+    }
 }
 
 /// Routes told by a peer: a checked view over the data of a Prepare. Bytes after the last field are
@@ -186,9 +200,23 @@ pub struct Update<B> {
     withdrawn: Cursor,
 }
 
-impl<B: AsRef<[u8]>> Update<B> {
-    /// Checks all of it.
-    pub fn parse(buffer: B) -> Result<Self, MessageError> {
+/// An update that is being checked, a part at a time: it may hold hundreds of routes, and checking them takes
+/// longer than whoever does it may want to wait.
+#[derive(Debug, Clone)]
+pub struct Unchecked<B> {
+    buffer: B,
+    head: UpdateHead,
+    speaker: (usize, usize),
+    routes: Cursor,
+    /// The second list, once the first one is checked.
+    withdrawn: Option<Cursor>,
+    /// How far the list that is being checked is.
+    cursor: Cursor,
+}
+
+impl<B: AsRef<[u8]> + Clone> Unchecked<B> {
+    /// Reads what stands before the routes.
+    pub fn new(buffer: B) -> Result<Self, MessageError> {
         let mut reader = Reader::new(buffer.as_ref());
         let head = UpdateHead {
             table_id: TableId(reader.array()?),
@@ -199,15 +227,61 @@ impl<B: AsRef<[u8]>> Update<B> {
         };
         let speaker = address(&mut reader)?.len();
         let speaker = (reader.position() - speaker, reader.position());
-        let routes = list(&mut reader, |reader| read_route(reader).map(drop))?;
-        let withdrawn = list(&mut reader, |reader| prefix(reader).map(drop))?;
+        let routes = Cursor::read(&mut reader)?;
         Ok(Self {
             buffer,
             head,
             speaker,
             routes,
-            withdrawn,
+            withdrawn: None,
+            cursor: routes,
         })
+    }
+
+    /// Checks on, until so many bytes are checked or all of it is: then it is an update.
+    pub fn check(&mut self, bytes: usize) -> Result<Option<Update<B>>, MessageError> {
+        let start = self.cursor.at;
+        loop {
+            let done = self.cursor.at - start;
+            let mut reader = Reader::new(&self.buffer.as_ref()[self.cursor.at..]);
+            match (self.cursor.left, self.withdrawn) {
+                (0, None) => {
+                    let mut withdrawn = Cursor::read(&mut reader)?;
+                    withdrawn.at += self.cursor.at;
+                    self.withdrawn = Some(withdrawn);
+                    self.cursor = withdrawn;
+                }
+                (0, Some(withdrawn)) => {
+                    return Ok(Some(Update {
+                        buffer: self.buffer.clone(),
+                        head: self.head,
+                        speaker: self.speaker,
+                        routes: self.routes,
+                        withdrawn,
+                    }));
+                }
+                (_, _) if done >= bytes => return Ok(None),
+                (_, None) => {
+                    read_route(&mut reader)?;
+                    self.cursor.pass(&reader);
+                }
+                (_, Some(_)) => {
+                    prefix(&mut reader)?;
+                    self.cursor.pass(&reader);
+                }
+            }
+        }
+    }
+}
+
+impl<B: AsRef<[u8]>> Update<B> {
+    /// Checks all of it.
+    pub fn parse(buffer: B) -> Result<Self, MessageError>
+    where
+        B: Clone,
+    {
+        let whole = Unchecked::new(buffer)?.check(usize::MAX)?;
+        Ok(whole.expect("there is no end to how much may be checked"))
     }
 
     /// What stands before the routes.
@@ -246,26 +320,14 @@ impl<B: AsRef<[u8]>> Update<B> {
         cursor: &mut Cursor,
         read: impl FnOnce(&mut Reader<'a>) -> Result<T, MessageError>,
     ) -> Option<T> {
-        cursor.left = cursor.left.checked_sub(1)?;
+        if cursor.left == 0 {
+            return None;
+        }
         let mut reader = Reader::new(&self.buffer.as_ref()[cursor.at..]);
         let value = read(&mut reader).expect("was read before");
-        cursor.at += reader.position();
+        cursor.pass(&reader);
         Some(value)
     }
-}
-
-/// Walks over a list without keeping anything: its count is a stranger's word.
-fn list(
-    reader: &mut Reader<'_>,
-    mut item: impl FnMut(&mut Reader<'_>) -> Result<(), MessageError>,
-) -> Result<Cursor, MessageError> {
-    let count = reader.var_uint()?;
-    let at = reader.position();
-    for _ in 0..count {
-        item(reader)?;
-    }
-    let left = usize::try_from(count).expect("no more items than bytes");
-    Ok(Cursor { at, left })
 }
 
 fn read_route<'a>(reader: &mut Reader<'a>) -> Result<Route<'a>, MessageError> {
@@ -287,15 +349,16 @@ fn read_route<'a>(reader: &mut Reader<'a>) -> Result<Route<'a>, MessageError> {
 
 fn sublist<'a>(
     reader: &mut Reader<'a>,
-    item: impl FnMut(&mut Reader<'_>) -> Result<(), MessageError>,
+    mut item: impl FnMut(&mut Reader<'_>) -> Result<(), MessageError>,
 ) -> Result<List<'a>, MessageError> {
-    let rest = reader.rest();
-    let start = reader.position();
-    let cursor = list(reader, item)?;
-    let (from, to) = (cursor.at - start, reader.position() - start);
+    let count = Cursor::read(reader)?.left;
+    let (rest, start) = (reader.rest(), reader.position());
+    for _ in 0..count {
+        item(reader)?;
+    }
     Ok(List {
-        count: cursor.left,
-        bytes: &rest[from..to],
+        count,
+        bytes: &rest[..reader.position() - start],
     })
 }
 

@@ -6,8 +6,9 @@
 pub mod targets;
 
 use rialto_ccp::{
-    CONTROL_DESTINATION, Mode, RouteControl, UPDATE_DESTINATION, Update,
-    message::{List, hops},
+    CONTROL_DESTINATION, MessageError, Mode, Route, RouteControl, TableId, UPDATE_DESTINATION,
+    Unchecked, Update, UpdateBuilder, UpdateHead,
+    message::{AUTH_BYTES, List, hops},
 };
 use rialto_packet::{Fulfill, PEER_CONDITION, PEER_FULFILLMENT, Prepare, oer::Reader};
 use serde_json::{Value, json};
@@ -42,6 +43,66 @@ fn the_vectors() {
         }
     }
     assert_eq!((read, refused), (217, 107));
+}
+
+const PART_BYTES: usize = 1_000;
+
+/// An update that is checked in parts, and how many they were.
+fn check_in_parts(bytes: &[u8]) -> (usize, Result<Update<&[u8]>, MessageError>) {
+    let mut update = Unchecked::new(bytes).unwrap();
+    let mut parts = 1;
+    loop {
+        match update.check(PART_BYTES) {
+            Ok(None) => parts += 1,
+            Ok(Some(update)) => return (parts, Ok(update)),
+            Err(error) => return (parts, Err(error)),
+        }
+    }
+}
+
+/// Somebody else may have work in between.
+#[test]
+fn a_long_update_is_checked_in_parts() {
+    let mut builder = UpdateBuilder::new();
+    let none = List {
+        count: 0,
+        bytes: &[],
+    };
+    for number in 0..100 {
+        let route = Route {
+            prefix: &format!("g.n{number}"),
+            path: none,
+            auth: [0; AUTH_BYTES],
+            properties: none,
+        };
+        builder.route(None, &route);
+        builder.withdraw(&format!("g.gone{number}"));
+    }
+    let head = UpdateHead {
+        table_id: TableId([1; 16]),
+        current_epoch: 1,
+        from_epoch: 0,
+        to_epoch: 1,
+        hold_down_ms: 45_000,
+    };
+    let bytes = builder.finish(&head, "g.speaker");
+    let (parts, update) = check_in_parts(&bytes);
+    let update = update.unwrap();
+    assert_eq!(parts, bytes.len().div_ceil(PART_BYTES));
+    assert_eq!(
+        (update.routes().left(), update.withdrawn().left()),
+        (100, 100)
+    );
+    let (mut routes, mut withdrawn) = (update.routes(), update.withdrawn());
+    for number in 0..100 {
+        let route = update.next_route(&mut routes).unwrap();
+        assert_eq!(route.prefix, format!("g.n{number}"));
+        let prefix = update.next_withdrawn(&mut withdrawn).unwrap();
+        assert_eq!(prefix, format!("g.gone{number}"));
+    }
+    let (parts_cut, cut) = check_in_parts(&bytes[..bytes.len() - 1]);
+    assert!(cut.is_err());
+    assert_eq!(parts_cut, parts, "the last part is the bad one");
 }
 
 fn payload(vector: &Value, destination: &str) -> Option<Vec<u8>> {

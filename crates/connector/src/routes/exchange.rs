@@ -9,8 +9,8 @@ use bytes::{Bytes, BytesMut};
 use rand_core::Rng;
 use rialto_ccp::{
     CONTROL_DESTINATION, HOLD_DOWN_MS, Listener, MESSAGE_EXPIRY_MS, Mode, Reply as CcpReply, Route,
-    RouteControl, Speaker, TableId, UPDATE_DESTINATION, Update, UpdateBuilder, UpdateHead, Verdict,
-    answer_deadline_ns,
+    RouteControl, Speaker, TableId, UPDATE_DESTINATION, Unchecked, Update, UpdateBuilder,
+    UpdateHead, Verdict, answer_deadline_ns,
     message::{AUTH_BYTES, Cursor, List, UPDATE_BYTES_MAX, hops},
 };
 use rialto_ledger::{AccountId, ROUTES_MAX, Relation};
@@ -33,6 +33,10 @@ use crate::{
 
 /// Changes, or routes of the table, that are looked at for one update.
 const STEP_CHANGES: usize = 128;
+
+/// Bytes of an update that are checked in one step, some fifty routes: an update of hundreds held packets up for
+/// longer than all else that is done about routes.
+const STEP_BYTES: usize = 4_096;
 
 /// Updates of one peer that wait to be taken in.
 const QUEUE_MAX: usize = 4;
@@ -72,7 +76,15 @@ impl Position {
     }
 }
 
-/// An update that is being taken in, or waits for that.
+/// An update that waits to be taken in, or is being checked. What a bad one says counts for nothing, so all of it
+/// is checked before any of it is taken in.
+#[derive(Debug)]
+struct Waiting {
+    from: From,
+    update: Unchecked<Bytes>,
+}
+
+/// An update that is being taken in.
 #[derive(Debug)]
 struct Telling {
     from: From,
@@ -81,6 +93,13 @@ struct Telling {
     routes: Cursor,
     /// Nothing of the peer's table is missing after it.
     is_complete: bool,
+}
+
+impl Telling {
+    /// Routes and withdrawals that are still to be taken in.
+    fn left(&self) -> usize {
+        self.routes.left() + self.withdrawn.left()
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -119,8 +138,9 @@ struct Peer {
     table: u32,
     /// Routes of that table.
     learnt_count: u32,
-    /// The first one is being taken in.
-    queue: VecDeque<Telling>,
+    telling: Option<Telling>,
+    /// The first one is being checked, once nothing is being taken in.
+    queue: VecDeque<Waiting>,
     /// The path of the route that was taken in last: neighbours in an update often share it.
     last_path: Arc<[u8]>,
     control: Option<Flight>,
@@ -229,6 +249,7 @@ impl Peer {
             speaker,
             table: 0,
             learnt_count: 0,
+            telling: None,
             queue: VecDeque::new(),
             last_path: Arc::default(),
             control: None,
@@ -239,6 +260,19 @@ impl Peer {
             routes_out: 0,
             updated_at: None,
             troubles: [Trouble::default(); RouteTrouble::ALL.len()],
+        }
+    }
+
+    /// Whether an update is there that is not wholly taken in.
+    fn has_update(&self) -> bool {
+        self.telling.is_some() || !self.queue.is_empty()
+    }
+
+    /// Lets go of the update that is first now. Says who told it.
+    fn drop_update(&mut self) -> Option<From> {
+        match self.telling.take() {
+            Some(telling) => Some(telling.from),
+            None => self.queue.pop_front().map(|waiting| waiting.from),
         }
     }
 
@@ -316,14 +350,10 @@ impl Routes {
         }
     }
 
-    /// Takes a few routes of an update in. Says whether all of it is in now.
-    fn take_in(&mut self, id: AccountId, own: Addr<'_>) -> bool {
-        let Some(peer) = self.exchange.peers.get_mut(&id) else {
-            return false;
-        };
-        let Some(mut telling) = peer.queue.pop_front() else {
-            return false;
-        };
+    /// Takes a few routes of an update in. Says who told it, once all of it is in.
+    fn take_in(&mut self, id: AccountId, own: Addr<'_>) -> Option<From> {
+        let peer = self.exchange.peers.get_mut(&id)?;
+        let mut telling = peer.telling.take()?;
         for _ in 0..STEP_ROUTES {
             // Withdrawals first: a prefix may be withdrawn and told anew.
             if let Some(prefix) = telling.update.next_withdrawn(&mut telling.withdrawn) {
@@ -334,14 +364,16 @@ impl Routes {
                 break;
             }
         }
-        let is_in = telling_len(Some(&telling)) == 0;
-        if is_in && telling.is_complete {
-            self.vouch(id);
+        if telling.left() == 0 {
+            if telling.is_complete {
+                self.vouch(id);
+            }
+            return Some(telling.from);
         }
         if let Some(peer) = self.exchange.peers.get_mut(&id) {
-            peer.queue.push_front(telling);
+            peer.telling = Some(telling);
         }
-        is_in
+        None
     }
 
     /// The peer's table is known: what it told before it no longer counts.
@@ -823,33 +855,27 @@ impl Connector {
         if !account.settings.receives_routes() || packet.amount() > 0 {
             return Err(not_for_you());
         }
-        let Ok(update) = Update::parse(Bytes::copy_from_slice(packet.data())) else {
-            self.trouble(id, RouteTrouble::Malformed, "");
-            return Err(Reason::RoutesMalformed.into());
-        };
         let peer = self
             .routes
             .exchange
             .peers
             .get_mut(&id)
             .ok_or(Reason::Internal)?;
-        if peer.queue.len() >= QUEUE_MAX {
+        if peer.queue.len() + usize::from(peer.telling.is_some()) >= QUEUE_MAX {
             self.trouble(id, RouteTrouble::Busy, "");
             return Err(Reason::Overload.into());
         }
+        let Ok(update) = Unchecked::new(Bytes::copy_from_slice(packet.data())) else {
+            self.trouble(id, RouteTrouble::Malformed, "");
+            return Err(Reason::RoutesMalformed.into());
+        };
+        let had_update = peer.has_update();
         peer.updates_in += 1;
-        peer.queue.push_back(Telling {
-            from,
-            withdrawn: update.withdrawn(),
-            routes: update.routes(),
-            update,
-            is_complete: false,
-        });
-        // Reading it is work enough for one step; a short one is taken in at once.
-        let routes = telling_len(peer.queue.back());
-        if peer.queue.len() == 1 {
-            self.begin_update(id, out);
-            if routes <= STEP_ROUTES {
+        peer.queue.push_back(Waiting { from, update });
+        // A short one is taken in at once.
+        if !had_update {
+            self.step_update(id, out);
+            if self.tells_little(id) {
                 self.step_update(id, out);
             }
             if self.has_update(id) {
@@ -861,73 +887,96 @@ impl Connector {
 
     fn has_update(&self, id: AccountId) -> bool {
         let peer = self.routes.exchange.peers.get(&id);
-        peer.is_some_and(|peer| !peer.queue.is_empty())
+        peer.is_some_and(Peer::has_update)
     }
 
-    /// Judges the first update that waits; those that are not to be taken in are answered.
-    fn begin_update(&mut self, id: AccountId, out: &mut Effects) {
+    /// Whether all that a peer has just told fits one step.
+    fn tells_little(&self, id: AccountId) -> bool {
+        let peer = self.routes.exchange.peers.get(&id);
+        let telling = peer.and_then(|peer| peer.telling.as_ref());
+        telling.is_some_and(|telling| telling.left() <= STEP_ROUTES)
+    }
+
+    /// Judges an update that was checked: it is taken in next, or answered.
+    fn begin_update(
+        &mut self,
+        id: AccountId,
+        from: From,
+        update: Update<Bytes>,
+        out: &mut Effects,
+    ) {
         let now = self.routes.now;
-        while let Some(peer) = self.routes.exchange.peers.get_mut(&id)
-            && let Some(telling) = peer.queue.front_mut()
-        {
-            let from = telling.from;
-            if !peer.is_listening {
-                peer.queue.pop_front();
-                self.refuse(from, not_for_you(), out);
-                continue;
-            }
-            let verdict = peer
-                .listener
-                .handle_update(now.mono_ns, telling.update.head());
-            let (trouble, refusal) = match verdict {
-                Verdict::Apply {
-                    new_table,
-                    complete,
-                } => {
-                    telling.is_complete = complete;
-                    peer.updated_at = Some(now.wall);
-                    if new_table {
-                        peer.table += 1;
-                        peer.learnt_count = 0;
-                        let table = peer.table;
-                        // Where nothing is known yet, what is told counts from now on.
-                        self.routes.vouched.entry(id).or_insert(table);
-                    }
-                    self.routes.reschedule(id);
-                    return;
-                }
-                Verdict::Old => (RouteTrouble::OldEpoch, None),
-                Verdict::Gap { foreign_table } => match foreign_table {
-                    true => (RouteTrouble::ForeignTable, Some(Reason::RoutesGap)),
-                    false => (RouteTrouble::Gap, Some(Reason::RoutesGap)),
-                },
-                Verdict::Backwards => (RouteTrouble::Malformed, Some(Reason::RoutesMalformed)),
-            };
-            peer.queue.pop_front();
-            self.trouble(id, trouble, "");
-            match refusal {
-                Some(reason) => self.refuse(from, reason.into(), out),
-                None => self.fulfill_peer(from, out),
-            }
-            self.routes.reschedule(id);
+        let Some(peer) = self.routes.exchange.peers.get_mut(&id) else {
+            return;
+        };
+        if !peer.is_listening {
+            return self.refuse(from, not_for_you(), out);
         }
+        let (trouble, refusal) = match peer.listener.handle_update(now.mono_ns, update.head()) {
+            Verdict::Apply {
+                new_table,
+                complete,
+            } => {
+                peer.updated_at = Some(now.wall);
+                peer.telling = Some(Telling {
+                    from,
+                    withdrawn: update.withdrawn(),
+                    routes: update.routes(),
+                    update,
+                    is_complete: complete,
+                });
+                if new_table {
+                    peer.table += 1;
+                    peer.learnt_count = 0;
+                    let table = peer.table;
+                    // Where nothing is known yet, what is told counts from now on.
+                    self.routes.vouched.entry(id).or_insert(table);
+                }
+                return self.routes.reschedule(id);
+            }
+            Verdict::Old => (RouteTrouble::OldEpoch, None),
+            Verdict::Gap { foreign_table } => match foreign_table {
+                true => (RouteTrouble::ForeignTable, Some(Reason::RoutesGap)),
+                false => (RouteTrouble::Gap, Some(Reason::RoutesGap)),
+            },
+            Verdict::Backwards => (RouteTrouble::Malformed, Some(Reason::RoutesMalformed)),
+        };
+        self.trouble(id, trouble, "");
+        match refusal {
+            Some(reason) => self.refuse(from, reason.into(), out),
+            None => self.fulfill_peer(from, out),
+        }
+        self.routes.reschedule(id);
     }
 
-    /// Takes a few routes of the first update in; answers it when all of it is.
+    /// Takes a few routes of an update in, and answers it when all of it is; or checks some of the next one.
     fn step_update(&mut self, id: AccountId, out: &mut Effects) {
-        if !self.has_update(id) {
+        let Some(peer) = self.routes.exchange.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.telling.is_some() {
+            let Some(own) = self.address().cloned() else {
+                return; // without an address nothing was asked for
+            };
+            if let Some(from) = self.routes.take_in(id, own.as_ref()) {
+                self.fulfill_peer(from, out);
+            }
             return;
         }
-        let Some(own) = self.address().cloned() else {
-            return; // without an address nothing was asked for
+        let Some(waiting) = peer.queue.front_mut() else {
+            return;
         };
-        if self.routes.take_in(id, own.as_ref()) {
-            let peer = self.routes.exchange.peers.get_mut(&id);
-            let telling = peer.and_then(|peer| peer.queue.pop_front());
-            if let Some(telling) = telling {
-                self.fulfill_peer(telling.from, out);
+        let (from, checked) = (waiting.from, waiting.update.check(STEP_BYTES));
+        if !matches!(checked, Ok(None)) {
+            peer.queue.pop_front();
+        }
+        match checked {
+            Ok(None) => {}
+            Ok(Some(update)) => self.begin_update(id, from, update, out),
+            Err(_) => {
+                self.trouble(id, RouteTrouble::Malformed, "");
+                self.refuse(from, Reason::RoutesMalformed.into(), out);
             }
-            self.begin_update(id, out);
         }
     }
 
@@ -980,9 +1029,9 @@ impl Connector {
     fn routes_of_gone(&mut self, id: AccountId, out: &mut Effects) {
         while let Some(peer) = self.routes.exchange.peers.get_mut(&id)
             && !peer.is_listening
-            && let Some(telling) = peer.queue.pop_front()
+            && let Some(from) = peer.drop_update()
         {
-            self.refuse(telling.from, not_for_you(), out);
+            self.refuse(from, not_for_you(), out);
         }
         if !self.has_update(id) && self.ledger.account(id).is_none() {
             self.routes.exchange.peers.remove(&id);
@@ -1212,13 +1261,6 @@ impl Connector {
         }
         self.routes.count_speakers();
     }
-}
-
-/// Routes and withdrawals that an update has.
-fn telling_len(telling: Option<&Telling>) -> usize {
-    telling.map_or(0, |telling| {
-        telling.routes.left() + telling.withdrawn.left()
-    })
 }
 
 fn not_for_you() -> Refusal {

@@ -685,6 +685,26 @@ fn a_hundred_thousand_prefixes_from_a_peer_limited_to_a_thousand() {
     assert_eq!(peer.their_table, (table("2"), 200), "all were answered");
 }
 
+#[test]
+fn an_update_with_a_fault_at_its_end_changes_nothing() {
+    let mut node = play(
+        "
+        account bob   USD/9 ccp                     -> bob asked 0 0
+        bob takes
+    ",
+    );
+    let names: Vec<_> = (0..500).map(|n| format!("+g.n{n}=g.bob")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let good = update(table("1"), "0-1/1", &names);
+    let before = node.core.route_count();
+    tell(&mut node, 1, &good[..good.len() - 1]);
+    assert_eq!(count(&node, RouteTrouble::Malformed), 1);
+    assert_eq!(node.core.route_count(), before);
+    tell(&mut node, 2, &good);
+    assert_eq!(count(&node, RouteTrouble::Malformed), 1);
+    assert_eq!(node.core.route_count(), before + 500);
+}
+
 /// How long packets wait is bounded by this, and not by how many routes there are.
 #[test]
 fn no_step_changes_more_than_a_few_routes() {
@@ -730,7 +750,7 @@ fn no_step_changes_more_than_a_few_routes() {
         assert_eq!(
             node.core.route_count(),
             learnt,
-            "reading it is a step of its own"
+            "checking it are steps of their own"
         );
         while node
             .core
