@@ -42,6 +42,8 @@ const DATA_BYTES: u32 = 300;
 const SAMPLE: Duration = Duration::from_millis(1_000);
 /// The first load of a subject: warms it up, and says how fast it is.
 const FIRST_PACKETS: u64 = 1_000;
+/// Loads of each side at half load, for each round: short ones, as one disturbance moves a whole percentile.
+const LATENCY_TURNS: u32 = 4;
 /// Packets of one measurement.
 const PACKETS_MIN: u64 = 500;
 const PACKETS_MAX: u64 = 1_000_000;
@@ -103,7 +105,8 @@ struct Entry {
     extra: Vec<String>,
     /// The answer that counts.
     expects: Expects,
-    samples: Vec<Sample>,
+    /// Of each round; nothing where it does not count.
+    samples: Vec<Option<Sample>>,
 }
 
 /// What a subject is to answer.
@@ -180,7 +183,7 @@ impl Suite {
         }
         report.figures.extend(field.figures());
         let goodput = report.or_gap("goodput at 3 times the capacity", field.goodput());
-        let latency = report.or_gap("latency at half load", field.latency());
+        let latency = report.or_gap("latency added at half load, vs nginx", field.latency());
         let stream = report.or_gap("STREAM payments", field.stream());
         report.figures.extend(stream.into_iter().flatten());
         let (goodput, offered) = goodput.unzip();
@@ -524,13 +527,16 @@ impl Field<'_> {
                     "round {round} of {rounds}: {}",
                     entry.subject.name
                 ));
-                match self.sample(entry) {
-                    Ok(sample) => self.entries[index].samples.push(sample),
-                    Err(error) => {
-                        let name = format!("{}, round {round}", entry.subject.name);
-                        self.gaps.push(Gap::new(&name, error.as_ref()));
-                    }
-                }
+                let sample = self.sample(entry).map_err(|error| {
+                    let name = format!("{}, round {round}", entry.subject.name);
+                    Gap::new(&name, error.as_ref())
+                });
+                let (sample, gap) = match sample {
+                    Ok(sample) => (Some(sample), None),
+                    Err(gap) => (None, Some(gap)),
+                };
+                self.entries[index].samples.push(sample);
+                self.gaps.extend(gap);
             }
         }
         Ok(())
@@ -594,15 +600,17 @@ impl Field<'_> {
         let rows = self
             .entries
             .iter()
-            .filter(|entry| !entry.samples.is_empty())
+            .filter(|entry| entry.samples.iter().any(Option::is_some))
             .map(|entry| {
-                let samples = &entry.samples;
+                let rounds = entry.samples.iter();
+                let rounds = rounds.map(|round| Some(round.as_ref()?.cpu_ns)).collect();
+                let samples: Vec<_> = entry.samples.iter().flatten().collect();
                 let cpu_ns = median(samples.iter().map(|sample| sample.cpu_ns));
                 Row {
                     name: entry.subject.name.clone(),
                     in_flight: entry.in_flight,
                     cpu_ns_per_packet: cpu_ns,
-                    cpu_ns_rounds: samples.iter().map(|sample| sample.cpu_ns).collect(),
+                    cpu_ns_rounds: rounds,
                     packets_per_cpu_second: 1_000_000_000 / cpu_ns.max(1),
                     packets_per_second: median(samples.iter().map(|sample| sample.per_second)),
                     latency_us_p50: median(samples.iter().map(|sample| sample.p50)),
@@ -695,14 +703,20 @@ impl Field<'_> {
                 peaks.push(peak);
                 goods.push(self.goodput_of(subject, &arguments)?);
             }
-            let nothing = "nothing was fulfilled";
-            let of = |all: &[Goodput], what: fn(&Goodput) -> u64| median(all.iter().map(what));
-            let vs_peak =
-                |what| report::quotient(of(&goods, what), of(&peaks, what)).ok_or(nothing);
-            worst = worst.min(vs_peak(|one| one.per_cpu_second)?);
-            worst_wall = worst_wall.min(vs_peak(|one| one.per_second)?);
-            let sent = report::quotient(of(&goods, |one| one.sent), of(&goods, |one| one.due));
-            least_sent = least_sent.min(sent.ok_or("nothing was due")?);
+            // Each with what was just before it.
+            let of = |what: fn(&Goodput) -> u64| {
+                let rounds = goods.iter().zip(&peaks);
+                report::middle(
+                    rounds.filter_map(|(good, peak)| report::quotient(what(good), what(peak))),
+                )
+                .ok_or("nothing was fulfilled")
+            };
+            worst = worst.min(of(|one| one.per_cpu_second)?);
+            worst_wall = worst_wall.min(of(|one| one.per_second)?);
+            let sent = goods
+                .iter()
+                .filter_map(|good| report::quotient(good.sent, good.due));
+            least_sent = least_sent.min(report::middle(sent).ok_or("nothing was due")?);
         }
         let figure = |name: &str, value, unit: &str| Figure {
             name: name.to_owned(),
@@ -740,10 +754,12 @@ impl Field<'_> {
     }
 
     /// What the node adds to the 99th percentile at half of its load, against what nginx adds at
-    /// the same rate.
+    /// the same rate. The straight way goes to the same peer, on the same core, so that it has all that the
+    /// others have but the hop.
     fn latency(&self) -> Result<f64> {
-        let raw = &self.entry("raw fulfiller, HTTP/1.1")?.subject;
         let (nginx, rialto) = (&self.entry(NGINX)?.subject, &self.entry(HTTP)?.subject);
+        let straight = Target::Http(format!("http://{}/ilp", self.peers.http));
+        let straight = &Subject::new("straight", Vec::new(), straight);
         let peak = self.open_load(rialto, &["--in-flight", "64", "--duration", "1"])?;
         let rate = (peak["fulfilled_per_second"].as_u64().unwrap_or(0) / 2)
             .max(1)
@@ -754,20 +770,21 @@ impl Field<'_> {
             "--arrivals",
             "poisson",
             "--duration",
-            "2",
+            "1",
         ];
-        let mut found = [Vec::new(), Vec::new(), Vec::new()];
-        for round in 1..=self.suite.rounds {
-            progress(&format!("latency at half load, round {round}"));
-            for (subject, found) in [raw, nginx, rialto].into_iter().zip(&mut found) {
+        let mut turns = Vec::new();
+        for turn in 1..=LATENCY_TURNS * self.suite.rounds {
+            progress(&format!("latency at half load, turn {turn}"));
+            let mut found = [0; 3];
+            for (subject, found) in [straight, nginx, rialto].into_iter().zip(&mut found) {
                 let report = self.open_load(subject, &arguments)?;
-                found.push(report["latency_us"]["p99"].as_u64().unwrap_or(0));
+                *found = report["latency_us"]["p99"]
+                    .as_u64()
+                    .ok_or("a load without latency")?;
             }
+            turns.push(found);
         }
-        let [raw, nginx, rialto] = found.map(|found| median(found.into_iter()));
-        // The straight way has one hop less; what a hop adds is at least a microsecond.
-        let added = |through: u64| through.saturating_sub(raw).max(1);
-        report::quotient(added(rialto), added(nginx)).ok_or_else(|| "no latency".into())
+        report::added(&turns)
     }
 
     /// What packets cost while the engine of the account that they go to answers, against what they

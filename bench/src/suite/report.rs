@@ -14,8 +14,8 @@ pub(crate) struct Row {
     pub(crate) in_flight: u32,
     /// CPU time of everything the subject needs, nanoseconds per packet: the median of the rounds.
     pub(crate) cpu_ns_per_packet: u64,
-    /// The same, round by round.
-    pub(crate) cpu_ns_rounds: Vec<u64>,
+    /// The same, round by round; nothing where a round does not count.
+    pub(crate) cpu_ns_rounds: Vec<Option<u64>>,
     /// Packets per second of that CPU time.
     pub(crate) packets_per_cpu_second: u64,
     /// Of wall time: the load and its peer share one core, so this says less.
@@ -148,10 +148,12 @@ impl Report {
         self.rows.iter().find(|row| row.name == name)
     }
 
-    /// How much more `subject` does with a CPU second than `other`.
+    /// How much more `subject` does with a CPU second than `other`: the median of what each round says. The
+    /// two are near each other in a round, and a machine that becomes slower takes both along.
     pub(crate) fn times(&self, subject: &str, other: &str) -> Option<f64> {
         let (subject, other) = (self.row(subject)?, self.row(other)?);
-        quotient(other.cpu_ns_per_packet, subject.cpu_ns_per_packet)
+        let rounds = subject.cpu_ns_rounds.iter().zip(&other.cpu_ns_rounds);
+        middle(rounds.filter_map(|(subject, other)| quotient((*other)?, (*subject)?)))
     }
 
     /// For people.
@@ -177,8 +179,20 @@ impl Report {
             ],
         );
         for row in &self.rows {
-            let least = row.cpu_ns_rounds.iter().min().copied().unwrap_or_default();
-            let most = row.cpu_ns_rounds.iter().max().copied().unwrap_or_default();
+            let least = row
+                .cpu_ns_rounds
+                .iter()
+                .flatten()
+                .min()
+                .copied()
+                .unwrap_or_default();
+            let most = row
+                .cpu_ns_rounds
+                .iter()
+                .flatten()
+                .max()
+                .copied()
+                .unwrap_or_default();
             line(
                 &mut out,
                 [
@@ -275,9 +289,55 @@ pub(crate) fn middle(values: impl Iterator<Item = f64>) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
+/// What one hop adds to a latency, against what another adds: the medians of what each turn says, whose first is
+/// without a hop, whose second is through the other, and whose third is through the one. Where either differs
+/// between a quarter of the turns and three quarters by as much as the other adds, a ratio would be one of noise.
+pub(crate) fn added(turns: &[[u64; 3]]) -> crate::Result<f64> {
+    let quartiles = |at: usize| {
+        let mut added: Vec<_> = turns
+            .iter()
+            .map(|turn| turn[at].cast_signed() - turn[0].cast_signed())
+            .collect();
+        added.sort_unstable();
+        [1, 2, 3].map(|quarter| added.get(added.len() * quarter / 4).copied())
+    };
+    let [
+        [Some(low), Some(other), Some(high)],
+        [Some(own_low), Some(own), Some(own_high)],
+    ] = [quartiles(1), quartiles(2)]
+    else {
+        return Err("no latency".into());
+    };
+    if (high - low).max(own_high - own_low) >= other {
+        return Err(format!(
+            "not to be told from noise: {other} us are added ({low} to {high} in half of the turns), \
+             by ours {own} us ({own_low} to {own_high})"
+        )
+        .into());
+    }
+    let own = u64::try_from(own).unwrap_or(0);
+    quotient(own, other.unsigned_abs()).ok_or_else(|| "no latency".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn empty() -> Report {
+        Report {
+            commit: String::new(),
+            date: String::new(),
+            machine: Value::Null,
+            rounds: 1,
+            data_bytes: 300,
+            rows: Vec::new(),
+            gaps: Vec::new(),
+            ratios: Vec::new(),
+            figures: Vec::new(),
+            curves: Vec::new(),
+            profile: None,
+        }
+    }
 
     #[test]
     fn ratios_are_judged_in_their_direction() {
@@ -305,7 +365,7 @@ mod tests {
             name: name.to_owned(),
             in_flight: 1,
             cpu_ns_per_packet,
-            cpu_ns_rounds: vec![cpu_ns_per_packet],
+            cpu_ns_rounds: vec![Some(cpu_ns_per_packet)],
             packets_per_cpu_second: 0,
             packets_per_second: 0,
             latency_us_p50: 0,
@@ -313,22 +373,57 @@ mod tests {
             memory_kib: 0,
         };
         let report = Report {
-            commit: String::new(),
-            date: String::new(),
-            machine: Value::Null,
-            rounds: 1,
-            data_bytes: 300,
             rows: vec![row("a", 5_000), row("b", 10_000), row("none", 0)],
-            gaps: Vec::new(),
-            ratios: Vec::new(),
-            figures: Vec::new(),
-            curves: Vec::new(),
-            profile: None,
+            ..empty()
         };
         assert_eq!(report.times("a", "b"), Some(2.0));
         assert_eq!(report.times("a", "missing"), None);
         assert_eq!(report.times("none", "a"), None);
         assert!(report.text().contains("0.00500"));
+    }
+
+    #[test]
+    fn rounds_are_compared_with_themselves() {
+        let row = |name: &str, rounds: &[Option<u64>]| Row {
+            name: name.to_owned(),
+            in_flight: 1,
+            cpu_ns_per_packet: median(rounds.iter().flatten().copied()),
+            cpu_ns_rounds: rounds.to_vec(),
+            packets_per_cpu_second: 0,
+            packets_per_second: 0,
+            latency_us_p50: 0,
+            latency_us_p99: 0,
+            memory_kib: 0,
+        };
+        // The machine was slow from the third round on, and two rounds of `b` failed.
+        let report = Report {
+            rows: vec![
+                row("a", &[Some(10), Some(10), Some(40), Some(40), Some(40)]),
+                row("b", &[Some(30), Some(30), Some(120), None, None]),
+            ],
+            ..empty()
+        };
+        assert_eq!(report.times("a", "b"), Some(3.0));
+    }
+
+    #[test]
+    fn what_is_added_is_compared_where_it_is_more_than_noise() {
+        // One turn was disturbed, and one was slow as a whole.
+        let clear = [
+            [100, 120, 130],
+            [500, 520, 530],
+            [100, 120, 900],
+            [90, 112, 120],
+            [100, 118, 135],
+        ];
+        assert_eq!(added(&clear).ok(), Some(1.5));
+        let none_of_ours = clear.map(|[straight, other, _]| [straight, other, straight - 5]);
+        assert_eq!(added(&none_of_ours).ok(), Some(0.0));
+        let noise = clear.map(|[straight, other, ours]| [straight, straight + other % 7, ours]);
+        assert!(added(&noise).is_err());
+        let ours_is_noise = [0, 40, 10, 300, 20].map(|ours| [100, 120, 100 + ours]);
+        assert!(added(&ours_is_noise).is_err());
+        assert!(added(&[]).is_err());
     }
 
     #[test]
