@@ -107,9 +107,10 @@ struct Derived {
 /// The routing table and all that changes it.
 pub(crate) struct Routes {
     table: Table<Candidates<AccountId>>,
-    /// What the settings of accounts give, and the node's own address under [`AccountId::NODE`].
-    /// An account gives at most one of each kind.
-    derived: BTreeMap<(AccountId, Source), SmolStr>,
+    /// The addresses of accounts, by their numbers, and the node's own under [`AccountId::NODE`].
+    addresses: Vec<Option<SmolStr>>,
+    /// The schemes that go to parents, of which there are few.
+    schemes: BTreeMap<AccountId, SmolStr>,
     /// For each peer that routes were learnt from: the oldest state of its table that it vouches for.
     vouched: FxHashMap<AccountId, u32>,
     health: FxHashMap<AccountId, Health>,
@@ -144,7 +145,8 @@ impl Routes {
     pub(crate) fn new(key: [u64; 2]) -> Self {
         Self {
             table: Table::new(key),
-            derived: BTreeMap::new(),
+            addresses: Vec::new(),
+            schemes: BTreeMap::new(),
             vouched: FxHashMap::default(),
             health: FxHashMap::default(),
             changes: Changes::default(),
@@ -261,9 +263,16 @@ impl Routes {
         source: Source,
         new: Option<SmolStr>,
     ) -> Option<Derived> {
-        let old = match &new {
-            Some(new) => self.derived.insert((id, source), new.clone()),
-            None => self.derived.remove(&(id, source)),
+        let old = match (source, &new) {
+            (Source::Parent, Some(new)) => self.schemes.insert(id, new.clone()),
+            (Source::Parent, None) => self.schemes.remove(&id),
+            (Source::Own | Source::Account | Source::Static | Source::Learnt, new) => {
+                let at = id.0 as usize;
+                if self.addresses.len() <= at {
+                    self.addresses.resize(at + 1, None);
+                }
+                std::mem::replace(&mut self.addresses[at], (*new).clone())
+            }
         };
         if let Some(old) = old.filter(|old| Some(old) != new.as_ref()) {
             self.withdraw(&old, id, source);
@@ -403,8 +412,8 @@ impl Connector {
         let own = self
             .address()
             .map(|address| SmolStr::from(address.as_str()));
-        let before = self.routes.derived.get(&(AccountId::NODE, Source::Own));
-        let is_moved = before.is_some_and(|before| Some(before) != own.as_ref());
+        let before = self.routes.addresses.first().cloned().flatten();
+        let is_moved = before.is_some() && before != own;
         self.routes
             .derive(AccountId::NODE, Kin::Child, Source::Own, own);
         if is_moved {
@@ -413,6 +422,9 @@ impl Connector {
         let ids: Vec<_> = self.ledger.accounts().map(|account| account.id).collect();
         let statics: Vec<_> = self.ledger.routes().keys().cloned().collect();
         self.routes.table.reserve(ids.len() + statics.len());
+        let last = ids.last().map_or(0, |id| id.0 as usize);
+        let more = last.saturating_sub(self.routes.addresses.len());
+        self.routes.addresses.reserve_exact(more + 1);
         for ids in ids.chunks(BATCH_ACCOUNTS) {
             let mut derived = Vec::new();
             for id in ids {
@@ -456,8 +468,9 @@ impl Connector {
         let kin_of = relation.map_or(Kin::Peer, kin);
         let address = self.address_of(id);
         let address = address.map(|address| SmolStr::from(address.as_str()));
-        let own = self.address().map(|own| own.as_ref().scheme().into());
-        let scheme = own.filter(|_| relation == Some(Relation::Parent));
+        let own = self.address();
+        let own = own.filter(|_| relation == Some(Relation::Parent));
+        let scheme = own.map(|own| own.as_ref().scheme().into());
         [(Source::Account, address), (Source::Parent, scheme)]
             .map(|(source, new)| self.routes.note(id, kin_of, source, new))
     }

@@ -145,7 +145,7 @@ impl Address {
 
     /// This address with `segments` (one or more, joined by dots) after it.
     pub fn child(&self, segments: &str) -> Result<Self, AddressError> {
-        format!("{}.{segments}", self.0).parse()
+        [&self.0, ".", segments].concat().parse()
     }
 }
 
