@@ -203,10 +203,22 @@ fn bench(size: &str, options: &[&str]) -> Result<()> {
         }
     };
     gap(set_up(COMPARED));
-    run(
-        cargo(&["build", "--locked", "--release", "--package", "rialto"])
-            .args(["--package", "rialto-bench"]),
-    )?;
+    run(&mut cargo(&[
+        "build",
+        "--locked",
+        "--release",
+        "--package",
+        "rialto-bench",
+    ]))?;
+    // As it is shipped.
+    run(&mut cargo(&[
+        "build",
+        "--locked",
+        "--profile",
+        "dist",
+        "--package",
+        "rialto",
+    ]))?;
     let folder = root().join("target/bench");
     let mut peer = cargo(&["build", "--locked", "--release", "--quiet"]);
     peer.args(["--manifest-path", "bench/ilp-node/Cargo.toml"])
@@ -232,6 +244,7 @@ fn bench(size: &str, options: &[&str]) -> Result<()> {
     let mut suite = Command::new(&program);
     suite.arg("suite").arg("--folder").arg(&folder);
     suite.arg("--routes").arg(&routes);
+    suite.arg("--rialto").arg(target.join("dist/rialto"));
     if size == "--full" {
         suite.arg("--full");
     }

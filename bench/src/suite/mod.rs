@@ -88,6 +88,9 @@ pub(crate) struct Suite {
     /// Folder for everything that is written
     #[arg(long, default_value = "target/bench")]
     folder: PathBuf,
+    /// The node that is measured; the one beside this program where it is left out
+    #[arg(long)]
+    rialto: Option<PathBuf>,
     /// Figures of `routes --write`, to stand beside the others
     #[arg(long)]
     routes: Option<PathBuf>,
@@ -147,11 +150,13 @@ impl Suite {
             return Err("needs two cores: one for the subject, one for the load".into());
         }
         let started = Instant::now();
-        let program = std::env::current_exe()?;
-        let rialto = program.with_file_name("rialto");
-        if !rialto.is_file() {
-            return Err(format!("no rialto beside {}: build it first", program.display()).into());
-        }
+        let rialto = match &self.rialto {
+            Some(rialto) => rialto.clone(),
+            None => std::env::current_exe()?.with_file_name("rialto"),
+        };
+        let rialto = std::fs::canonicalize(&rialto).map_err(|error| {
+            format!("no node at {}: build it first ({error})", rialto.display())
+        })?;
         std::fs::create_dir_all(&self.folder)?;
         let running = std::fs::canonicalize(&self.folder)?.join("run");
         let _ = std::fs::remove_dir_all(&running);

@@ -113,6 +113,8 @@ const METHOD: &str = "\
   both sides of it. Packets go to an address below the receiver's, as a payment's do.
 - Every packet has a condition of its own, and each Fulfill is checked against its preimage. A round in which
   anything else came back does not count and is named.
+- The node is built as it is shipped (`cargo build --profile dist`: with link-time optimisation), `ilp-node` as its
+  package has it, in the release profile.
 - *Strict, durable*: every limit of both accounts is set and so checked, and the journal is on a disk, written
   before an answer leaves and synced every 5 ms. *Trusting, volatile*: no limit but credit, and the journal in
   memory (`/dev/shm`), where a sync costs nothing; the node has no mode without a journal.
