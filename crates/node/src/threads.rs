@@ -92,6 +92,8 @@ pub(crate) async fn run_worker(
             _ = stop.wait_for(|stop| *stop), if close_by.is_none() => {}
             () = sleep(FLUSH_LOOK), if close_by.is_some() => {}
         }
+        // Read before the answers are taken: those that were there before the word to stop are then among them.
+        let stops = *stop.borrow();
         mailbox.take(&mut actions);
         actions.drain(..).for_each(|action| worker.perform(action));
         worker.inbox().drain(&mut inputs);
@@ -102,9 +104,8 @@ pub(crate) async fn run_worker(
                     .for_each(|input| core.handle(now, input, out));
             });
         }
-        // Only now, as answers may have arrived together with the word to stop.
         match close_by {
-            None if *stop.borrow() => {
+            None if stops => {
                 worker.close();
                 close_by = Some(Instant::now() + FLUSH_MAX);
             }
