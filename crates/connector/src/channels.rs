@@ -563,9 +563,21 @@ impl Connector {
     }
 
     /// After a restart: whoever has something to say to an account's holder greets first.
+    /// What waited to be passed on to or from an accounting system is looked at then, too: in the same pass, as
+    /// there may be a million accounts.
     pub(crate) fn channels_resume(&mut self) {
-        let accounts: Vec<_> = self.ledger.accounts().map(|account| account.id).collect();
-        for account in accounts {
+        let channels = self.ledger.channels().values();
+        let mut greets: BTreeSet<_> = channels.map(|known| known.account).collect();
+        for account in self.ledger.accounts() {
+            let terms = &account.settings.settlement;
+            if terms.channel.is_some() {
+                greets.insert(account.id);
+            }
+            if terms.accounting_url.is_some() {
+                self.settle.look_at(account.id, 0);
+            }
+        }
+        for account in greets {
             self.channel_greet_soon(account, 0);
         }
     }

@@ -143,6 +143,13 @@ impl Settle {
         retry.into_iter().chain(others).min()
     }
 
+    /// What is to be settled with an account is looked at then.
+    pub(crate) fn look_at(&mut self, id: AccountId, at_ns: u64) {
+        if self.scheduled.insert(id) {
+            self.due.insert((at_ns, id));
+        }
+    }
+
     /// The engine need not close the account any more: it did, or the account is with it again.
     fn stop_closing(&mut self, closing: &(AccountId, String)) {
         let asking = self.closings.remove(closing);
@@ -269,12 +276,10 @@ impl Connector {
             return;
         }
         let terms = &account.settings.settlement;
-        if let Some(every_s) = terms.every_s
-            && self.settle.scheduled.insert(id)
-        {
+        if let Some(every_s) = terms.every_s {
             let wait_ns = u64::from(every_s).saturating_mul(1_000_000_000);
             let due_ns = now.mono_ns.saturating_add(wait_ns);
-            self.settle.due.insert((due_ns, id));
+            self.settle.look_at(id, due_ns);
         }
         let owed = account.balance() - account.prepaid();
         if terms.threshold.is_some_and(|at| owed >= at) {
@@ -504,14 +509,6 @@ impl Connector {
         let open: Vec<_> = open.map(|settlement| settlement.id).collect();
         for id in open {
             self.settle_tell(id, out);
-        }
-        // What waited to be passed on goes on waiting for nothing.
-        let accounts = self.ledger.accounts();
-        let passed_on =
-            accounts.filter(|account| account.settings.settlement.accounting_url.is_some());
-        for account in passed_on {
-            self.settle.scheduled.insert(account.id);
-            self.settle.due.insert((0, account.id));
         }
     }
 
