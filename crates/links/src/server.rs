@@ -108,8 +108,13 @@ pub(crate) async fn serve(
                         TlsAcceptor::from(tls.borrow().config(worker.asks_for_certificates()))
                     });
                     let guard = Rc::clone(&permit);
-                    let connection = connection(worker, stream, acceptor, permit);
-                    spawn_local(async move { guard.guard(connection).await });
+                    let serving: Serving = match acceptor {
+                        None => Box::pin(plain_connection(worker, stream, permit)),
+                        Some(acceptor) => {
+                            Box::pin(tls_connection(worker, stream, acceptor, permit))
+                        }
+                    };
+                    spawn_local(async move { guard.guard(serving).await });
                 }
                 None => warn("a connection was refused: there are too many"),
             },
@@ -120,6 +125,10 @@ pub(crate) async fn serve(
         }
     }
 }
+
+/// What serves a connection. In a box, as a future is as large as the largest of all that it may become, and
+/// twice that where another one wraps it.
+type Serving = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Counts a connection as long as it stands.
 pub(crate) struct Permit {
@@ -163,8 +172,7 @@ impl Permit {
     }
 
     /// Runs what serves the connection until it ends, or has to make room for another.
-    async fn guard(&self, serving: impl Future<Output = ()>) {
-        let mut serving = pin!(serving);
+    async fn guard(&self, mut serving: Serving) {
         let mut is_first = true;
         poll_fn(|cx| {
             if let Some(newcomer) = &*self.newcomer.borrow() {
@@ -188,28 +196,30 @@ impl Drop for Permit {
 }
 
 /// One connection. What goes wrong with it concerns nobody else.
-async fn connection(
+async fn plain_connection(worker: Rc<Worker>, stream: TcpStream, permit: Rc<Permit>) {
+    if stream.set_nodelay(true).is_ok() {
+        packets(worker, stream, permit).await;
+    } // else it is already gone
+}
+
+/// The same with TLS.
+async fn tls_connection(
     worker: Rc<Worker>,
     stream: TcpStream,
-    acceptor: Option<TlsAcceptor>,
+    acceptor: TlsAcceptor,
     permit: Rc<Permit>,
 ) {
     if stream.set_nodelay(true).is_err() {
         return; // already gone
     }
-    match acceptor {
-        None => packets(worker, stream, permit).await,
-        Some(acceptor) => {
-            if let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                let session = stream.get_ref().1;
-                let certificate = session.peer_certificates().and_then(<[_]>::first);
-                let key = certificate.and_then(|certificate| tls::pin_of(certificate).ok());
-                permit.key.set(key);
-                match session.alpn_protocol() {
-                    Some(tls::ALPN_HTTP2) => http(worker, stream, true, permit).await,
-                    Some(_) | None => packets(worker, stream, permit).await,
-                }
-            }
+    if let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        let session = stream.get_ref().1;
+        let certificate = session.peer_certificates().and_then(<[_]>::first);
+        let key = certificate.and_then(|certificate| tls::pin_of(certificate).ok());
+        permit.key.set(key);
+        match session.alpn_protocol() {
+            Some(tls::ALPN_HTTP2) => http(worker, stream, true, permit).await,
+            Some(_) | None => packets(worker, stream, permit).await,
         }
     }
 }
@@ -588,7 +598,7 @@ async fn session(
     permit: Rc<Permit>,
 ) {
     let guard = Rc::clone(&permit);
-    let session = async move {
+    let session: Serving = Box::pin(async move {
         let Ok(Ok(stream)) = timeout(HANDSHAKE_TIMEOUT, upgrade).await else {
             return; // the client went away
         };
@@ -601,7 +611,7 @@ async fn session(
         Driver::new(worker, socket, session, side, Vec::new())
             .run()
             .await;
-    };
+    });
     guard.guard(session).await;
 }
 
@@ -717,6 +727,15 @@ fn with(mut response: Response<Bytes>, name: HeaderName, value: &'static str) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Each open connection holds this much, besides what the kernel has of it.
+    #[test]
+    fn what_serves_a_connection_is_small() {
+        fn size<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size(plain_connection) <= 1_536);
+    }
 
     #[test]
     fn paths() {
