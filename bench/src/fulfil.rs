@@ -51,9 +51,7 @@ impl Fulfil {
         .announce()?;
 
         if let Some(listener) = http {
-            tokio::spawn(accept(listener, |stream| async {
-                over_http(Connection::new(stream)?).await
-            }));
+            tokio::spawn(accept(listener, serve_http));
         }
         if let Some(listener) = btp {
             tokio::spawn(accept(listener, |stream| async {
@@ -92,7 +90,9 @@ where
     }
 }
 
-async fn over_http(mut connection: Connection) -> Result<()> {
+/// Fulfils over one connection of ILP over HTTP.
+pub(crate) async fn serve_http(stream: TcpStream) -> Result<()> {
+    let mut connection = Connection::new(stream)?;
     while let Some(prepare) = connection.receive(Side::Server).await? {
         connection
             .send(RESPONSE_HEAD, &wire::fulfill(&prepare)?)

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 mod core;
 mod forward;
 mod fulfil;
+mod hop;
 mod http1;
 mod load;
 mod micro;
@@ -38,6 +39,8 @@ enum Command {
     Load(load::Load),
     /// Be the peer that fulfils every packet of `load`
     Fulfil(fulfil::Fulfil),
+    /// Measure the latency through one hop, with load and peer in one thread that never sleeps
+    Hop(hop::Hop),
     /// Forward packets without any logic
     Forward(forward::Forward),
     /// Compare the forwarders with each other and with nginx
@@ -77,6 +80,11 @@ fn main() -> Result<()> {
         Command::Load(load) => {
             let report = single_threaded()?.block_on(load.run())?;
             println!("{}", serde_json::to_string(&report)?);
+            Ok(())
+        }
+        Command::Hop(hop) => {
+            let latency = single_threaded()?.block_on(hop.run())?;
+            println!("{}", serde_json::to_string(&latency)?);
             Ok(())
         }
         Command::Fulfil(fulfil) => serve(&single_threaded()?, fulfil.run()),

@@ -376,8 +376,8 @@ impl Core {
         let settings = Settings::new("test.bench".parse()?);
         let mut connector = Connector::new(settings, [7; 32], ChaCha20Rng::seed_from_u64(1));
         let link = json!({"http": {"url": "http://127.0.0.1/", "token": ""}});
-        connector.recover(Lsn(1), &account(1, &Value::Null)?)?;
-        connector.recover(Lsn(2), &account(2, &link)?)?;
+        connector.recover(Lsn(1), account(1, &Value::Null)?)?;
+        connector.recover(Lsn(2), account(2, &link)?)?;
         let mut out = Effects::default();
         connector.recovered(&mut out);
         out.drain().for_each(drop);

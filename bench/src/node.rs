@@ -73,9 +73,14 @@ pub(crate) fn prepare(folder: &Path, address: &str, extra: &str) -> Result<()> {
 impl Node {
     /// Starts `program` on what [`prepare`] made, and waits until it is ready.
     pub(crate) fn start(program: &Path, core: usize, folder: &Path) -> Result<Self> {
+        Self::start_on(program, Some(core), folder)
+    }
+
+    /// The same on one core, or on all of them.
+    pub(crate) fn start_on(program: &Path, core: Option<usize>, folder: &Path) -> Result<Self> {
         let endpoints_file = folder.join("data/endpoints.json");
         let _ = fs::remove_file(&endpoints_file);
-        let mut command = process::pinned(core, program);
+        let mut command = process::on(core, program);
         command
             .arg("run")
             .arg("--config")

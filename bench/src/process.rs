@@ -32,12 +32,20 @@ impl Drop for Process {
 
 /// Starts a program on one core.
 pub(crate) fn pinned(core: usize, program: &Path) -> Command {
-    let mut command = Command::new("taskset");
-    command
-        .arg("-c")
-        .arg(core.to_string())
-        .arg(program)
-        .stdin(Stdio::piped());
+    on(Some(core), program)
+}
+
+/// Starts a program on one core, or on all of them.
+pub(crate) fn on(core: Option<usize>, program: &Path) -> Command {
+    let mut command = match core {
+        None => Command::new(program),
+        Some(core) => {
+            let mut command = Command::new("taskset");
+            command.arg("-c").arg(core.to_string()).arg(program);
+            command
+        }
+    };
+    command.stdin(Stdio::piped());
     command
 }
 
@@ -96,30 +104,26 @@ pub(crate) fn memory_kib(pid: u32) -> u64 {
     own + children.map(memory_kib).sum::<u64>()
 }
 
-/// User and system time that a process and its children (nginx keeps its workers so) have used,
-/// in clock ticks.
-pub(crate) fn cpu_ticks(pid: u32) -> Result<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The command's name is in parentheses and may hold anything; utime and stime are the 14th
-    // and 15th fields, so the 12th and 13th after it.
-    let (_, fields) = stat
-        .rsplit_once(')')
-        .ok_or("no command in /proc/PID/stat")?;
-    let mut ticks = 0;
-    for field in fields.split_whitespace().skip(11).take(2) {
-        ticks += field.parse::<u64>()?;
+/// Time on a processor that a process and its children (nginx keeps its workers so) have used, user and
+/// system, in nanoseconds. Of threads that run: one that ended takes its own along.
+pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
+    let mut ns = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        // Time on a processor, time spent waiting for one, and how often it had one.
+        let Ok(used) = std::fs::read_to_string(task?.path().join("schedstat")) else {
+            continue; // it has just ended
+        };
+        let used = used.split(' ').next().ok_or("an empty schedstat")?;
+        ns += used.parse::<u64>()?;
     }
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
     for child in children.split_whitespace() {
-        ticks += cpu_ticks(child.parse()?)?;
+        ns += cpu_ns(child.parse()?)?;
     }
-    Ok(ticks)
-}
-
-/// Clock ticks per second, from `getconf`.
-pub(crate) fn ticks_per_second() -> Result<u64> {
-    let output = Command::new("getconf").arg("CLK_TCK").output()?;
-    Ok(String::from_utf8(output.stdout)?.trim().parse()?)
+    match ns {
+        0 => Err("no times in /proc/PID/task/TID/schedstat".into()),
+        _ => Ok(ns),
+    }
 }
 
 /// Waits until something listens.

@@ -60,12 +60,10 @@ impl Subject {
         }
     }
 
-    /// CPU time of all that it needs, in clock ticks.
-    pub(crate) fn cpu_ticks(&self) -> Result<u64> {
+    /// CPU time of all that it needs, in nanoseconds.
+    pub(crate) fn cpu_ns(&self) -> Result<u64> {
         let processes = self.processes.iter();
-        processes
-            .map(|process| process::cpu_ticks(process.id()))
-            .sum()
+        processes.map(|process| process::cpu_ns(process.id())).sum()
     }
 
     /// Resident memory of all that it needs.
@@ -283,9 +281,9 @@ impl Shape {
             )
         };
         load(packets.div_ceil(WARM_UP_SHARE))?;
-        let before = subject.cpu_ticks()?;
+        let before = subject.cpu_ns()?;
         let report = load(packets)?;
-        let ticks = subject.cpu_ticks()? - before;
+        let used = subject.cpu_ns()?.saturating_sub(before);
         if report.fulfilled != u64::from(packets) {
             return Err(format!(
                 "{}: {} of {packets} packets fulfilled",
@@ -294,7 +292,7 @@ impl Shape {
             .into());
         }
         Ok(Sample {
-            cpu_ns: ticks * 1_000_000_000 / process::ticks_per_second()? / u64::from(packets),
+            cpu_ns: used / u64::from(packets),
             ..Sample::from_load(&report)
         })
     }

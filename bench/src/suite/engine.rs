@@ -17,8 +17,8 @@ use super::{
 };
 use crate::Result;
 
-/// Loads of each of the two for each round of the suite: one disturbance moves a whole percentile.
-const TURNS: u32 = 4;
+/// Loads of each of the two: one disturbance moves a whole percentile.
+const TURNS: u32 = 20;
 
 /// What an engine does once it is asked to settle.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,7 +103,7 @@ pub(super) fn by_the_clock(field: &Field<'_>) -> Result<[f64; 2]> {
     ];
     let asked = field.engine_hangs.asked();
     let (mut throughputs, mut latencies, mut rate) = (Vec::new(), Vec::new(), None);
-    for turn in 1..=TURNS * field.suite.rounds {
+    for turn in 1..=TURNS {
         progress(&format!("while an engine hangs, turn {turn}"));
         let order = if turn % 2 == 0 { [0, 1] } else { [1, 0] };
         let (mut per_second, mut p99) = ([0; 2], [0; 2]);

@@ -105,34 +105,39 @@ const METHOD: &str = "\
 - Each system runs on one core; the load and the peer that fulfils share the other. Each has its own
   folder and its own ports on loopback.
 - The measure is CPU time, user and system, of all processes that the system needs (nginx with its worker,
-  `ilp-node` with its Redis), from `/proc/PID/stat`, per packet. Wall time and latency stand beside it; load
-  and peer share a core, so they say less.
+  `ilp-node` with its Redis), from `/proc/PID/task/TID/schedstat`, per packet. Wall time and latency stand beside it;
+  load and peer share a core, so they say less.
 - The load is closed: always the same number of packets in flight. Over HTTP/1.1 each has a connection, over
-  h2c and BTP they share one. Systems take turns, round after round; the median of the rounds counts. A ratio
-  is the median of the ratios of each round, so that a machine that becomes slower or faster meanwhile changes
-  both sides of it. Packets go to an address below the receiver's, as a payment's do.
+  h2c and BTP they share one. Systems take turns, a quarter of a second each, round after round; the median of the
+  rounds counts. A ratio is the median of the ratios of each round, so that a machine that becomes slower or faster
+  meanwhile changes both sides of it. Packets go to an address below the receiver's, as a payment's do.
 - Every packet has a condition of its own, and each Fulfill is checked against its preimage. A round in which
   anything else came back does not count and is named.
 - The node is built as it is shipped (`cargo build --profile dist`: with link-time optimisation), `ilp-node` as its
   package has it, in the release profile.
 - *Strict, durable*: every limit of both accounts is set and so checked, and the journal is on a disk, written
-  before an answer leaves and synced every 5 ms. *Trusting, volatile*: no limit but credit, and the journal in
+  before an answer leaves and synced every 25 ms. *Trusting, volatile*: no limit but credit, and the journal in
   memory (`/dev/shm`), where a sync costs nothing; the node has no mode without a journal.
 - `ilp-node` is the published 0.6.0 (bench/ilp-node), its Redis in memory without any log. Its `tokio-sync` 0.1
   does not run on today's Rust; in its place is a crate of ours with the channels of `futures` 0.1, and the
   figures are with that one (bench/ilp-node/tokio-sync).
 - The JavaScript `ilp-connector` is 23.0.2 with the plug-ins for BTP and HTTP, without balances on disk, as it
   has none.
-- Goodput and latency at half load come from `rialto bench run`, an open load: a packet's latency counts from
-  when it was due. Goodput is the worse of HTTP/1.1 and BTP, in the same measure as all else: per CPU second
-  of the node. The load and the peer share a core and cannot send three times what they can; how far they came,
-  and what the wall clock says, stands among the figures.
+- Goodput comes from `rialto bench run`, an open load, and is the worse of HTTP/1.1 (at most 256 in flight, each on
+  a connection of its own) and BTP (at most 10,000 on one), in the same measure as all else: per CPU second of the
+  node. What three times the capacity is, the load could not send to a node with a core of its own. So three
+  processes that only compute share that core, and leave the node a quarter of it; the peak is taken there too, with
+  64 in flight or with as many as then, whichever is more. Over HTTP/1.1 it is the connections that cost, not
+  the packets that are due: a closed load with 256 in flight costs as much, and nginx's does.
 - Latency at half load: at half of what the node fulfils over HTTP/1.1 with 64 in flight, arrivals as they
-  happen to come (Poisson), for a second straight to the peer that fulfils, through nginx and through the node,
-  in turns, four times per round. What a hop adds is its 99th percentile less that of the straight way in the
-  same turn; the ratio is that of the medians. Where what either adds differs by as much as nginx adds, between
-  a quarter of the turns and three quarters, a ratio would be one of noise: there is none, and what was found
-  stands among what was not measured.
+  happen to come (Poisson), a packet's latency counting from when it was due, straight to the peer that fulfils,
+  through nginx and through the node, in turns. Load and peer are one thread that never sleeps (`rialto-bench hop`):
+  two would wait for each other, and one that sleeps for the machine. A turn is 12 stretches of 100 ms, of whose
+  percentiles the lower quartile counts, as a machine that takes a core away for 10 ms only adds. What a hop adds is its
+  99th percentile less that of the straight way in the same turn; the ratio is that of the medians. Where what either
+  adds differs by as much as nginx adds, between a quarter of the turns and three quarters, a ratio would be one
+  of noise: there is none, and what was found stands among what was not measured.
+- A start with large books is the median of five, on all cores; packets then go to a node on one.
 - Where the node settles, what it owes is due after every 10,000 packets. The engine that hangs takes the
   connection and never answers; the other one answers at once.
 - Books of a million accounts or routes are written as a journal, which the node recovers from. Every packet
@@ -187,30 +192,15 @@ fn markdown(report: &Report, folder: &str, plots: &[String]) -> String {
          |---|---|---|---|---|---|---|---|---|"
     );
     for row in &report.rows {
-        let least = row
-            .cpu_ns_rounds
-            .iter()
-            .flatten()
-            .min()
-            .copied()
-            .unwrap_or_default();
-        let most = row
-            .cpu_ns_rounds
-            .iter()
-            .flatten()
-            .max()
-            .copied()
-            .unwrap_or_default();
         // A nanosecond per packet is a second per thousand million.
         let hours = quotient(row.cpu_ns_per_packet, 3_600).unwrap_or_default();
         let _ = writeln!(
             out,
-            "| {} | {} | {} | {} - {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             row.name,
             row.in_flight,
             per_thousand(row.cpu_ns_per_packet),
-            per_thousand(least),
-            per_thousand(most),
+            row.least_to_most(),
             row.packets_per_second,
             row.latency_us_p50,
             row.latency_us_p99,

@@ -98,6 +98,16 @@ impl Gap {
     }
 }
 
+impl Row {
+    /// The cheapest round and the dearest.
+    pub(crate) fn least_to_most(&self) -> String {
+        let rounds = || self.cpu_ns_rounds.iter().flatten().copied();
+        let (least, most) = (rounds().min(), rounds().max());
+        let [least, most] = [least, most].map(|ns| per_thousand(ns.unwrap_or_default()));
+        format!("{least} - {most}")
+    }
+}
+
 impl Figure {
     /// Whether it is more than the project promises.
     pub(crate) fn is_missed(&self) -> bool {
@@ -179,27 +189,13 @@ impl Report {
             ],
         );
         for row in &self.rows {
-            let least = row
-                .cpu_ns_rounds
-                .iter()
-                .flatten()
-                .min()
-                .copied()
-                .unwrap_or_default();
-            let most = row
-                .cpu_ns_rounds
-                .iter()
-                .flatten()
-                .max()
-                .copied()
-                .unwrap_or_default();
             line(
                 &mut out,
                 [
                     &row.name,
                     &row.in_flight.to_string(),
                     &per_thousand(row.cpu_ns_per_packet),
-                    &format!("{} - {}", per_thousand(least), per_thousand(most)),
+                    &row.least_to_most(),
                     &row.packets_per_second.to_string(),
                     &row.latency_us_p50.to_string(),
                     &row.latency_us_p99.to_string(),
@@ -359,32 +355,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_row_that_costs_half_does_twice_as_much() {
-        let row = |name: &str, cpu_ns_per_packet| Row {
-            name: name.to_owned(),
-            in_flight: 1,
-            cpu_ns_per_packet,
-            cpu_ns_rounds: vec![Some(cpu_ns_per_packet)],
-            packets_per_cpu_second: 0,
-            packets_per_second: 0,
-            latency_us_p50: 0,
-            latency_us_p99: 0,
-            memory_kib: 0,
-        };
-        let report = Report {
-            rows: vec![row("a", 5_000), row("b", 10_000), row("none", 0)],
-            ..empty()
-        };
-        assert_eq!(report.times("a", "b"), Some(2.0));
-        assert_eq!(report.times("a", "missing"), None);
-        assert_eq!(report.times("none", "a"), None);
-        assert!(report.text().contains("0.00500"));
-    }
-
-    #[test]
-    fn rounds_are_compared_with_themselves() {
-        let row = |name: &str, rounds: &[Option<u64>]| Row {
+    fn row(name: &str, rounds: &[Option<u64>]) -> Row {
+        Row {
             name: name.to_owned(),
             in_flight: 1,
             cpu_ns_per_packet: median(rounds.iter().flatten().copied()),
@@ -394,7 +366,24 @@ mod tests {
             latency_us_p50: 0,
             latency_us_p99: 0,
             memory_kib: 0,
+        }
+    }
+
+    #[test]
+    fn a_row_that_costs_half_does_twice_as_much() {
+        let rows = [("a", 5_000), ("b", 10_000), ("none", 0)];
+        let report = Report {
+            rows: rows.map(|(name, ns)| row(name, &[Some(ns)])).into(),
+            ..empty()
         };
+        assert_eq!(report.times("a", "b"), Some(2.0));
+        assert_eq!(report.times("a", "missing"), None);
+        assert_eq!(report.times("none", "a"), None);
+        assert!(report.text().contains("0.00500 - 0.00500"));
+    }
+
+    #[test]
+    fn rounds_are_compared_with_themselves() {
         // The machine was slow from the third round on, and two rounds of `b` failed.
         let report = Report {
             rows: vec![
@@ -404,6 +393,8 @@ mod tests {
             ..empty()
         };
         assert_eq!(report.times("a", "b"), Some(3.0));
+        let dearest = row("c", &[Some(30_000), None, Some(120_000), Some(60_000)]);
+        assert_eq!(dearest.least_to_most(), "0.03000 - 0.12000");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! node that was stopped, from which the node then recovers.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::Arc,
     time::{Duration, Instant},
@@ -40,6 +40,8 @@ const MILLION: u32 = 1_000_000;
 const POINT_PACKETS: u64 = 20_000;
 /// Measurements per point, of which the median counts.
 const POINT_ROUNDS: usize = 3;
+/// Starts of a node with the largest books, of which the median counts.
+const STARTS: usize = 5;
 /// How long memory has to stay the same to be believed.
 const SETTLED: Duration = Duration::from_millis(300);
 
@@ -108,24 +110,40 @@ fn seed(folder: &Path, books: Books) -> Result<()> {
     Ok(())
 }
 
+/// A subject whose books were written before it started.
+struct Seeded {
+    subject: Subject,
+    /// How long it took to be ready on one core.
+    ready_after: Duration,
+    /// The same on all cores, for the largest books only.
+    ready_on_all: Option<Duration>,
+    /// Memory then.
+    kib: u64,
+}
+
 impl Field<'_> {
-    /// A node with these books, and how long it took to be ready.
-    fn seeded(&self, name: &str, books: Books) -> Result<Node> {
+    /// The folder of a node with these books.
+    fn seeded_folder(&self, name: &str, books: Books) -> Result<PathBuf> {
         let folder = subjects::folder(&self.folder, name);
         node::prepare(&folder, "test.bench", "")?;
         seed(&folder, books)?;
-        Node::start(&self.rialto, SUBJECT_CORE, &folder)
+        Ok(folder)
     }
 
-    /// The same as a subject. With routes the last account is the next hop of all of them, so that
+    /// A node with these books. With routes the last account is the next hop of all of them, so that
     /// the accounts stay two.
-    fn seeded_subject(&self, name: &str, books: Books) -> Result<(Subject, Duration, u64)> {
+    fn seeded_subject(&self, name: &str, books: Books) -> Result<Seeded> {
         let mut books = books;
         if books.accounts == 0 {
             books.accounts = 1;
         }
-        let node = self.seeded(name, books)?;
-        let (ready_after, memory) = (node.ready_after, process::memory_kib(node.process.id()));
+        let folder = self.seeded_folder(name, books)?;
+        let ready_on_all = match books.accounts.max(books.routes) {
+            MILLION => Some(self.starts(&folder)?),
+            _ => None,
+        };
+        let node = Node::start(&self.rialto, SUBJECT_CORE, &folder)?;
+        let (ready_after, kib) = (node.ready_after, process::memory_kib(node.process.id()));
         let limits = node::strict_limits();
         node.account("load", &limits, &json!({"incoming_token": node::TOKEN}))?;
         node.account("receiver", &limits, &self.http_link())?;
@@ -134,11 +152,20 @@ impl Field<'_> {
             node.call("PATCH /v1/accounts/a0000000", &self.http_link())?;
         }
         let target = Target::Http(node.http(if books.routes > 0 { "load" } else { "a*" }));
-        Ok((
-            Subject::new(name, vec![node.process], target),
+        Ok(Seeded {
+            subject: Subject::new(name, vec![node.process], target),
             ready_after,
-            memory,
-        ))
+            ready_on_all,
+            kib,
+        })
+    }
+
+    /// How long a node takes to be ready that may use all cores, as one that is started again may: the median
+    /// of some starts.
+    fn starts(&self, folder: &Path) -> Result<Duration> {
+        let start = || Ok(Node::start_on(&self.rialto, None, folder)?.ready_after);
+        let starts = (0..STARTS).map(|_| start()).collect::<Result<Vec<_>>>()?;
+        Ok(median(starts.into_iter()))
     }
 }
 
@@ -182,15 +209,15 @@ pub(super) fn add(field: &mut Field<'_>) -> Result<Vec<Figure>> {
         let mut started = None;
         let in_flight = field.suite.in_flight;
         field.add_special(name, in_flight, super::Expects::Fulfills, &extra, |field| {
-            let (subject, ready_after, kib) = field.seeded_subject(name, books)?;
-            started = Some((ready_after, kib));
-            Ok(subject)
+            let seeded = field.seeded_subject(name, books)?;
+            started = Some((seeded.ready_after, seeded.ready_on_all, seeded.kib));
+            Ok(seeded.subject)
         });
-        let Some((ready_after, kib)) = started else {
+        let Some((ready_after, ready_on_all, kib)) = started else {
             continue;
         };
         memory[index] = kib;
-        if books.accounts.max(books.routes) == MILLION {
+        if let Some(ready_on_all) = ready_on_all {
             let what = if books.routes > 0 {
                 "routes"
             } else {
@@ -198,9 +225,15 @@ pub(super) fn add(field: &mut Field<'_>) -> Result<Vec<Figure>> {
             };
             figures.push(figure(
                 &format!("start with a million {what}, to ready"),
-                ready_after.as_secs_f64(),
+                ready_on_all.as_secs_f64(),
                 "s",
                 (books.routes == 0).then_some(1.0),
+            ));
+            figures.push(figure(
+                &format!("the same with a million {what}, on one core"),
+                ready_after.as_secs_f64(),
+                "s",
+                None,
             ));
         }
     }
@@ -265,13 +298,12 @@ fn at_rest(field: &Field<'_>) -> Result<Vec<Figure>> {
     const PACKETS: u32 = 10_000;
     progress(AT_REST);
     let mut figures = Vec::new();
-    let node = field.seeded(
-        "at rest",
-        Books {
-            accounts: 0,
-            routes: 0,
-        },
-    )?;
+    let nothing = Books {
+        accounts: 0,
+        routes: 0,
+    };
+    let folder = field.seeded_folder("at rest", nothing)?;
+    let node = Node::start(&field.rialto, SUBJECT_CORE, &folder)?;
     let rest = settled(&node)?;
     #[expect(clippy::cast_precision_loss, reason = "KiB of one process")]
     figures.push(figure(
@@ -468,7 +500,12 @@ fn books_curve(field: &Field<'_>, sizes: &[Books]) -> Result<Vec<Point>> {
         let size = books.accounts.max(books.routes);
         let name = format!("curve {} {}", books.accounts, books.routes);
         progress(&name);
-        let (subject, ready_after, kib) = field.seeded_subject(&name, *books)?;
+        let Seeded {
+            subject,
+            ready_after,
+            kib,
+            ..
+        } = field.seeded_subject(&name, *books)?;
         let extra = spread(*books);
         let cpu_us = cost(&subject, POINT_PACKETS, field.suite.in_flight, &extra)?;
         points.push(Point {
@@ -526,7 +563,7 @@ fn cost(subject: &Subject, packets: u64, in_flight: u32, extra: &[String]) -> Re
     )?;
     let mut rounds = Vec::new();
     for _ in 0..POINT_ROUNDS {
-        let before = subject.cpu_ticks()?;
+        let before = subject.cpu_ns()?;
         let found = Load::run_pinned(LOAD_CORE, subject, packets, in_flight, DATA_BYTES, extra)?;
         if found.fulfilled != packets {
             return Err(format!(
@@ -535,11 +572,7 @@ fn cost(subject: &Subject, packets: u64, in_flight: u32, extra: &[String]) -> Re
             )
             .into());
         }
-        rounds.push(
-            (subject.cpu_ticks()? - before) * 1_000_000_000
-                / process::ticks_per_second()?
-                / packets,
-        );
+        rounds.push(subject.cpu_ns()?.saturating_sub(before) / packets);
     }
     Ok(median(rounds.into_iter()) as f64 / 1_000.0)
 }
