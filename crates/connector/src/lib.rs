@@ -200,9 +200,9 @@ impl Connector {
     }
 
     /// Applies one record of the journal, in order, before anything is handled.
-    pub fn recover(&mut self, lsn: Lsn, record: &Record) -> Result<(), LedgerError> {
+    pub fn recover(&mut self, lsn: Lsn, record: Record) -> Result<(), LedgerError> {
         self.lsn = lsn;
-        self.ledger.apply(record)
+        self.ledger.recover(record)
     }
 
     /// After the last record: routes are built, and payments that were cut off are ended where they

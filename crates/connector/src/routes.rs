@@ -16,7 +16,7 @@ pub(crate) mod view;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use rialto_ledger::{AccountId, Relation, RouteShare};
+use rialto_ledger::{AccountId, Relation, RouteShare, by_place};
 use rialto_packet::{Addr, Prefix, Timestamp};
 use rialto_routing::{Candidate, Candidates, Health, Kin, SHARDS, SmolStr, Source, Table};
 use rustc_hash::FxHashMap;
@@ -431,7 +431,8 @@ impl Connector {
                 derived.extend(self.note_account(*id).into_iter().flatten());
                 self.exchange_account(*id);
             }
-            derived.sort_by_cached_key(|one| self.routes.table.shard_of(&one.prefix));
+            let shard_of = |one: &Derived| self.routes.table.shard_of(&one.prefix) as u64;
+            let derived: Vec<_> = by_place(derived, SHARDS as u64, shard_of).collect();
             self.routes.enter(derived);
         }
         for prefix in statics {
@@ -466,8 +467,9 @@ impl Connector {
             self.routes.health.remove(&id);
         }
         let kin_of = relation.map_or(Kin::Peer, kin);
-        let address = self.address_of(id);
-        let address = address.map(|address| SmolStr::from(address.as_str()));
+        let address = self
+            .address_of(id)
+            .map(|address| SmolStr::from(address.as_str()));
         let own = self.address();
         let own = own.filter(|_| relation == Some(Relation::Parent));
         let scheme = own.map(|own| own.as_ref().scheme().into());

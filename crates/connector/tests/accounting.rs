@@ -253,7 +253,7 @@ impl World {
         side.brought.clear();
         for (number, bytes) in side.journal.iter().enumerate() {
             let record = Record::decode(bytes).unwrap();
-            side.core.recover(Lsn(number as u64 + 1), &record).unwrap();
+            side.core.recover(Lsn(number as u64 + 1), record).unwrap();
         }
         self.step(index, |core, _, out| core.recovered(out));
     }

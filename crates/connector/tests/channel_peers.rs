@@ -612,7 +612,7 @@ fn whoever_has_something_to_say_greets_after_a_restart() {
     node.core = core();
     for (index, bytes) in node.journal.iter().enumerate() {
         let record = Record::decode(bytes).unwrap();
-        node.core.recover(Lsn(index as u64 + 1), &record).unwrap();
+        node.core.recover(Lsn(index as u64 + 1), record).unwrap();
     }
     node.core.recovered(&mut node.out);
     assert_eq!(node.core.channel_failure(id), None);
@@ -746,7 +746,7 @@ fn what_an_operator_cannot_do_says_so() {
         opening: None,
     };
     let lsn = Lsn(node.core.lsn().0 + 1);
-    assert!(node.core.recover(lsn, &record).is_err());
+    assert!(node.core.recover(lsn, record).is_err());
     node.core.drain(now, &mut node.out);
     let request = ChannelRequest {
         account: "peer".to_owned(),

@@ -243,7 +243,7 @@ impl World {
         side.out = Effects::default();
         for (number, bytes) in side.journal.iter().enumerate() {
             let record = Record::decode(bytes).unwrap();
-            side.core.recover(Lsn(number as u64 + 1), &record).unwrap();
+            side.core.recover(Lsn(number as u64 + 1), record).unwrap();
         }
         self.step(index, |core, _, out| core.recovered(out));
         self.connect();
@@ -453,7 +453,8 @@ fn a_key_means_the_channel_that_was_asked_for_whatever_became_of_it() {
             let records: Vec<_> = world.sides[A].core.ledger().snapshot().collect();
             let mut copy = core(A);
             for (number, record) in records.iter().enumerate() {
-                copy.recover(Lsn(number as u64 + 1), record).unwrap();
+                copy.recover(Lsn(number as u64 + 1), record.clone())
+                    .unwrap();
             }
             world.sides[A].core = copy;
         }

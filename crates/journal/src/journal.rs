@@ -11,13 +11,14 @@ use parking_lot::{Condvar, Mutex};
 use std::{
     error::Error,
     io, mem,
+    ops::RangeInclusive,
     path::PathBuf,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How many bytes may wait in memory for [`Journal::write`]. An append that
@@ -68,6 +69,11 @@ pub struct Journal {
     checkpoint: Mutex<Lsn>,
     /// Signalled when something was written, and when the journal ends.
     wake: Condvar,
+    /// Somebody waits for the next sync.
+    hurried: AtomicBool,
+    /// Held by the syncer unless it rests.
+    rest: Mutex<()>,
+    rest_ends: Condvar,
     appended: AtomicU64,
     written: AtomicU64,
     synced: AtomicU64,
@@ -147,6 +153,9 @@ impl Journal {
             syncing: Mutex::new(()),
             checkpoint: Mutex::new(found.recovered.checkpoint.unwrap_or_default()),
             wake: Condvar::new(),
+            hurried: AtomicBool::new(false),
+            rest: Mutex::new(()),
+            rest_ends: Condvar::new(),
             appended: AtomicU64::new(last.0),
             written: AtomicU64::new(last.0),
             synced: AtomicU64::new(last.0),
@@ -249,15 +258,16 @@ impl Journal {
     /// Syncs whenever something has been written, and tells `on_synced` each time how far that
     /// went. The body of a thread of its own; returns after [`Journal::close`].
     ///
-    /// `pause` is asked after each sync for the shortest time until the next. Syncs without any
-    /// pause leave least at risk, but each costs the processor about as much as a hundred small
-    /// writes, and one per write is what a busy journal then gets.
+    /// `pause` is asked after each sync for the shortest and the longest time until the next; after the first it
+    /// comes as soon as [`Journal::hurry`] says so. Syncs without any pause leave least at risk, but each costs
+    /// the processor about as much as a hundred small writes, and one per write is what a busy journal then
+    /// gets.
     ///
     /// # Errors
     /// [`JournalError::Failed`], as soon as any thread meets a failure.
     pub fn run_syncer(
         &self,
-        pause: impl Fn() -> Duration,
+        pause: impl Fn() -> RangeInclusive<Duration>,
         mut on_synced: impl FnMut(Lsn),
     ) -> Result<(), JournalError> {
         let mut told = self.synced();
@@ -277,7 +287,27 @@ impl Journal {
             told = self.sync()?;
             on_synced(told);
             // Not on the condition: whoever writes meanwhile has nobody to wake, which is cheaper.
-            thread::sleep(pause());
+            let (least, most) = pause().into_inner();
+            thread::sleep(least);
+            self.rest_until(Instant::now() + (most - least));
+        }
+    }
+
+    /// Somebody waits for what was written before: the next sync comes as soon as the shortest pause is over.
+    pub fn hurry(&self) {
+        if !self.hurried.swap(true, Ordering::AcqRel) {
+            // Under the lock: the syncer has either yet to look or waits already.
+            let _rest = self.rest.lock();
+            self.rest_ends.notify_one();
+        }
+    }
+
+    fn rest_until(&self, end: Instant) {
+        let mut rest = self.rest.lock();
+        while !self.hurried.swap(false, Ordering::AcqRel) && !self.closed.load(Ordering::Acquire) {
+            if self.rest_ends.wait_until(&mut rest, end).timed_out() {
+                return;
+            }
         }
     }
 
@@ -291,6 +321,7 @@ impl Journal {
             let _appends_wait = self.buffer.lock();
             self.closed.store(true, Ordering::Release);
         }
+        self.hurry();
         self.write()?;
         let last = self.sync()?;
         // Once more, for the mark that follows the last sync.

@@ -23,6 +23,7 @@ use crate::{
     channel::{AccountChannel, ChannelMoney, Channels},
     hand::{Direction, HandSettlement, HandSettlements, HandState},
     invite::Invite,
+    places::by_place,
     record::{Adjustment, Commit, Payment, PaymentProgress, Record},
     settings::{
         AccountId, AccountSettings, AccountTerms, Limits, PaymentId, Rate, StaticRoute, TokenHash,
@@ -262,6 +263,8 @@ struct Position {
     settled: i128,
     exposure: Exposure,
     unsynced_max: Option<u64>,
+    /// See [`Ledger::wants_sync`].
+    wants_sync: bool,
 }
 
 /// A fault of the books, put in on purpose (docs/design/simulation.md). Builds for users have none.
@@ -599,6 +602,8 @@ impl Ledger {
         {
             return Err(Limit::InFlight);
         }
+        node.wants_sync |= is_near(limits.unsynced_amount_max, exposure)
+            || is_near(node.unsynced_max, &node.exposure);
         // An amount of zero moves nothing, so no limit on value can stand in its way.
         if amount_in > 0 {
             if above(limits.in_flight_amount_max, exposure.in_flight + amount) {
@@ -655,11 +660,54 @@ impl Ledger {
         record
     }
 
+    /// Whether so much is not yet on disk that it comes near a cap, or did so since records were last found
+    /// to be there: packets are refused soon.
+    pub fn wants_sync(&self) -> bool {
+        self.positions.iter().any(|position| position.wants_sync)
+    }
+
     /// All records up to `lsn` are on disk.
     pub fn synced(&mut self, lsn: Lsn) {
+        if self.unsynced.front().is_some_and(|(of, ..)| *of <= lsn) {
+            for position in &mut self.positions {
+                position.wants_sync = false;
+            }
+        }
         while let Some((_, from, amount)) = self.unsynced.pop_front_if(|(of, ..)| *of <= lsn) {
             self.each_exposure(from, |exposure| exposure.unsynced -= u128::from(amount));
         }
+    }
+
+    /// [`Self::apply`] where the record is not needed any more: a checkpoint may hold a million accounts,
+    /// whose names and tokens are then not copied.
+    pub fn recover(&mut self, record: Record) -> Result<(), LedgerError> {
+        let Record::AccountKept {
+            id,
+            terms,
+            name,
+            tokens,
+            balance,
+            prepaid,
+            sent,
+        } = record
+        else {
+            return self.apply(&record);
+        };
+        let kept = self.kept_terms.get(terms as usize);
+        let settings = AccountSettings {
+            name,
+            incoming_tokens: tokens,
+            terms: Arc::clone(kept.ok_or(LedgerError::UnknownTerms(terms))?),
+        };
+        let hash = self.put_account(id, settings)?;
+        self.kept_names.push((hash, id));
+        if self.kept_names.len() == KEPT_NAMES_MAX {
+            self.enter_names();
+        }
+        let account = self.existing_mut(id)?;
+        account.balance = balance;
+        account.prepaid = prepaid;
+        self.count_sent(id, sent)
     }
 
     /// Changes what must survive. The only function that does, for live traffic and for recovery.
@@ -678,32 +726,7 @@ impl Ledger {
                 let terms = self.terms.share(&Arc::new((**terms).clone()));
                 self.kept_terms.push(terms);
             }
-            Record::AccountKept {
-                id,
-                terms,
-                name,
-                tokens,
-                balance,
-                prepaid,
-                sent,
-            } => {
-                let kept = self.kept_terms.get(*terms as usize);
-                let terms = kept.ok_or(LedgerError::UnknownTerms(*terms))?;
-                let settings = AccountSettings {
-                    name: name.clone(),
-                    incoming_tokens: tokens.clone(),
-                    terms: Arc::clone(terms),
-                };
-                let hash = self.put_account(*id, settings)?;
-                self.kept_names.push((hash, *id));
-                if self.kept_names.len() == KEPT_NAMES_MAX {
-                    self.enter_names();
-                }
-                let account = self.existing_mut(*id)?;
-                account.balance = *balance;
-                account.prepaid = *prepaid;
-                self.count_sent(*id, *sent)?;
-            }
+            Record::AccountKept { .. } => return self.recover(record.clone()),
             Record::AccountDeleted { id } => self.apply_account_deleted(*id)?,
             Record::RoutePut {
                 prefix,
@@ -1019,12 +1042,11 @@ impl Ledger {
     /// Those that are kept, in the order in which the table has them: one that is larger than the caches is
     /// then written from its beginning to its end.
     fn enter_names(&mut self) {
-        let mut kept = std::mem::take(&mut self.kept_names);
+        let kept = std::mem::take(&mut self.kept_names);
         let accounts = &self.accounts;
         self.names.reserve(kept.len(), |id| hash_of(accounts, *id));
         let places = self.names.num_buckets() as u64;
-        kept.sort_unstable_by_key(|(hash, _)| hash % places.max(1));
-        for (hash, id) in kept {
+        for (hash, id) in by_place(kept, places, |(hash, _)| *hash) {
             self.names
                 .insert_unique(hash, id, |id| hash_of(accounts, *id));
         }
@@ -1367,6 +1389,7 @@ impl Ledger {
             settled: 0,
             exposure,
             unsynced_max,
+            wants_sync: false,
         });
         self.positions.len() - 1
     }
@@ -1461,6 +1484,11 @@ fn snapshot_account(
         sent: Some(sent),
     };
     [terms, Some(account)]
+}
+
+/// Whether a quarter of what may be at risk is used up by what is not on disk.
+fn is_near(max: Option<u64>, exposure: &Exposure) -> bool {
+    max.is_some_and(|max| exposure.unsynced > u128::from(max / 4))
 }
 
 fn above(max: Option<u64>, amount: u128) -> bool {

@@ -1,7 +1,8 @@
 //! The books: who owes whom, what is promised, and how much more may be promised.
 //!
 //! * Everything that must survive is a [`Record`], and [`Ledger::apply`] is the only function that
-//!   changes it. Live traffic and recovery both go through it, so replay equals history.
+//!   changes it. Live traffic and recovery both go through it, so replay equals history;
+//!   [`Ledger::recover`] is the same for a record that is not needed any more.
 //! * A packet in flight is a [`Hold`]: taken by [`Ledger::hold`], turned into a commit by
 //!   [`Ledger::commit`] or undone by [`Ledger::release`]. Holds live in memory only.
 //! * **Sign**: a balance is seen from the account holder. Positive: the node owes them. Negative:
@@ -20,6 +21,7 @@ mod channel;
 mod hand;
 mod invite;
 mod ledger;
+mod places;
 mod record;
 mod settings;
 mod settlement;
@@ -42,6 +44,7 @@ pub use ledger::LedgerMutant;
 pub use ledger::{
     ADJUSTMENTS_MAX, Account, Exposure, Hold, Ledger, LedgerError, Limit, PAYMENTS_MAX,
 };
+pub use places::by_place;
 pub use record::{Adjustment, Commit, Payment, PaymentEnd, PaymentProgress, Record, RecordError};
 pub use settings::{
     AccountId, AccountSettings, AccountTerms, BtpLink, HttpLink, IncomingJwt, IncomingToken,

@@ -23,7 +23,9 @@ use rialto_connector::{
     Reason,
     jwt::{Decoys, Jwt, JwtError, KeyError, Signer, Verifier},
 };
-use rialto_ledger::{AccountId, AccountSettings, IncomingToken, KeyPin, OutgoingJwt, TokenHash};
+use rialto_ledger::{
+    AccountId, AccountSettings, IncomingToken, KeyPin, OutgoingJwt, TokenHash, by_place,
+};
 use rialto_packet::Timestamp;
 use thiserror::Error;
 
@@ -168,8 +170,8 @@ impl All {
     /// Accounts of different numbers, names and tokens.
     fn put_all(&mut self, mut accounts: impl Iterator<Item = Account>) {
         self.reserve(accounts.size_hint().0);
-        let (mut names, mut tokens) = (Vec::new(), Vec::new());
         loop {
+            let (mut names, mut tokens) = (Vec::new(), Vec::new());
             for account in accounts.by_ref().take(BATCH_ACCOUNTS) {
                 let settings = Arc::clone(&account.settings);
                 names.push((self.key.hash_one(settings.name.as_str()), account.id));
@@ -184,14 +186,12 @@ impl All {
                 return;
             }
             let (in_names, in_tokens) = (buckets(&self.names), buckets(&self.tokens));
-            names.sort_unstable_by_key(|(hash, _)| hash % in_names);
-            tokens.sort_unstable_by_key(|(hash, _)| hash % in_tokens);
             let (accounts, key) = (&self.accounts, &self.key);
-            for (hash, id) in names.drain(..) {
+            for (hash, id) in by_place(names, in_names, |(hash, _)| *hash) {
                 self.names
                     .insert_unique(hash, id, |id| hash_name(accounts, key, *id));
             }
-            for (hash, place) in tokens.drain(..) {
+            for (hash, place) in by_place(tokens, in_tokens, |(hash, _)| *hash) {
                 self.tokens
                     .insert_unique(hash, place, |place| hash_token_at(accounts, *place));
             }

@@ -65,6 +65,7 @@ impl Node for Handle {
         // At once, not when the future is first polled: what was asked for happens.
         let ((), lsn) = self.shell.step(&mut Effects::default(), Some, command);
         Box::pin(async move {
+            self.shell.journal.hurry();
             let mut synced = self.shell.synced.subscribe();
             let safe = synced
                 .wait_for(|synced| *synced >= lsn || self.shell.has_failed())

@@ -104,7 +104,7 @@ impl Shell {
         public_url: String,
     ) -> Self {
         let synced = Lsn(journal.synced().0);
-        let shell = Self {
+        Self {
             clock: Clock::new(),
             core: Mutex::new(connector),
             journal,
@@ -126,9 +126,26 @@ impl Shell {
             draining: AtomicBool::new(false),
             hurried: AtomicBool::new(false),
             failed: AtomicBool::new(false),
-        };
-        shell.publish_all();
-        shell
+        }
+    }
+
+    /// After the last record of the journal. Payments that were cut off are ended before anything else
+    /// happens. What engines are asked again may leave: all of the books is on disk.
+    pub(crate) fn recovered(&self) -> Result<(), JournalError> {
+        let mut out = Effects::default();
+        self.core.lock().recovered(&mut out);
+        for record in out.records() {
+            self.journal.append(record)?;
+        }
+        self.journal.write()?;
+        self.journal.sync()?;
+        self.synced.send_replace(Lsn(self.journal.synced().0));
+        for effect in out.drain() {
+            if let Action::Engine { .. } = effect.action {
+                let _ = self.engines.send(effect.action);
+            }
+        }
+        Ok(())
     }
 
     /// Reads the core.
@@ -158,12 +175,16 @@ impl Shell {
         // Appended under the same lock, so that the order of records is the order of decisions.
         self.append(out, lsn);
         let timeout = core.poll_timeout();
+        let wants_sync = core.ledger().wants_sync();
         self.releasing.fetch_add(1, Ordering::AcqRel);
         drop(core);
 
         // Before anything of this batch can leave.
         if let Err(failure) = self.journal.write() {
             self.fail(&failure);
+        }
+        if wants_sync {
+            self.journal.hurry();
         }
         if self.has_failed() {
             self.report_unwritten(out, lsn);
@@ -247,6 +268,9 @@ impl Shell {
         // Under the lock, so that a failure is seen here or this action by who releases all of them.
         let action = gate.pass(effect, synced, self.gate_time(now_ns));
         drop(gate);
+        if action.is_none() {
+            self.journal.hurry();
+        }
         // The record may have been synced between the reading of `synced` and the gate.
         self.release_synced();
         action
@@ -458,16 +482,20 @@ impl Shell {
         self.directory.borrow().name_of(id)
     }
 
-    /// Makes the directory from the accounts.
-    fn publish_all(&self) {
-        let mut made = self.made.lock();
-        let all = self.read(|connector| {
+    /// The settings of all accounts.
+    pub(crate) fn accounts(&self) -> Vec<(AccountId, Arc<AccountSettings>)> {
+        self.read(|connector| {
             let accounts = connector.ledger().accounts();
             accounts
                 .map(|account| (account.id, Arc::clone(&account.settings)))
-                .collect::<Vec<_>>()
-        });
-        let accounts = all
+                .collect()
+        })
+    }
+
+    /// Makes the directory from the settings of all accounts.
+    pub(crate) fn publish_all(&self, accounts: Vec<(AccountId, Arc<AccountSettings>)>) {
+        let mut made = self.made.lock();
+        let accounts = accounts
             .into_iter()
             .map(|(id, settings)| self.opened(id, settings, &mut made));
         self.directory.borrow().put_all(accounts);

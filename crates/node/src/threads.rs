@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpListener,
+    ops::RangeInclusive,
     rc::Rc,
     sync::{Arc, atomic::Ordering, mpsc},
     thread,
@@ -24,9 +25,11 @@ use crate::shell::Shell;
 /// Records after which the books are written down as a checkpoint, so that a restart is quick.
 const CHECKPOINT_RECORDS: u64 = 1_000_000;
 
-/// Time between two syncs of the journal, unless Fulfills wait for them. A sync per batch of packets
-/// would cost as much as the packets; what is at risk meanwhile is bounded by value, not by time.
-const SYNC_PAUSE: Duration = Duration::from_millis(5);
+/// Time between two syncs of the journal, unless Fulfills wait for them: the shorter where anything waits for
+/// one, or what is not on disk comes near a cap, else the longer. A sync per batch of packets would cost as
+/// much as the packets, and each keeps packets waiting on the core that it runs on. What is at risk meanwhile is
+/// bounded by value, not by time.
+const SYNC_PAUSE: RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_millis(25);
 
 /// How often the checkpointer looks.
 const CHECKPOINT_LOOK: Duration = Duration::from_secs(1);
@@ -186,7 +189,7 @@ pub(crate) fn spawn_syncer(shell: Arc<Shell>) -> std::io::Result<thread::JoinHan
         .name("sync".to_owned())
         .spawn(move || {
             let pause = || match shell.read(|core| core.settings().strict) {
-                true => Duration::ZERO,
+                true => Duration::ZERO..=Duration::ZERO,
                 false => SYNC_PAUSE,
             };
             let ended = shell.journal.run_syncer(pause, |synced| {

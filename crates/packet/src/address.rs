@@ -16,9 +16,9 @@
 //! # Ok::<(), AddressError>(())
 //! ```
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr};
 
-use smol_str::SmolStr;
+use smol_str::{SmolStr, SmolStrBuilder};
 use thiserror::Error;
 
 /// Longest address in bytes.
@@ -105,7 +105,7 @@ impl<'a> Addr<'a> {
 
     /// An owned copy.
     pub fn to_owned(self) -> Address {
-        Address(self.0.into())
+        Address(SmolStr::new(self.0))
     }
 }
 
@@ -128,8 +128,10 @@ impl fmt::Display for Addr<'_> {
 /// assert!("g..alice".parse::<Address>().is_err());
 /// # Ok::<(), rialto_packet::AddressError>(())
 /// ```
+///
+/// Up to 23 bytes it is kept in place: a node may have a million of them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Address(Arc<str>);
+pub struct Address(SmolStr);
 
 impl Address {
     /// As text.
@@ -145,7 +147,13 @@ impl Address {
 
     /// This address with `segments` (one or more, joined by dots) after it.
     pub fn child(&self, segments: &str) -> Result<Self, AddressError> {
-        [&self.0, ".", segments].concat().parse()
+        let mut text = SmolStrBuilder::new();
+        for part in [&self.0, ".", segments] {
+            text.push_str(part);
+        }
+        let text = text.finish();
+        Addr::new(&text)?;
+        Ok(Self(text))
     }
 }
 
@@ -217,7 +225,7 @@ impl FromStr for Prefix {
 
 impl From<&Address> for Prefix {
     fn from(address: &Address) -> Self {
-        Self(SmolStr::from(address.0.as_ref()))
+        Self(address.0.clone())
     }
 }
 

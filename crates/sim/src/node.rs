@@ -100,12 +100,12 @@ impl Live {
                 && let Some((lsn, held)) = commit.replace((Lsn(lsn.0), record.clone()))
                 && mutant == Some(Mutant::CommitForgotten)
             {
-                return core.recover(lsn, &held).map_err(|error| error.to_string());
+                return core.recover(lsn, held).map_err(|error| error.to_string());
             }
             if mutant == Some(Mutant::CommitForgotten) && matches!(record, Record::Commit(_)) {
                 return Ok(());
             }
-            let recovered = core.recover(Lsn(lsn.0), &record);
+            let recovered = core.recover(Lsn(lsn.0), record);
             recovered.map_err(|error| error.to_string())
         });
         let (journal, recovered) =
@@ -119,7 +119,7 @@ impl Live {
             _ => None,
         };
         if let Some(record) = again {
-            let applied = core.recover(Lsn(last), &record);
+            let applied = core.recover(Lsn(last), record);
             applied.map_err(|error| error.to_string())?;
         }
         let live = Self {

@@ -1,6 +1,6 @@
 //! Every limit, at its boundary.
 
-use crate::story::check;
+use crate::story::{check, play};
 
 #[test]
 fn the_largest_packet() {
@@ -267,6 +267,34 @@ fn a_sync_frees_only_what_it_covers() {
     // An old number again changes nothing.
     node.handle(rialto_connector::Input::Synced(rialto_ledger::Lsn(4)));
     assert_eq!(node.balance("alice"), -120);
+}
+
+#[test]
+fn a_sync_is_wanted_once_a_quarter_of_a_cap_is_not_on_disk() {
+    for books in [
+        "account alice USD/9 credit 1000 unsynced 100",
+        "node g.hub cap USD/9=100
+         account alice USD/9 credit 1000",
+    ] {
+        let wants_sync = |steps: &str| {
+            let story = format!(
+                "{books}
+                 account bob   USD/9
+                 route   g.bob -> bob
+                 alice prepare 1 g.bob.x 25      -> bob prepare
+                 bob fulfill 1                   -> alice fulfill
+                 alice prepare 2 g.bob.x 1       -> bob prepare
+                 {steps}"
+            );
+            play(&story).core.ledger().wants_sync()
+        };
+        assert!(!wants_sync(""));
+        let near = "
+                 bob fulfill 2                   -> alice fulfill
+                 alice prepare 3 g.bob.x 1       -> bob prepare";
+        assert!(wants_sync(near));
+        assert!(!wants_sync(&format!("{near}\nsync")));
+    }
 }
 
 #[test]

@@ -220,11 +220,13 @@ impl Node {
                 record.encode(&mut bytes);
                 let record = Record::decode(&bytes).unwrap();
                 let lsn = Lsn(self.records.len() as u64);
-                self.core.recover(lsn, &record).unwrap();
+                self.core.recover(lsn, record).unwrap();
             }
         } else {
             for (index, record) in self.records.iter().enumerate() {
-                self.core.recover(Lsn(index as u64 + 1), record).unwrap();
+                self.core
+                    .recover(Lsn(index as u64 + 1), record.clone())
+                    .unwrap();
             }
         }
         assert_eq!(

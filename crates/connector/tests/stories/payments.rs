@@ -314,7 +314,7 @@ fn the_table_of_payments_is_bounded() {
                 end: (id > 1).then_some(PaymentEnd::Completed),
             }),
         };
-        node.core.recover(lsn, &record).unwrap();
+        node.core.recover(lsn, record).unwrap();
     }
     let create = |node: &mut Node, key: &str| {
         let request = request(key);

@@ -63,7 +63,7 @@ impl Side {
 
     fn record(&mut self, record: Record) {
         self.lsn += 1;
-        self.core.recover(Lsn(self.lsn), &record).unwrap();
+        self.core.recover(Lsn(self.lsn), record.clone()).unwrap();
         self.records.push(record);
     }
 
@@ -572,7 +572,7 @@ fn a_record_of_a_statement_that_is_not_about_these_books_is_not_read() {
         let mut side = side.restarted();
         let statement = Box::new(statement);
         let record = Record::StatementClosed { statement };
-        side.core.recover(Lsn(side.lsn + 1), &record).is_ok()
+        side.core.recover(Lsn(side.lsn + 1), record).is_ok()
     };
     assert!(read(statement.clone()));
     statement.closing += 1;

@@ -17,7 +17,10 @@ fn assert_stopped(journal: &Journal) {
     failed(journal.close());
     failed(
         journal
-            .run_syncer(|| Duration::ZERO, |_| panic!("nothing was synced"))
+            .run_syncer(
+                || Duration::ZERO..=Duration::ZERO,
+                |_| panic!("nothing was synced"),
+            )
             .map(|()| Lsn(0)),
     );
     failed(journal.checkpoint(Lsn(3), [b"state"]).map(|()| Lsn(0)));

@@ -5,7 +5,7 @@ use rialto_journal::{Disk, DiskFile, Fate, Faults, FileDisk};
 use std::{
     io,
     path::Path,
-    sync::Mutex,
+    sync::{Mutex, mpsc},
     thread::{scope, spawn},
     time::Duration,
 };
@@ -23,7 +23,7 @@ fn the_order_of_records_is_the_order_of_decisions() {
         let syncer = threads.spawn(|| {
             let mut told = Vec::new();
             journal
-                .run_syncer(|| Duration::ZERO, |lsn| told.push(lsn))
+                .run_syncer(|| Duration::ZERO..=Duration::ZERO, |lsn| told.push(lsn))
                 .unwrap();
             told
         });
@@ -69,7 +69,7 @@ fn the_syncer_ends_with_the_failure_of_another_thread() {
     let journal = Arc::new(journal);
     let syncer = spawn({
         let journal = Arc::clone(&journal);
-        move || journal.run_syncer(|| Duration::ZERO, |_| ())
+        move || journal.run_syncer(|| Duration::ZERO..=Duration::ZERO, |_| ())
     });
     disk.set_faults(Faults {
         operations_left: Some(0),
@@ -81,6 +81,34 @@ fn the_syncer_ends_with_the_failure_of_another_thread() {
         syncer.join().unwrap(),
         Err(JournalError::Failed { .. })
     ));
+}
+
+#[test]
+fn a_syncer_that_rests_is_hurried_by_who_waits_and_by_the_end() {
+    const FOR_EVER: Duration = Duration::from_secs(86_400);
+    let disk = SimDisk::new();
+    let (journal, ..) = open(&disk).unwrap();
+    let (tell, told) = mpsc::channel();
+    let write = || {
+        journal.append(b"record").unwrap();
+        journal.write().unwrap()
+    };
+    scope(|threads| {
+        let syncer = threads.spawn(|| {
+            journal.run_syncer(|| Duration::ZERO..=FOR_EVER, |lsn| tell.send(lsn).unwrap())
+        });
+        let first = write();
+        assert_eq!(told.recv(), Ok(first));
+        for _ in 0..100 {
+            let next = write();
+            assert!(journal.synced() < next);
+            journal.hurry();
+            assert_eq!(told.recv(), Ok(next));
+        }
+        write();
+        journal.close().unwrap();
+        syncer.join().unwrap().unwrap();
+    });
 }
 
 type Meanwhile = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
