@@ -116,7 +116,7 @@ const METHOD: &str = "\
 - The node is built as it is shipped (`cargo build --profile dist`: with link-time optimisation), `ilp-node` as its
   package has it, in the release profile.
 - *Strict, durable*: every limit of both accounts is set and so checked, and the journal is on a disk, written
-  before an answer leaves and synced every 25 ms. *Trusting, volatile*: no limit but credit, and the journal in
+  before an answer leaves and synced every 50 ms. *Trusting, volatile*: no limit but credit, and the journal in
   memory (`/dev/shm`), where a sync costs nothing; the node has no mode without a journal.
 - `ilp-node` is the published 0.6.0 (bench/ilp-node), its Redis in memory without any log. Its `tokio-sync` 0.1
   does not run on today's Rust; in its place is a crate of ours with the channels of `futures` 0.1, and the
