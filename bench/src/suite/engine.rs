@@ -12,13 +12,15 @@ use std::{
 };
 
 use super::{
-    ENGINE_ANSWERS, ENGINE_HANGS, Field, progress,
+    DATA_BYTES, ENGINE_ANSWERS, ENGINE_HANGS, FIRST_PACKETS, Field, progress,
     report::{self, Ratio},
 };
-use crate::Result;
+use crate::{Result, load::Load, shape::LOAD_CORE};
 
-/// Loads of each of the two: one disturbance moves a whole percentile.
+/// Loads of each of the two for latency: one disturbance moves a whole percentile.
 const TURNS: u32 = 20;
+/// The same for packets per second, a quarter of a second each.
+const SHORT_TURNS: u32 = 60;
 
 /// What an engine does once it is asked to settle.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -89,7 +91,7 @@ fn serve(mut stream: &TcpStream, mood: Mood, asked: &AtomicU64) -> Option<()> {
 
 /// By the clock, while an engine hangs against while one answers: packets per second, and the 99th percentile
 /// of their latency at half of that. Each turn has both, one right after the other and each first in turn; the
-/// median of the turns' ratios counts.
+/// medians of the turns' ratios count.
 pub(super) fn by_the_clock(field: &Field<'_>) -> Result<[f64; 2]> {
     field.entry(ENGINE_HANGS)?; // unless it is not wanted
     // Of their own: pauses grow between the times that the others ask an engine that hangs.
@@ -102,25 +104,38 @@ pub(super) fn by_the_clock(field: &Field<'_>) -> Result<[f64; 2]> {
         &settling(ENGINE_ANSWERS, &field.engine_answers)?,
     ];
     let asked = field.engine_hangs.asked();
-    let (mut throughputs, mut latencies, mut rate) = (Vec::new(), Vec::new(), None);
-    for turn in 1..=TURNS {
-        progress(&format!("while an engine hangs, turn {turn}"));
-        let order = if turn % 2 == 0 { [0, 1] } else { [1, 0] };
-        let (mut per_second, mut p99) = ([0; 2], [0; 2]);
-        for of in order {
-            let load = ["--in-flight", "64", "--duration", "1"];
-            let found = field.open_load(subjects[of], &load)?;
-            per_second[of] = found["fulfilled_per_second"].as_u64().unwrap_or(0);
+    let order = |turn: u32| {
+        if turn.is_multiple_of(2) {
+            [0, 1]
+        } else {
+            [1, 0]
         }
-        // The same for both, and in all turns.
-        let rate = rate.get_or_insert_with(|| (per_second[1] / 2).max(1).to_string());
-        for of in order {
-            let load = ["--rate", rate, "--arrivals", "poisson", "--duration", "1"];
+    };
+    let (mut throughputs, mut latencies, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
+    for turn in 1..=SHORT_TURNS {
+        progress(&format!("packets while an engine hangs, turn {turn}"));
+        let mut per_second = [0; 2];
+        for of in order(turn) {
+            // The first load says how many packets a quarter of a second has.
+            let packets = peaks.first().map_or(FIRST_PACKETS, |peak| peak / 4);
+            let (subject, in_flight) = (subjects[of], field.suite.in_flight);
+            let found = Load::run_pinned(LOAD_CORE, subject, packets, in_flight, DATA_BYTES, &[])?;
+            per_second[of] = u64::try_from(found.per_second)?;
+        }
+        peaks.push(per_second[1]);
+        throughputs.extend(report::quotient(per_second[0], per_second[1]));
+    }
+    // The same for both, and in all turns.
+    let rate = (report::median(peaks.into_iter()) / 2).max(1).to_string();
+    for turn in 1..=TURNS {
+        progress(&format!("latency while an engine hangs, turn {turn}"));
+        let mut p99 = [0; 2];
+        for of in order(turn) {
+            let load = ["--rate", &rate, "--arrivals", "poisson", "--duration", "1"];
             let found = field.open_load(subjects[of], &load)?;
             let found = found["latency_us"]["p99"].as_u64();
             p99[of] = found.ok_or("a load without latency")?;
         }
-        throughputs.extend(report::quotient(per_second[0], per_second[1]));
         latencies.extend(report::quotient(p99[0], p99[1]));
     }
     if field.engine_hangs.asked() == asked {

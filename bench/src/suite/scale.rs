@@ -115,7 +115,7 @@ struct Seeded {
     subject: Subject,
     /// How long it took to be ready on one core.
     ready_after: Duration,
-    /// The same on all cores, for the largest books only.
+    /// The same on all cores, where that was asked for.
     ready_on_all: Option<Duration>,
     /// Memory then.
     kib: u64,
@@ -130,18 +130,15 @@ impl Field<'_> {
         Ok(folder)
     }
 
-    /// A node with these books. With routes the last account is the next hop of all of them, so that
-    /// the accounts stay two.
-    fn seeded_subject(&self, name: &str, books: Books) -> Result<Seeded> {
+    /// A node with these books, started on all cores before, if `on_all`. With routes the last account is the
+    /// next hop of all of them, so that the accounts stay two.
+    fn seeded_subject(&self, name: &str, books: Books, on_all: bool) -> Result<Seeded> {
         let mut books = books;
         if books.accounts == 0 {
             books.accounts = 1;
         }
         let folder = self.seeded_folder(name, books)?;
-        let ready_on_all = match books.accounts.max(books.routes) {
-            MILLION => Some(self.starts(&folder)?),
-            _ => None,
-        };
+        let ready_on_all = on_all.then(|| self.starts(&folder)).transpose()?;
         let node = Node::start(&self.rialto, SUBJECT_CORE, &folder)?;
         let (ready_after, kib) = (node.ready_after, process::memory_kib(node.process.id()));
         let limits = node::strict_limits();
@@ -209,7 +206,8 @@ pub(super) fn add(field: &mut Field<'_>) -> Result<Vec<Figure>> {
         let mut started = None;
         let in_flight = field.suite.in_flight;
         field.add_special(name, in_flight, super::Expects::Fulfills, &extra, |field| {
-            let seeded = field.seeded_subject(name, books)?;
+            let is_large = books.accounts.max(books.routes) == MILLION;
+            let seeded = field.seeded_subject(name, books, is_large)?;
             started = Some((seeded.ready_after, seeded.ready_on_all, seeded.kib));
             Ok(seeded.subject)
         });
@@ -505,7 +503,7 @@ fn books_curve(field: &Field<'_>, sizes: &[Books]) -> Result<Vec<Point>> {
             ready_after,
             kib,
             ..
-        } = field.seeded_subject(&name, *books)?;
+        } = field.seeded_subject(&name, *books, false)?;
         let extra = spread(*books);
         let cpu_us = cost(&subject, POINT_PACKETS, field.suite.in_flight, &extra)?;
         points.push(Point {
