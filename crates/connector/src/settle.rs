@@ -282,7 +282,9 @@ impl Connector {
             self.settle.look_at(id, due_ns);
         }
         let owed = account.balance() - account.prepaid();
-        if terms.threshold.is_some_and(|at| owed >= at) {
+        // While an engine hangs this is asked after each packet.
+        let is_busy = || self.ledger.settlement_of(id).is_some();
+        if terms.threshold.is_some_and(|at| owed >= at) && !is_busy() {
             let amount = self.settle_preview(id);
             self.settle_start(now, id, amount, SettlementCause::Threshold, out);
         }
