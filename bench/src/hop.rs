@@ -10,7 +10,6 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
-    path::Path,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -73,8 +72,8 @@ pub(crate) struct Latency {
     pub(crate) p99_ns: u64,
 }
 
-/// A lane that is free again, when its packet was due and how long it took; none at first.
-type Done = (usize, Option<(Instant, Duration)>);
+/// A lane that is free again, when its packet was due and how long it took; none at first. Or why a lane ended.
+type Done = Result<(usize, Option<(Instant, Duration)>)>;
 
 impl Hop {
     /// Runs it in a process on `core`.
@@ -89,7 +88,7 @@ impl Hop {
             return Err("latency is measured over HTTP/1.1".into());
         };
         let program = std::env::current_exe()?;
-        let mut command = process::pinned(core, Path::new(&program));
+        let mut command = process::pinned(core, &program);
         command
             .args(["hop", "--listen", &listen.to_string(), "--to", url])
             .args(["--token", &subject.token, "--rate", &rate.to_string()])
@@ -126,7 +125,8 @@ impl Hop {
         loop {
             loop {
                 match finished.try_recv() {
-                    Ok((lane, took)) => {
+                    Ok(done) => {
+                        let (lane, took) = done?;
                         free.push(lane);
                         found.extend(took.map(|(due, took)| (due - start, took)));
                     }
@@ -176,8 +176,9 @@ impl Hop {
         })?;
         let mut socket = Connection::new(TcpStream::connect(host).await?)?;
         let (jobs, mut due) = unbounded_channel::<(Instant, u64)>();
+        let finished = done.clone();
         let lane = async move {
-            let _ = done.send((number, None));
+            let _ = done.send(Ok((number, None)));
             while let Some((since, sequence)) = due.recv().await {
                 let (packet, preimage) = template.stamp(sequence)?;
                 socket.send(&head, packet).await?;
@@ -186,13 +187,13 @@ impl Hop {
                 if !wire::is_fulfilled(&reply, &preimage) {
                     return Err("a packet was refused".into());
                 }
-                let _ = done.send((number, Some((since, since.elapsed()))));
+                let _ = done.send(Ok((number, Some((since, since.elapsed())))));
             }
             Ok::<_, crate::Error>(())
         };
         tokio::spawn(async move {
             if let Err(error) = lane.await {
-                eprintln!("{error}");
+                let _ = finished.send(Err(error));
             }
         });
         Ok(jobs)

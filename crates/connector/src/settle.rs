@@ -282,11 +282,8 @@ impl Connector {
             self.settle.look_at(id, due_ns);
         }
         let owed = account.balance() - account.prepaid();
-        // While an engine hangs this is asked after each packet.
-        let is_busy = || self.ledger.settlement_of(id).is_some();
-        if terms.threshold.is_some_and(|at| owed >= at) && !is_busy() {
-            let amount = self.settle_preview(id);
-            self.settle_start(now, id, amount, SettlementCause::Threshold, out);
+        if terms.threshold.is_some_and(|at| owed >= at) {
+            self.settle_start(now, id, 1, SettlementCause::Threshold, out);
         }
     }
 
@@ -302,8 +299,7 @@ impl Connector {
             self.settle_make(now, id, came_in, SettlementCause::Report, None, out);
         }
         if self.channel_to_pay(id).is_some() {
-            let amount = self.settle_preview(id);
-            self.settle_start(now, id, amount, SettlementCause::Instruction, out);
+            self.settle_start(now, id, 1, SettlementCause::Instruction, out);
         }
     }
 
@@ -397,17 +393,21 @@ impl Connector {
         Ok(Made::New(id))
     }
 
-    /// Makes a settlement by itself, if one can be made.
+    /// Makes a settlement by itself, if one can be made and pays at least `amount_min`.
     fn settle_start(
         &mut self,
         now: Now,
         account: AccountId,
-        amount: u64,
+        amount_min: u64,
         cause: SettlementCause,
         out: &mut Effects,
     ) {
-        let is_busy = self.ledger.settlement_of(account).is_some();
-        if amount > 0 && self.closed.is_none() && !is_busy {
+        // First, as this is asked after each packet while an engine hangs.
+        if self.closed.is_some() || self.ledger.settlement_of(account).is_some() {
+            return;
+        }
+        let amount = self.settle_preview(account);
+        if amount >= amount_min.max(1) {
             self.settle_make(now, account, amount, cause, None, out);
         }
     }
@@ -613,9 +613,8 @@ impl Connector {
             else {
                 continue;
             };
-            let amount = self.settle_preview(id);
-            if amount >= amount_min && self.settles(id) {
-                self.settle_start(now, id, amount, SettlementCause::Schedule, out);
+            if self.settles(id) {
+                self.settle_start(now, id, amount_min, SettlementCause::Schedule, out);
             }
         }
     }
