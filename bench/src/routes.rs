@@ -1,5 +1,6 @@
 //! A million routes: how long a look-up takes beside a thousand, how long packets wait while they are
-//! learnt and forgotten, and what each takes in memory.
+//! learnt and forgotten, and what each takes in memory. And how long they wait while accounts are made, changed
+//! and deleted among a million.
 
 use std::{fs, path::PathBuf, time::Instant};
 
@@ -11,7 +12,8 @@ use rialto_ccp::{
 };
 use rialto_connector::{Connector, Effects, Input, LinkId, Now, RequestId, Settings};
 use rialto_ledger::{
-    AccountId, AccountSettings, AccountTerms, Limits, Relation, RouteExchange, SettlementTerms,
+    AccountId, AccountSettings, AccountTerms, IncomingToken, Limits, Relation, RouteExchange,
+    SettlementTerms, TokenHash,
 };
 use rialto_packet::{Addr, PEER_CONDITION, PrepareBuilder, Timestamp, oer};
 use rialto_routing::{Candidate, Candidates, Kin, Source, Table};
@@ -31,6 +33,9 @@ const BUSY: usize = 1_000;
 /// Times that all is learnt and forgotten. The steps are the same each time, and what else the machine does is
 /// not: the least of each counts.
 const RUNS: usize = 3;
+
+/// Accounts that are made, changed and deleted among very many.
+const NEW_ACCOUNTS: u64 = 1_000;
 
 /// Routes in one update.
 const UPDATE_ROUTES: usize = 400;
@@ -83,6 +88,11 @@ impl Routes {
         }
         learning.tell("learning");
         forgetting.tell("forgetting");
+        let mut making = self.make_accounts();
+        for _ in 1..RUNS {
+            making.lower(&self.make_accounts());
+        }
+        making.tell("accounts are made, changed and deleted");
         let lookup_times = self.lookups()?;
         let longest_ns = learning.longest_ns().max(forgetting.longest_ns());
         let of = format!("{} routes", self.count);
@@ -102,6 +112,15 @@ impl Routes {
             figure(
                 format!("longest step of the core while {of} are learnt and forgotten"),
                 quotient(longest_ns, 1_000).unwrap_or(0.0),
+                "us",
+                Some(PAUSE_US_MAX),
+            ),
+            figure(
+                format!(
+                    "longest step of the core while accounts are made, changed and deleted among {}",
+                    self.count
+                ),
+                quotient(making.longest_ns(), 1_000).unwrap_or(0.0),
                 "us",
                 Some(PAUSE_US_MAX),
             ),
@@ -169,6 +188,71 @@ impl Routes {
         node.settle();
         assert_eq!(node.core.route_count(), 1, "our own is left");
         Ok((learning, node.pauses, bytes))
+    }
+}
+
+impl Routes {
+    /// Each step is one command of an operator, among as many accounts as there are routes elsewhere.
+    fn make_accounts(&self) -> Pauses {
+        const GOOD: &str = "a good command";
+        let mut node = Node::new(0);
+        let count = self.count as u64;
+        for number in 0..count {
+            let made = node
+                .core
+                .account_create(customer(number, false), &mut node.out);
+            made.expect(GOOD);
+            node.out.drain().for_each(drop);
+        }
+        for number in count..count + NEW_ACCOUNTS {
+            let made = node.step(|core, _, out| core.account_create(customer(number, false), out));
+            made.expect(GOOD);
+            let paused = node.step(|core, _, out| core.account_update(customer(number, true), out));
+            paused.expect(GOOD);
+        }
+        for number in count..count + NEW_ACCOUNTS {
+            let name = customer(number, false).name;
+            let deleted = node.step(|core, _, out| core.account_delete(&name, out));
+            deleted.expect(GOOD);
+        }
+        node.pauses
+    }
+}
+
+/// With a token of its own.
+fn customer(number: u64, paused: bool) -> AccountSettings {
+    let mut hash = [0; 32];
+    ChaCha20Rng::seed_from_u64(number).fill_bytes(&mut hash);
+    let terms = AccountTerms {
+        relation: Relation::Child,
+        paused,
+        ..terms(RouteExchange::default())
+    };
+    AccountSettings {
+        name: format!("customer{number}"),
+        incoming_tokens: vec![IncomingToken {
+            hash: TokenHash(hash),
+            jwt: None,
+            pin: false,
+            expires_at_ms: None,
+        }],
+        terms: terms.into(),
+    }
+}
+
+/// Of a peer.
+fn terms(routes: RouteExchange) -> AccountTerms {
+    AccountTerms {
+        relation: Relation::Peer,
+        asset: "USD/9".parse().expect("an asset"),
+        ilp_address: None,
+        limits: Limits::default(),
+        spread: None,
+        http: None,
+        btp: None,
+        paused: false,
+        routes,
+        settlement: SettlementTerms::default(),
     }
 }
 
@@ -244,22 +328,11 @@ impl Node {
         let account = AccountSettings {
             name: "peer".to_owned(),
             incoming_tokens: Vec::new(),
-            terms: AccountTerms {
-                relation: Relation::Peer,
-                asset: "USD/9".parse().expect("an asset"),
-                ilp_address: None,
-                limits: Limits::default(),
-                spread: None,
-                http: None,
-                btp: None,
-                paused: false,
-                routes: RouteExchange {
-                    receive: Some(true),
-                    count_max: Some(routes_max),
-                    ..RouteExchange::default()
-                },
-                settlement: SettlementTerms::default(),
-            }
+            terms: terms(RouteExchange {
+                receive: Some(true),
+                count_max: Some(routes_max),
+                ..RouteExchange::default()
+            })
             .into(),
         };
         let peer = core
@@ -290,13 +363,19 @@ impl Node {
     }
 
     fn input(&mut self, input: Input) {
+        self.step(|core, now, out| core.handle(now, input, out));
+    }
+
+    /// One step, of which is kept how long it took.
+    fn step<T>(&mut self, work: impl FnOnce(&mut Connector, Now, &mut Effects) -> T) -> T {
         let (started, processor_ns) = (Instant::now(), processor_ns());
-        self.core.handle(self.now, input, &mut self.out);
+        let done = work(&mut self.core, self.now, &mut self.out);
         let wall_ns = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.pauses
             .0
             .push((wall_ns, self::processor_ns() - processor_ns));
         self.out.drain().for_each(drop);
+        done
     }
 
     /// Whatever is due now, in steps between which packets pass.

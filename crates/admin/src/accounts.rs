@@ -72,10 +72,10 @@ pub(crate) async fn list(
 ) -> Result<Json<Accounts>, Problem> {
     let page = query.check()?;
     Ok(Json(api.node.read(|connector| {
-        let later = connector.ledger().accounts().filter(|account| {
-            page.after
-                .is_none_or(|after| u64::from(account.id.0) > after)
-        });
+        // No account has the number 0.
+        let after = u32::try_from(page.after.unwrap_or_default()).unwrap_or(u32::MAX);
+        let after = AccountId(after);
+        let later = connector.ledger().accounts_after(after);
         let (entries, next_cursor) = page.cut(later, |account| u64::from(account.id.0));
         let accounts = entries.into_iter();
         let accounts = accounts.map(|account| shape(connector, account, &api.node));

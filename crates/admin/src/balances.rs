@@ -1,8 +1,9 @@
 //! Who owes whom.
 
+use std::sync::Arc;
+
 use axum::{Json, extract::State};
-use rialto_ledger::Account;
-use rialto_packet::money::Asset;
+use rialto_ledger::{Account, AccountSettings};
 
 use crate::{
     Api, Problem,
@@ -50,8 +51,7 @@ pub(crate) async fn list(_: Allowed<ToRead>, State(api): State<Api>) -> Json<Bal
 
 /// Of an account, while the core is locked.
 struct Seen {
-    name: String,
-    asset: Asset,
+    settings: Arc<AccountSettings>,
     balance: i128,
     available: i128,
     in_flight: InFlight,
@@ -60,8 +60,7 @@ struct Seen {
 impl Seen {
     fn copy(account: &Account) -> Self {
         Self {
-            name: account.settings.name.clone(),
-            asset: account.settings.asset.clone(),
+            settings: Arc::clone(&account.settings),
             balance: account.balance(),
             available: account.available(),
             in_flight: in_flight(account),
@@ -69,11 +68,12 @@ impl Seen {
     }
 
     fn in_words(self) -> Balance {
-        let words = words::balance(&self.name, &self.asset, self.balance, self.available);
+        let (name, asset) = (&self.settings.name, &self.settings.asset);
+        let words = words::balance(name, asset, self.balance, self.available);
         Balance {
-            account: self.name,
-            asset_code: self.asset.code().to_owned(),
-            asset_scale: self.asset.scale(),
+            account: name.clone(),
+            asset_code: asset.code().to_owned(),
+            asset_scale: asset.scale(),
             balance: SignedAmount(self.balance),
             available: SignedAmount(self.available),
             in_flight: self.in_flight,

@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State, http::StatusCode};
 use rialto_connector::{Connector, LinkId};
-use rialto_ledger::AccountId;
+use rialto_ledger::{Account, AccountId};
 use rialto_packet::Address;
 use serde::Deserialize;
 
@@ -27,6 +27,16 @@ use crate::{
 )]
 pub(crate) async fn status(_: Allowed<ToRead>, State(api): State<Api>) -> Json<Status> {
     let status = api.node.0.status();
+    let mut links = Links::default();
+    let count = |connector: &Connector, account: &Account| {
+        *match link(connector, account.id) {
+            Link::Up => &mut links.up,
+            Link::Down => &mut links.down,
+            Link::Http => &mut links.http,
+            Link::Local => &mut links.local,
+        } += 1;
+    };
+    api.node.each_account(count).await;
     Json(api.node.read(|connector| Status {
         name: status.name.clone(),
         version: status.version.to_owned(),
@@ -41,7 +51,7 @@ pub(crate) async fn status(_: Allowed<ToRead>, State(api): State<Api>) -> Json<S
             synced: status.synced_lsn,
             failure: status.journal_failure.clone(),
         },
-        links: links(connector),
+        links,
         in_flight_count: connector.in_flight_count(),
         payments_running: payments_running(connector),
     }))
@@ -130,19 +140,6 @@ pub(crate) fn link(connector: &Connector, id: AccountId) -> Link {
         Some(LinkId::Session { .. } | LinkId::Waiting { .. }) => Link::Up,
         None => Link::Down,
     }
-}
-
-pub(crate) fn links(connector: &Connector) -> Links {
-    let mut links = Links::default();
-    for account in connector.ledger().accounts() {
-        match link(connector, account.id) {
-            Link::Up => links.up += 1,
-            Link::Down => links.down += 1,
-            Link::Http => links.http += 1,
-            Link::Local => links.local += 1,
-        }
-    }
-    links
 }
 
 pub(crate) fn payments_running(connector: &Connector) -> usize {

@@ -379,11 +379,7 @@ pub(crate) async fn accept(
 
     // Accepted before, and perhaps nobody heard of it.
     let before = node.read(|connector| {
-        let mut accounts = connector.ledger().accounts();
-        let made = accounts.find(|account| {
-            let tokens = &account.settings.incoming_tokens;
-            tokens.iter().any(|token| token.hash == hash(&theirs))
-        });
+        let made = connector.ledger().account_by_token(hash(&theirs));
         made.map(|account| {
             node.0.peering().agreed(account.id, wall_ms());
             shape(connector, account, node)

@@ -1,20 +1,24 @@
 //! Metrics in the Prometheus text format. Labels are account names, assets and reasons: never
 //! anything that a stranger can choose.
 
-use std::fmt::{Display, Write};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt::{Display, Write},
+};
 
 use axum::{
     extract::State,
     http::{HeaderName, header},
 };
 use rialto_connector::{AccountStats, Connector, PeerRoutes};
-use rialto_ledger::Account;
+use rialto_ledger::{Account, AccountId, Relation};
 use rialto_packet::money::Asset;
 
 use crate::{
     Api, NodeStatus, Peering, Stage,
     accounts::{peer_state, refused},
     health,
+    node::Handle,
     shapes::Link,
     wall_ms,
 };
@@ -27,18 +31,25 @@ use crate::{
     responses((status = 200, description = "Text format 0.0.4", body = String, content_type = "text/plain"))
 )]
 pub(crate) async fn metrics(State(api): State<Api>) -> ([(HeaderName, &'static str); 1], String) {
-    let status = api.node.0.status();
+    let peering = api.node.0.peering();
+    let listed = listed(&api.node).await;
+    let mut accounts = SeenAccounts::default();
+    let look = |connector: &Connector, account: &Account| {
+        let is_listed = listed.contains(&account.id);
+        accounts.copy(connector, account, peering, is_listed);
+    };
+    api.node.each_account(look).await;
     let seen = api.node.read(Seen::copy);
-    let mut text = render(&status, &seen);
-    let mut page = Page::default();
-    let stages = api
-        .node
-        .read(|connector| stages(connector, api.node.0.peering()));
-    render_peering(&mut page, api.node.0.peering(), &stages);
-    text.push_str(&page.0);
+    let text = render(&api.node.0.status(), &seen, &accounts, peering);
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], text)
 }
+
+/// Accounts with samples of their own. A scraper takes a few megabytes, not a gigabyte.
+const LISTED_MAX: usize = 10_000;
+
+/// The account that the others are added up in; none can be called so.
+const OTHERS: &str = "(others)";
 
 /// A counter of each account.
 type Counter = (&'static str, &'static str, fn(&AccountStats) -> u128);
@@ -132,9 +143,8 @@ const GAUGES: [Gauge; 5] = [
     ),
 ];
 
-/// What the text is made of. The core stands still only while this is copied.
+/// What the text is made of, but for the accounts. The core stands still only while this is copied.
 struct Seen {
-    accounts: Vec<SeenAccount>,
     positions: Vec<(Asset, i128, i128)>,
     in_flight_count: usize,
     settlements_unended: usize,
@@ -153,29 +163,122 @@ struct SeenRates {
     age_seconds: i64,
 }
 
+/// Accounts with samples of their own: neighbours before customers, older before younger.
+async fn listed(node: &Handle) -> HashSet<AccountId> {
+    let (mut listed, mut customers) = (Vec::new(), Vec::new());
+    let sort = |_: &Connector, account: &Account| {
+        let of = match account.settings.relation {
+            Relation::Parent | Relation::Peer => &mut listed,
+            Relation::Child | Relation::Local => &mut customers,
+        };
+        if of.len() < LISTED_MAX {
+            of.push(account.id);
+        }
+    };
+    node.each_account(sort).await;
+    listed
+        .into_iter()
+        .chain(customers)
+        .take(LISTED_MAX)
+        .collect()
+}
+
+#[derive(Default)]
+struct SeenAccounts {
+    listed: Vec<SeenAccount>,
+    /// The others, added up: of each asset, as units of different ones do not add up.
+    others: BTreeMap<Asset, SeenAccount>,
+    others_count: usize,
+}
+
 struct SeenAccount {
     name: String,
     asset: Asset,
+    scale: String,
     gauges: [i128; GAUGES.len()],
-    link_up: bool,
-    stats: Option<AccountStats>,
+    stats: AccountStats,
+    link_up: Option<bool>,
     routes: Option<PeerRoutes>,
+    /// How far a neighbour has come, and since when (milliseconds since 1970).
+    stage: Option<(Stage, i64)>,
+}
+
+impl SeenAccount {
+    fn new(name: &str, asset: &Asset) -> Self {
+        Self {
+            name: name.to_owned(),
+            asset: asset.clone(),
+            scale: asset.scale().to_string(),
+            gauges: [0; GAUGES.len()],
+            stats: AccountStats::default(),
+            link_up: None,
+            routes: None,
+            stage: None,
+        }
+    }
+
+    fn add(&mut self, connector: &Connector, account: &Account) {
+        for (sum, (_, _, value)) in self.gauges.iter_mut().zip(GAUGES) {
+            *sum = sum.saturating_add(value(account)); // what is shown of money, not money
+        }
+        if let Some(stats) = connector.stats().account(account.id) {
+            self.stats.add(stats);
+        }
+    }
+
+    fn labels_with_asset(&self) -> [(&str, &str); 3] {
+        [
+            ("account", &self.name),
+            ("asset_code", self.asset.code()),
+            ("asset_scale", &self.scale),
+        ]
+    }
+
+    /// An account has one asset, and [`OTHERS`] samples of each.
+    fn labels(&self) -> Vec<(&str, &str)> {
+        let all = self.labels_with_asset();
+        match self.name.as_str() {
+            OTHERS => all.to_vec(),
+            _ => all[..1].to_vec(),
+        }
+    }
+}
+
+impl SeenAccounts {
+    fn copy(
+        &mut self,
+        connector: &Connector,
+        account: &Account,
+        peering: &Peering,
+        is_listed: bool,
+    ) {
+        let asset = &account.settings.asset;
+        if !is_listed {
+            self.others_count += 1;
+            let others = self.others.entry(asset.clone());
+            let others = others.or_insert_with(|| SeenAccount::new(OTHERS, asset));
+            others.add(connector, account);
+            return;
+        }
+        let mut seen = SeenAccount::new(&account.settings.name, asset);
+        seen.add(connector, account);
+        seen.link_up = Some(health::link(connector, account.id) != Link::Down);
+        seen.routes = connector.peer_routes(account.id);
+        let state = peer_state(connector, account, peering);
+        seen.stage = state.map(|state| (state.stage, state.since_ms));
+        self.listed.push(seen);
+    }
+
+    fn all(&self) -> impl Iterator<Item = &SeenAccount> {
+        self.listed.iter().chain(self.others.values())
+    }
 }
 
 impl Seen {
     fn copy(connector: &Connector) -> Self {
-        let account = |account: &Account| SeenAccount {
-            name: account.settings.name.clone(),
-            asset: account.settings.asset.clone(),
-            gauges: GAUGES.map(|(_, _, value)| value(account)),
-            link_up: health::link(connector, account.id) != Link::Down,
-            stats: connector.stats().account(account.id).cloned(),
-            routes: connector.peer_routes(account.id),
-        };
         let ledger = connector.ledger();
         let positions = ledger.positions().zip(ledger.settled());
         Self {
-            accounts: connector.ledger().accounts().map(account).collect(),
             positions: positions
                 .map(|((asset, amount, _), (_, settled))| (asset.clone(), amount, settled))
                 .collect(),
@@ -203,7 +306,7 @@ fn rates(connector: &Connector) -> Option<SeenRates> {
     })
 }
 
-fn render(status: &NodeStatus, seen: &Seen) -> String {
+fn render(status: &NodeStatus, seen: &Seen, accounts: &SeenAccounts, peering: &Peering) -> String {
     let mut page = Page::default();
     page.family(
         "rialto_build_info",
@@ -212,30 +315,32 @@ fn render(status: &NodeStatus, seen: &Seen) -> String {
     );
     page.sample("rialto_build_info", &[("version", status.version)], 1);
     render_node(&mut page, status, seen);
+    let count = accounts.listed.len() + accounts.others_count;
+    page.single("rialto_accounts", "gauge", "Accounts.", count);
+    page.single(
+        "rialto_accounts_added_up",
+        "gauge",
+        "Those of them that have no samples of their own, but are added up in the account '(others)'.",
+        accounts.others_count,
+    );
 
     for (index, (name, help, _)) in GAUGES.iter().enumerate() {
         page.family(name, "gauge", help);
-        for account in &seen.accounts {
-            let scale = account.asset.scale().to_string();
-            let labels = [
-                ("account", account.name.as_str()),
-                ("asset_code", account.asset.code()),
-                ("asset_scale", scale.as_str()),
-            ];
-            page.sample(name, &labels, account.gauges[index]);
+        for account in accounts.all() {
+            page.sample(name, &account.labels_with_asset(), account.gauges[index]);
         }
     }
     let name = "rialto_account_link_up";
     page.family(name, "gauge", "Whether packets can be sent to the account.");
-    for account in &seen.accounts {
-        let up = u8::from(account.link_up);
-        page.sample(name, &[("account", &account.name)], up);
+    for account in accounts.all() {
+        if let Some(up) = account.link_up {
+            page.sample(name, &account.labels(), u8::from(up));
+        }
     }
     for (name, help, value) in COUNTERS {
         page.family(name, "counter", help);
-        for account in &seen.accounts {
-            let count = account.stats.as_ref().map_or(0, value);
-            page.sample(name, &[("account", &account.name)], count);
+        for account in accounts.all() {
+            page.sample(name, &account.labels(), value(&account.stats));
         }
     }
     let name = "rialto_refused_total";
@@ -244,13 +349,15 @@ fn render(status: &NodeStatus, seen: &Seen) -> String {
         "counter",
         "Packets of the account that were refused here.",
     );
-    for account in &seen.accounts {
-        for (reason, count) in account.stats.iter().flat_map(refused) {
-            let labels = [("account", account.name.as_str()), ("reason", reason)];
+    for account in accounts.all() {
+        for (reason, count) in refused(&account.stats) {
+            let mut labels = account.labels();
+            labels.push(("reason", reason));
             page.sample(name, &labels, count);
         }
     }
-    render_routes(&mut page, seen);
+    render_routes(&mut page, seen, accounts);
+    render_peering(&mut page, peering, accounts);
     page.0
 }
 
@@ -283,14 +390,14 @@ const ROUTE_NUMBERS: [RouteNumber; 3] = [
     ),
 ];
 
-fn render_routes(page: &mut Page, seen: &Seen) {
+fn render_routes(page: &mut Page, seen: &Seen, accounts: &SeenAccounts) {
     let help = "Prefixes that there are routes for.";
     page.single("rialto_routes", "gauge", help, seen.route_count);
     let help = "Routes that come and go too often and are not used for now.";
     page.single("rialto_routes_damped", "gauge", help, seen.damped_count);
     let peers = || {
-        let accounts = seen.accounts.iter();
-        accounts.filter_map(|account| Some((account.name.as_str(), account.routes.as_ref()?)))
+        let listed = accounts.listed.iter();
+        listed.filter_map(|account| Some((account.name.as_str(), account.routes.as_ref()?)))
     };
     for (name, kind, help, value) in ROUTE_NUMBERS {
         page.family(name, kind, help);
@@ -449,28 +556,22 @@ fn render_node(page: &mut Page, status: &NodeStatus, seen: &Seen) {
     }
 }
 
-/// How far each neighbour has come, and since when.
-fn stages(connector: &Connector, peering: &Peering) -> Vec<(String, Stage, i64)> {
-    let accounts = connector.ledger().accounts();
-    let stage = |account: &Account| {
-        let state = peer_state(connector, account, peering)?;
-        Some((account.settings.name.clone(), state.stage, state.since_ms))
+fn render_peering(page: &mut Page, peering: &Peering, accounts: &SeenAccounts) {
+    let stages = || {
+        let listed = accounts.listed.iter();
+        listed.filter_map(|account| Some((account.name.as_str(), account.stage?)))
     };
-    accounts.filter_map(stage).collect()
-}
-
-fn render_peering(page: &mut Page, peering: &Peering, stages: &[(String, Stage, i64)]) {
     let name = "rialto_peer_state";
     page.family(name, "gauge", "1 for the state that the neighbour is in.");
-    for (account, stage, _) in stages {
+    for (account, (stage, _)) in stages() {
         for of in Stage::ALL {
-            let labels = [("account", account.as_str()), ("state", of.word())];
-            page.sample(name, &labels, u8::from(of == *stage));
+            let labels = [("account", account), ("state", of.word())];
+            page.sample(name, &labels, u8::from(of == stage));
         }
     }
     let name = "rialto_peer_state_since_seconds";
     page.family(name, "gauge", "When it came to that state, in Unix time.");
-    for (account, _, since_ms) in stages {
+    for (account, (_, since_ms)) in stages() {
         page.sample(name, &[("account", account)], since_ms / 1_000);
     }
     let name = "rialto_invites_refused_total";

@@ -7,7 +7,7 @@ use axum::{
     http::{Request, Response},
 };
 use rialto_connector::{Connector, Effects, Event, Now, Reason};
-use rialto_ledger::{AccountId, SealedSecret, TokenHash};
+use rialto_ledger::{Account, AccountId, SealedSecret, TokenHash};
 use rialto_packet::{Address, money::Asset};
 use rialto_stream::SharedSecret;
 use thiserror::Error;
@@ -18,6 +18,9 @@ use crate::{
     peering::Peering,
     strangers::{AutoPeering, Caller},
 };
+
+/// Accounts that are looked at while the core stands still: some 20 microseconds' worth.
+const FEW_ACCOUNTS: usize = 64;
 
 /// A future that can be named.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -164,6 +167,22 @@ impl Handle {
             }
         });
         seen.expect("a node lets every look happen once")
+    }
+
+    /// Looks at every account, by number. There may be very many: the core stands still for a few of them at
+    /// a time, and other requests are answered meanwhile. So what is seen is not of one instant.
+    pub(crate) async fn each_account(&self, mut look: impl FnMut(&Connector, &Account)) {
+        let mut last = Some(AccountId::NODE);
+        while let Some(after) = last {
+            last = self.read(|connector| {
+                let few = connector.ledger().accounts_after(after);
+                let few = few.take(FEW_ACCOUNTS);
+                few.inspect(|account| look(connector, account))
+                    .last()
+                    .map(|account| account.id)
+            });
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Changes the core; ready when the change is on disk.

@@ -685,9 +685,8 @@ impl Connector {
         self.check_address(id, settings)?;
         self.check_tokens(id, settings)?;
 
-        let others = || self.ledger.accounts().filter(|other| other.id != id);
         if settings.relation == Relation::Parent
-            && others().any(|other| other.settings.relation == Relation::Parent)
+            && self.ledger.parent().is_some_and(|other| other.id != id)
         {
             return Err(CommandError::conflict(
                 "relation",
@@ -735,8 +734,7 @@ impl Connector {
                 "is the address of this node",
             ));
         }
-        let mut others = self.ledger.accounts().filter(|other| other.id != id);
-        if others.any(|other| self.address_of(other.id).as_ref() == Some(&address)) {
+        if self.addressees(address.as_str()).any(|other| other != id) {
             return Err(CommandError::conflict(
                 "ilp_address",
                 "is the address of another account",
@@ -751,12 +749,9 @@ impl Connector {
             let message = format!("at most {TOKENS_MAX} tokens can be valid at the same time");
             return Err(CommandError::invalid("incoming_token", message));
         }
-        for other in self.ledger.accounts().filter(|other| other.id != id) {
-            let theirs = &other.settings.incoming_tokens;
-            if theirs
-                .iter()
-                .any(|theirs| tokens.iter().any(|ours| ours.hash == theirs.hash))
-            {
+        for token in tokens {
+            let other = self.ledger.account_by_token(token.hash);
+            if other.is_some_and(|other| other.id != id) {
                 let message = "another account has this token; each needs its own";
                 return Err(CommandError::conflict("incoming_token", message));
             }

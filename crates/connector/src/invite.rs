@@ -204,14 +204,16 @@ impl Connector {
         if theirs.starts_with(ours.as_str()) || ours.starts_with(theirs.as_str()) {
             return refused(format!("{theirs} overlaps with this node's own, {ours}"));
         }
-        for other in self.ledger.accounts() {
-            let is_parent = other.settings.relation == Relation::Parent;
-            if let Some(taken) = self.address_of(other.id)
-                && !is_parent
-                && theirs.starts_with(taken.as_ref().as_str())
-            {
-                return refused(format!("{theirs} is under the address of another account"));
-            }
+        let is_anybodys = |prefix| {
+            let mut others = self.addressees(prefix);
+            others.any(|other| self.ledger.parent().is_none_or(|parent| parent.id != other))
+        };
+        // What they name, and all that is above it.
+        let mut prefixes = std::iter::successors(Some(theirs.as_str()), |prefix| {
+            Some(&prefix[..prefix.rfind('.')?])
+        });
+        if prefixes.any(is_anybodys) {
+            return refused(format!("{theirs} is under the address of another account"));
         }
         // A route for a whole network, such as `g`, is a default and takes nothing from anybody.
         let is_taken = |prefix: &str| prefix.contains('.') && theirs.starts_with(prefix);

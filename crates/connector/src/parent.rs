@@ -92,11 +92,7 @@ impl Connector {
             self.parent_failed(now, "the parent does not answer".to_owned(), out);
             return;
         }
-        let parent = {
-            let mut accounts = self.ledger.accounts();
-            accounts.find(|account| account.settings.relation == Relation::Parent)
-        };
-        let Some(account) = parent.map(|parent| parent.id) else {
+        let Some(account) = self.ledger.parent().map(|parent| parent.id) else {
             self.parent_failed(
                 now,
                 "no account has the relation parent: make one".to_owned(),

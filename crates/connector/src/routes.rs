@@ -380,6 +380,14 @@ impl Connector {
         found.map(|(_, hop)| hop)
     }
 
+    /// The accounts whose address this is: at most one, but for what a change of our own address made.
+    pub(crate) fn addressees(&self, address: &str) -> impl Iterator<Item = AccountId> {
+        let candidates = self.routes.table.get(address);
+        let all = candidates.map_or(&[][..], Candidates::all).iter();
+        all.filter(|one| one.source == Source::Account)
+            .map(|one| one.hop)
+    }
+
     /// Whether packets should be sent to an account, where there is another way.
     fn is_well(&self, now_ns: u64, id: AccountId) -> bool {
         let is_paused = |id| {
@@ -409,9 +417,7 @@ impl Connector {
 
     /// All routes that are not learnt, after a recovery or when our own address changed.
     pub(crate) fn rebuild_routes(&mut self) {
-        let own = self
-            .address()
-            .map(|address| SmolStr::from(address.as_str()));
+        let own = self.address().cloned().map(SmolStr::from);
         let before = self.routes.addresses.first().cloned().flatten();
         let is_moved = before.is_some() && before != own;
         self.routes
@@ -419,21 +425,24 @@ impl Connector {
         if is_moved {
             self.exchange_anew();
         }
-        let ids: Vec<_> = self.ledger.accounts().map(|account| account.id).collect();
         let statics: Vec<_> = self.ledger.routes().keys().cloned().collect();
-        self.routes.table.reserve(ids.len() + statics.len());
-        let last = ids.last().map_or(0, |id| id.0 as usize);
-        let more = last.saturating_sub(self.routes.addresses.len());
-        self.routes.addresses.reserve_exact(more + 1);
-        for ids in ids.chunks(BATCH_ACCOUNTS) {
+        let end = self.ledger.next_account().0;
+        let count = self.ledger.accounts().count();
+        self.routes.table.reserve(count + statics.len());
+        let more = (end as usize).saturating_sub(self.routes.addresses.len());
+        self.routes.addresses.reserve_exact(more);
+        for first in (1..end).step_by(BATCH_ACCOUNTS) {
             let mut derived = Vec::new();
-            for id in ids {
-                derived.extend(self.note_account(*id).into_iter().flatten());
-                self.exchange_account(*id);
+            for id in (first..end).take(BATCH_ACCOUNTS).map(AccountId) {
+                if self.ledger.account(id).is_some() {
+                    derived.extend(self.note_account(id).into_iter().flatten());
+                    self.exchange_account(id);
+                }
             }
-            let shard_of = |one: &Derived| self.routes.table.shard_of(&one.prefix) as u64;
-            let derived: Vec<_> = by_place(derived, SHARDS as u64, shard_of).collect();
-            self.routes.enter(derived);
+            let table = &self.routes.table;
+            let shard_of = |one: &Derived| table.shard_of(&one.prefix) as u64;
+            self.routes
+                .enter(by_place(derived, SHARDS as u64, shard_of));
         }
         for prefix in statics {
             self.derive_static(&prefix);
@@ -467,9 +476,7 @@ impl Connector {
             self.routes.health.remove(&id);
         }
         let kin_of = relation.map_or(Kin::Peer, kin);
-        let address = self
-            .address_of(id)
-            .map(|address| SmolStr::from(address.as_str()));
+        let address = self.address_of(id).map(SmolStr::from);
         let own = self.address();
         let own = own.filter(|_| relation == Some(Relation::Parent));
         let scheme = own.map(|own| own.as_ref().scheme().into());

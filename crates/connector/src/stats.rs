@@ -34,6 +34,40 @@ pub struct AccountStats {
     pub refused: [u64; Reason::ALL.len()],
 }
 
+impl AccountStats {
+    /// Adds those of another account.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            prepares_in,
+            prepares_out,
+            fulfills_out,
+            amount_in,
+            fulfills_in,
+            amount_out,
+            rejects_out,
+            late_fulfills,
+            late_amount,
+            undelivered_fulfills,
+            undelivered_amount,
+            refused,
+        } = self;
+        *prepares_in += other.prepares_in;
+        *prepares_out += other.prepares_out;
+        *fulfills_out += other.fulfills_out;
+        *amount_in += other.amount_in;
+        *fulfills_in += other.fulfills_in;
+        *amount_out += other.amount_out;
+        *rejects_out += other.rejects_out;
+        *late_fulfills += other.late_fulfills;
+        *late_amount += other.late_amount;
+        *undelivered_fulfills += other.undelivered_fulfills;
+        *undelivered_amount += other.undelivered_amount;
+        for (sum, count) in refused.iter_mut().zip(other.refused) {
+            *sum += count;
+        }
+    }
+}
+
 impl Default for AccountStats {
     fn default() -> Self {
         Self {

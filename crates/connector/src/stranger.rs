@@ -35,12 +35,7 @@ impl Connector {
     /// # Errors
     /// When it opens an account, or [`BLOCKED_MAX`] others are blocked.
     pub fn caller_block(&mut self, hash: TokenHash, out: &mut Effects) -> Result<(), CommandError> {
-        let accounts = self.ledger.accounts();
-        let opened = { accounts }.find(|account| {
-            let tokens = &account.settings.incoming_tokens;
-            tokens.iter().any(|token| token.hash == hash)
-        });
-        if let Some(account) = opened {
+        if let Some(account) = self.ledger.account_by_token(hash) {
             let name = &account.settings.name;
             let message = format!("the token opens account '{name}': remove it there");
             return Err(CommandError::conflict("fingerprint", message));

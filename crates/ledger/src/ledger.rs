@@ -26,12 +26,14 @@ use crate::{
     places::by_place,
     record::{Adjustment, Commit, Payment, PaymentProgress, Record},
     settings::{
-        AccountId, AccountSettings, AccountTerms, Limits, PaymentId, Rate, StaticRoute, TokenHash,
+        AccountId, AccountSettings, AccountTerms, Limits, PaymentId, Rate, Relation, StaticRoute,
+        TokenHash,
     },
     settlement::{Credit, Settlement, SettlementId, SettlementState, Settlements},
     statement::{Entry, EntryKind, Means, Period, Statement, Statements},
     stranger::PeeringRequest,
     terms::SharedTerms,
+    tokens::{NewToken, TokenTable, tokens_of},
 };
 
 /// Payments that are remembered; beyond it the oldest ended ones are forgotten.
@@ -40,8 +42,8 @@ pub const PAYMENTS_MAX: usize = 100_000;
 /// Adjustments that are remembered; beyond it the oldest are forgotten.
 pub const ADJUSTMENTS_MAX: usize = 10_000;
 
-/// Names that are entered together while a checkpoint is read.
-const KEPT_NAMES_MAX: usize = 131_072;
+/// Accounts whose names and tokens are entered together while a checkpoint is read.
+const KEPT_MAX: usize = 131_072;
 
 /// Why a packet may not be accepted now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -288,8 +290,13 @@ pub struct Ledger {
     accounts: Vec<Option<Account>>,
     /// By the hashes of their names.
     names: HashTable<AccountId>,
-    /// Of the checkpoint that is being read: accounts that are not in that table yet.
+    /// Whose token it is.
+    tokens: TokenTable,
+    /// Accounts with the relation parent.
+    parents: BTreeSet<AccountId>,
+    /// Of the checkpoint that is being read: accounts whose names and tokens are not in those tables yet.
     kept_names: Vec<(u64, AccountId)>,
+    kept_tokens: Vec<NewToken>,
     terms: SharedTerms,
     /// Of the checkpoint that is being read, by their numbers there.
     kept_terms: Vec<Arc<AccountTerms>>,
@@ -352,9 +359,28 @@ impl Ledger {
         self.account(*self.names.find(hash_name(name), is_named)?)
     }
 
+    /// The account that has a token of this hash, even one that opens nothing any more.
+    pub fn account_by_token(&self, hash: TokenHash) -> Option<&Account> {
+        let found = self
+            .tokens
+            .find(hash, settings_in(&self.accounts), |_| true);
+        self.account(found?.0)
+    }
+
+    /// The account with the relation parent; a node has one.
+    pub fn parent(&self) -> Option<&Account> {
+        self.account(*self.parents.first()?)
+    }
+
     /// All accounts, by number.
     pub fn accounts(&self) -> impl Iterator<Item = &Account> {
         self.accounts.iter().flatten()
+    }
+
+    /// The accounts after this one, by number.
+    pub fn accounts_after(&self, id: AccountId) -> impl Iterator<Item = &Account> {
+        let later = self.accounts.get(id.0 as usize + 1..).unwrap_or_default();
+        later.iter().flatten()
     }
 
     /// The node's own position per asset: minus the sum of all balances in it and of what was settled.
@@ -701,8 +727,11 @@ impl Ledger {
         };
         let hash = self.put_account(id, settings)?;
         self.kept_names.push((hash, id));
-        if self.kept_names.len() == KEPT_NAMES_MAX {
-            self.enter_names();
+        let settings = settings_in(&self.accounts)(id);
+        self.kept_tokens
+            .extend(settings.into_iter().flat_map(|of| tokens_of(id, of)));
+        if self.kept_names.len() == KEPT_MAX {
+            self.enter_kept();
         }
         let account = self.existing_mut(id)?;
         account.balance = balance;
@@ -713,7 +742,7 @@ impl Ledger {
     /// Changes what must survive. The only function that does, for live traffic and for recovery.
     pub fn apply(&mut self, record: &Record) -> Result<(), LedgerError> {
         if !self.kept_names.is_empty() && !matches!(record, Record::AccountKept { .. }) {
-            self.enter_names();
+            self.enter_kept();
         }
         match record {
             Record::Commit(commit) => self.apply_commit(commit)?,
@@ -876,6 +905,7 @@ impl Ledger {
                 self.accounts.reserve(more);
                 let accounts = &self.accounts;
                 self.names.reserve(more, |id| hash_of(accounts, *id));
+                self.tokens.reserve(more, settings_in(accounts));
             }
         }
         Ok(())
@@ -885,7 +915,7 @@ impl Ledger {
     /// which leaves the nodes of a tree half empty; one that is built of all of them at once is full.
     pub fn recovered(&mut self) {
         self.kept_terms = Vec::new();
-        self.enter_names();
+        self.enter_kept();
         self.routes = std::mem::take(&mut self.routes).into_iter().collect();
     }
 
@@ -1036,14 +1066,19 @@ impl Ledger {
         let accounts = &self.accounts;
         self.names
             .insert_unique(hash, id, |id| hash_of(accounts, *id));
+        let settings = settings_in(accounts);
+        let new = settings(id).into_iter().flat_map(|of| tokens_of(id, of));
+        self.tokens.enter(new.collect(), settings);
         Ok(())
     }
 
     /// Those that are kept, in the order in which the table has them: one that is larger than the caches is
     /// then written from its beginning to its end.
-    fn enter_names(&mut self) {
+    fn enter_kept(&mut self) {
         let kept = std::mem::take(&mut self.kept_names);
         let accounts = &self.accounts;
+        let tokens = std::mem::take(&mut self.kept_tokens);
+        self.tokens.enter(tokens, settings_in(accounts));
         self.names.reserve(kept.len(), |id| hash_of(accounts, *id));
         let places = self.names.num_buckets() as u64;
         for (hash, id) in by_place(kept, places, |(hash, _)| *hash) {
@@ -1052,7 +1087,7 @@ impl Ledger {
         }
     }
 
-    /// Gives the hash of its name, by which it is still to be entered into the table.
+    /// Gives the hash of its name, by which it is still to be entered into the table, as its tokens are.
     fn put_account(
         &mut self,
         id: AccountId,
@@ -1065,6 +1100,10 @@ impl Ledger {
             self.accounts.resize_with(index + 1, || None);
         }
         let hash = hash_name(&settings.name);
+        match settings.relation {
+            Relation::Parent => self.parents.insert(id),
+            Relation::Child | Relation::Peer | Relation::Local => self.parents.remove(&id),
+        };
         if let Some(account) = &mut self.accounts[index] {
             if account.position != position {
                 return Err(LedgerError::AssetChanged(id));
@@ -1080,7 +1119,7 @@ impl Ledger {
                 }
             }
             let old = std::mem::replace(&mut account.settings, Arc::new(settings));
-            self.forget_name(&old.name, id);
+            self.forget_names(&old, id);
         } else {
             self.accounts[index] = Some(Account {
                 id,
@@ -1096,10 +1135,13 @@ impl Ledger {
         Ok(hash)
     }
 
-    fn forget_name(&mut self, name: &str, id: AccountId) {
-        if let Ok(entry) = self.names.find_entry(hash_name(name), |other| *other == id) {
+    /// Its name and its tokens lead nowhere any more.
+    fn forget_names(&mut self, settings: &AccountSettings, id: AccountId) {
+        let hash = hash_name(&settings.name);
+        if let Ok(entry) = self.names.find_entry(hash, |other| *other == id) {
             entry.remove();
         }
+        self.tokens.forget(id, settings);
     }
 
     fn apply_account_deleted(&mut self, id: AccountId) -> Result<(), LedgerError> {
@@ -1118,7 +1160,8 @@ impl Ledger {
                 account.is_idle(),
                 "an account is deleted only when nothing waits for it"
             );
-            self.forget_name(&account.settings.name, id);
+            self.forget_names(&account.settings, id);
+            self.parents.remove(&id);
         }
         self.routes.retain(|_, route| route.without(id));
         Ok(())
@@ -1440,6 +1483,12 @@ fn hash_name(name: &str) -> u64 {
     let mut hasher = FxHasher::default();
     hasher.write(name.as_bytes());
     hasher.finish()
+}
+
+fn settings_in<'a>(
+    accounts: &'a [Option<Account>],
+) -> impl Fn(AccountId) -> Option<&'a AccountSettings> + Copy {
+    |id| Some(&*accounts.get(id.0 as usize)?.as_ref()?.settings)
 }
 
 fn hash_of(accounts: &[Option<Account>], id: AccountId) -> u64 {

@@ -29,6 +29,7 @@ mod statement;
 mod stranger;
 mod terms;
 pub mod text;
+mod tokens;
 
 pub use bucket::Bucket;
 pub use channel::{
@@ -60,6 +61,7 @@ pub use statement::{
     Entry, EntryKind, Means, MoreEntries, Period, STATEMENT_ENTRIES_MAX, STATEMENTS_MAX, Statement,
 };
 pub use stranger::{BLOCKED_MAX, PeeringRequest, PeeringVerdict};
+pub use tokens::{NewToken, TokenPlace, TokenTable, tokens_of};
 
 /// Number of a record in the journal, counted from 1; 0 is "none yet".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use rialto_ledger::{
-    ADJUSTMENTS_MAX, AccountId, AccountSettings, AccountTerms, Adjustment, Commit, Ledger,
-    LedgerError, Limit, Limits, Lsn, PAYMENTS_MAX, Payment, PaymentEnd, PaymentId, PaymentProgress,
-    Record, Relation, RouteExchange, RouteShare, SettlementTerms, StaticRoute,
+    ADJUSTMENTS_MAX, AccountId, AccountSettings, AccountTerms, Adjustment, Commit, IncomingToken,
+    Ledger, LedgerError, Limit, Limits, Lsn, PAYMENTS_MAX, Payment, PaymentEnd, PaymentId,
+    PaymentProgress, Record, Relation, RouteExchange, RouteShare, SettlementTerms, StaticRoute,
+    TokenHash,
 };
 use rialto_packet::Prefix;
 
@@ -380,4 +381,70 @@ fn the_oldest_payment_that_has_ended_is_forgotten_when_there_are_too_many() {
     assert!(ledger.payment_by_key("2").is_none());
     assert!(ledger.payment_by_key("3").is_some());
     assert_eq!(ledger.next_payment(), PaymentId(max + 2));
+}
+
+#[test]
+fn a_token_leads_to_its_account_alone() {
+    let token = |seed: u8| IncomingToken {
+        hash: TokenHash([seed; 32]),
+        jwt: None,
+        pin: false,
+        expires_at_ms: None,
+    };
+    let with = |id, name: &str, seeds: &[u8], relation| {
+        let Record::AccountPut { id, mut settings } = put(id, name, "USD/9") else {
+            unreachable!()
+        };
+        settings.incoming_tokens = seeds.iter().copied().map(token).collect();
+        std::sync::Arc::make_mut(&mut settings.terms).relation = relation;
+        Record::AccountPut { id, settings }
+    };
+    let found = |ledger: &Ledger, seed: u8| {
+        let account = ledger.account_by_token(TokenHash([seed; 32]));
+        account.map(|account| account.id)
+    };
+    let parent = |ledger: &Ledger| ledger.parent().map(|parent| parent.id);
+    let mut ledger = Ledger::default();
+    for record in [
+        with(ALICE, "alice", &[1, 2], Relation::Peer),
+        with(BOB, "bob", &[3], Relation::Parent),
+    ] {
+        ledger.apply(&record).unwrap();
+    }
+    assert_eq!(
+        [1, 2, 3, 4].map(|seed| found(&ledger, seed)),
+        [Some(ALICE), Some(ALICE), Some(BOB), None]
+    );
+    assert_eq!(parent(&ledger), Some(BOB));
+
+    // One goes and one comes; the other moves up.
+    let changed = with(ALICE, "alice", &[2, 4], Relation::Parent);
+    ledger.apply(&changed).unwrap();
+    let changed = with(BOB, "bob", &[1], Relation::Peer);
+    ledger.apply(&changed).unwrap();
+    let expected = [Some(BOB), Some(ALICE), None, Some(ALICE)];
+    assert_eq!([1, 2, 3, 4].map(|seed| found(&ledger, seed)), expected);
+    assert_eq!(parent(&ledger), Some(ALICE));
+
+    // From a checkpoint too.
+    let mut copy = Ledger::default();
+    for record in ledger.snapshot() {
+        copy.recover(record).unwrap();
+    }
+    copy.recovered();
+    assert_eq!([1, 2, 3, 4].map(|seed| found(&copy, seed)), expected);
+    assert_eq!(parent(&copy), Some(ALICE));
+
+    ledger.apply(&Record::AccountDeleted { id: ALICE }).unwrap();
+    assert_eq!(
+        [1, 2, 3, 4].map(|seed| found(&ledger, seed)),
+        [Some(BOB), None, None, None]
+    );
+    assert_eq!(parent(&ledger), None);
+    let later = |after| {
+        let later = ledger.accounts_after(AccountId(after));
+        Vec::from_iter(later.map(|account| account.id))
+    };
+    assert_eq!([later(0), later(1)], [[BOB], [BOB]]);
+    assert_eq!([later(2), later(u32::MAX)], [[], []]);
 }

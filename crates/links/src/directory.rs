@@ -24,7 +24,8 @@ use rialto_connector::{
     jwt::{Decoys, Jwt, JwtError, KeyError, Signer, Verifier},
 };
 use rialto_ledger::{
-    AccountId, AccountSettings, IncomingToken, KeyPin, OutgoingJwt, TokenHash, by_place,
+    AccountId, AccountSettings, IncomingToken, KeyPin, OutgoingJwt, TokenHash, TokenTable,
+    by_place, tokens_of,
 };
 use rialto_packet::Timestamp;
 use thiserror::Error;
@@ -97,7 +98,7 @@ struct All {
     /// By their numbers, which are used from 1 up.
     accounts: Vec<Option<Account>>,
     names: HashTable<AccountId>,
-    tokens: HashTable<Place>,
+    tokens: TokenTable,
     /// Accounts whose holders make their tokens, by what those say whose they are.
     subjects: HashMap<String, Vec<AccountId>>,
     dialled: BTreeSet<AccountId>,
@@ -149,12 +150,9 @@ impl All {
         hash: TokenHash,
         is_of_kind: impl Fn(&IncomingToken) -> bool,
     ) -> Option<(AccountId, Option<i64>)> {
-        let place = self.tokens.find(prefix(hash), |place| {
-            let token = token_at(&self.accounts, *place);
-            token.is_some_and(|token| is_of_kind(token) && token.hash == hash)
-        })?;
-        let token = token_at(&self.accounts, *place)?;
-        Some((place.account, token.expires_at_ms))
+        let settings = settings_in(&self.accounts);
+        let (account, token) = self.tokens.find(hash, settings, is_of_kind)?;
+        Some((account, token.expires_at_ms))
     }
 
     /// Room for so many more, each with one token: very many accounts come at once when a node starts, and
@@ -163,8 +161,7 @@ impl All {
         self.accounts.reserve(more);
         let (accounts, key) = (&self.accounts, &self.key);
         self.names.reserve(more, |id| hash_name(accounts, key, *id));
-        self.tokens
-            .reserve(more, |place| hash_token_at(accounts, *place));
+        self.tokens.reserve(more, settings_in(accounts));
     }
 
     /// Accounts of different numbers, names and tokens.
@@ -175,26 +172,20 @@ impl All {
             for account in accounts.by_ref().take(BATCH_ACCOUNTS) {
                 let settings = Arc::clone(&account.settings);
                 names.push((self.key.hash_one(settings.name.as_str()), account.id));
-                for place in places(&settings, account.id) {
-                    self.pin_count += usize::from(is_pin(&settings, place));
-                    let hash = settings.incoming_tokens[usize::from(place.token)].hash;
-                    tokens.push((prefix(hash), place));
-                }
+                self.pin_count += pins(&settings);
+                tokens.extend(tokens_of(account.id, &settings));
                 self.put(account);
             }
             if names.is_empty() {
                 return;
             }
-            let (in_names, in_tokens) = (buckets(&self.names), buckets(&self.tokens));
+            let in_names = self.names.num_buckets().max(1) as u64;
             let (accounts, key) = (&self.accounts, &self.key);
             for (hash, id) in by_place(names, in_names, |(hash, _)| *hash) {
                 self.names
                     .insert_unique(hash, id, |id| hash_name(accounts, key, *id));
             }
-            for (hash, place) in by_place(tokens, in_tokens, |(hash, _)| *hash) {
-                self.tokens
-                    .insert_unique(hash, place, |place| hash_token_at(accounts, *place));
-            }
+            self.tokens.enter(tokens, settings_in(accounts));
         }
     }
 
@@ -224,13 +215,8 @@ impl All {
             return;
         };
         let (settings, account) = (Arc::clone(&account.settings), account.clone());
-        for place in places(&settings, id) {
-            self.pin_count -= usize::from(is_pin(&settings, place));
-            let hash = prefix(settings.incoming_tokens[usize::from(place.token)].hash);
-            if let Ok(entry) = self.tokens.find_entry(hash, |other| *other == place) {
-                entry.remove();
-            }
-        }
+        self.pin_count -= pins(&settings);
+        self.tokens.forget(id, &settings);
         let hash = self.key.hash_one(settings.name.as_str());
         if let Ok(entry) = self.names.find_entry(hash, |other| *other == id) {
             entry.remove();
@@ -248,47 +234,20 @@ impl All {
     }
 }
 
-/// A token of an account.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Place {
-    account: AccountId,
-    /// Among its tokens.
-    token: u8,
+fn pins(settings: &AccountSettings) -> usize {
+    let tokens = settings.incoming_tokens.iter();
+    tokens.filter(|token| token.pin).count()
 }
 
-/// Where the tokens of an account stand.
-fn places(settings: &AccountSettings, account: AccountId) -> impl Iterator<Item = Place> + use<> {
-    let count = u8::try_from(settings.incoming_tokens.len()).expect("at most TOKENS_MAX tokens");
-    (0..count).map(move |token| Place { account, token })
-}
-
-fn is_pin(settings: &AccountSettings, place: Place) -> bool {
-    settings.incoming_tokens[usize::from(place.token)].pin
-}
-
-fn token_at(accounts: &[Option<Account>], place: Place) -> Option<&IncomingToken> {
-    let account = accounts.get(place.account.0 as usize)?.as_ref()?;
-    let tokens = &account.settings.incoming_tokens;
-    tokens.get(usize::from(place.token))
-}
-
-fn buckets<T>(table: &HashTable<T>) -> u64 {
-    table.num_buckets().max(1) as u64
+fn settings_in<'a>(
+    accounts: &'a [Option<Account>],
+) -> impl Fn(AccountId) -> Option<&'a AccountSettings> + Copy {
+    |id| Some(&*accounts.get(id.0 as usize)?.as_ref()?.settings)
 }
 
 fn hash_name(accounts: &[Option<Account>], key: &RandomState, id: AccountId) -> u64 {
     let account = accounts.get(id.0 as usize).and_then(Option::as_ref);
     account.map_or(0, |account| key.hash_one(account.settings.name.as_str()))
-}
-
-fn hash_token_at(accounts: &[Option<Account>], place: Place) -> u64 {
-    token_at(accounts, place).map_or(0, |token| prefix(token.hash))
-}
-
-/// Enough of a hash to find the rest by; it cannot be chosen, so no key is needed.
-fn prefix(hash: TokenHash) -> u64 {
-    let [a, b, c, d, e, f, g, h, ..] = hash.0;
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 impl Directory {

@@ -165,6 +165,12 @@ impl FromStr for Address {
     }
 }
 
+impl From<Address> for SmolStr {
+    fn from(address: Address) -> Self {
+        address.0
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -11,7 +11,7 @@ use axum::{
     http::{Request, StatusCode},
 };
 use rialto_admin::Node;
-use rialto_ledger::Record;
+use rialto_ledger::{AccountSettings, Record};
 use serde_json::{Value, json};
 
 /// A local account, a peer by HTTP and one by BTP.
@@ -1236,6 +1236,49 @@ async fn the_status_counts_links_and_payments() {
     );
     assert_eq!(status["payments_running"], 1);
     assert_eq!(status["journal"]["failure"], Value::Null);
+}
+
+#[tokio::test]
+async fn accounts_beyond_ten_thousand_are_added_up() {
+    let (node, client) = with_accounts().await;
+    node.step(|core, _, out| {
+        let hub = core.ledger().account_by_name("hub").unwrap();
+        let settings = AccountSettings {
+            incoming_tokens: Vec::new(),
+            ..AccountSettings::clone(&hub.settings)
+        };
+        for number in 0..10_000 {
+            let name = format!("c{number}");
+            let settings = AccountSettings {
+                name,
+                ..settings.clone()
+            };
+            core.account_create(settings, out).unwrap();
+        }
+    });
+    // A neighbour comes before all customers.
+    let late = json!({"name": "late", "relation": "peer", "asset_code": "EUR", "asset_scale": 6});
+    client.must("POST", "/v1/accounts", late).await;
+    for name in ["c9995", "c9999"] {
+        let body = json!({"account": name, "amount": "7", "reason": "a gift"});
+        client.post_with_key("/v1/adjustments", name, body).await;
+    }
+    let metrics = client.with(None).get("/metrics").await.text;
+    let is_there = |line: &str| metrics.lines().any(|found| found == line);
+    for line in [
+        "rialto_accounts 10005",
+        "rialto_accounts_added_up 5",
+        "rialto_account_link_up{account=\"late\"} 0",
+        "rialto_account_balance_units{account=\"c9994\",asset_code=\"USD\",asset_scale=\"9\"} 0",
+        "rialto_account_balance_units{account=\"(others)\",asset_code=\"USD\",asset_scale=\"9\"} 14",
+        "rialto_prepares_received_total{account=\"(others)\",asset_code=\"USD\",asset_scale=\"9\"} 0",
+    ] {
+        assert!(is_there(line), "{line}");
+    }
+    assert!(!metrics.contains("c9995") && !metrics.contains("link_up{account=\"(others)\""));
+    let status = client.must("GET", "/v1/status", Value::Null).await;
+    let links = json!({"up": 0, "down": 10_002, "http": 1, "local": 2});
+    assert_eq!(status["links"], links);
 }
 
 #[tokio::test]

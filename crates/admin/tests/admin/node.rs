@@ -87,7 +87,7 @@ impl TestNode {
         })
     }
 
-    fn step<T>(&self, work: impl FnOnce(&mut Connector, Now, &mut Effects) -> T) -> T {
+    pub(crate) fn step<T>(&self, work: impl FnOnce(&mut Connector, Now, &mut Effects) -> T) -> T {
         let mut core = self.core.lock();
         let core = &mut *core;
         let mut out = Effects::default();
