@@ -7,16 +7,23 @@
 //! | `routes/trouble.rs` | what can be wrong with what a peer tells |
 //! | `routes/view.rs` | the table as operators see it |
 //!
-//! The packet path only ever looks one prefix up. What touches many routes at once (a peer's table, the
+//! An account below our own address is no prefix of the table: its name in the address says who it is, and the
+//! books find it by that. So a million customers need neither memory here nor time when the node starts.
+//!
+//! The packet path only ever looks one address up. What touches many routes at once (a peer's table, the
 //! routes of a peer that is gone) is done in steps of a few dozen, between which packets pass.
 
 mod exchange;
 pub(crate) mod trouble;
 pub(crate) mod view;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    borrow::Cow,
+    cmp::Reverse,
+    collections::{BTreeMap, VecDeque},
+};
 
-use rialto_ledger::{AccountId, Relation, RouteShare, by_place};
+use rialto_ledger::{Account, AccountId, Relation, RouteShare};
 use rialto_packet::{Addr, Prefix, Timestamp};
 use rialto_routing::{Candidate, Candidates, Health, Kin, SHARDS, SmolStr, Source, Table};
 use rustc_hash::FxHashMap;
@@ -34,10 +41,6 @@ const CHANGES_MAX: usize = 16_384;
 
 /// Changes that are let go at once.
 const TRIM_MAX: usize = 256;
-
-/// Accounts whose routes are entered together when all are, part by part of the table: of a large one only a
-/// part is in the caches at a time.
-const BATCH_ACCOUNTS: usize = 131_072;
 
 /// Prefixes whose routes change in one step: what bounds how long packets wait meanwhile. A change takes
 /// about a microsecond when the table is large and nothing of it is in the caches.
@@ -96,21 +99,11 @@ impl Changes {
     }
 }
 
-/// A route that comes of an account's settings.
-struct Derived {
-    prefix: SmolStr,
-    id: AccountId,
-    source: Source,
-    kin: Kin,
-}
-
 /// The routing table and all that changes it.
 pub(crate) struct Routes {
     table: Table<Candidates<AccountId>>,
-    /// The addresses of accounts, by their numbers, and the node's own under [`AccountId::NODE`].
-    addresses: Vec<Option<SmolStr>>,
-    /// The schemes that go to parents, of which there are few.
-    schemes: BTreeMap<AccountId, SmolStr>,
+    /// What is in the table because of an account's settings, and our own address under [`AccountId::NODE`].
+    derived: BTreeMap<(AccountId, Source), SmolStr>,
     /// For each peer that routes were learnt from: the oldest state of its table that it vouches for.
     vouched: FxHashMap<AccountId, u32>,
     health: FxHashMap<AccountId, Health>,
@@ -145,8 +138,7 @@ impl Routes {
     pub(crate) fn new(key: [u64; 2]) -> Self {
         Self {
             table: Table::new(key),
-            addresses: Vec::new(),
-            schemes: BTreeMap::new(),
+            derived: BTreeMap::new(),
             vouched: FxHashMap::default(),
             health: FxHashMap::default(),
             changes: Changes::default(),
@@ -250,46 +242,15 @@ impl Routes {
 
     /// What an account's settings give; what they gave before and no longer do is taken out.
     fn derive(&mut self, id: AccountId, kin: Kin, source: Source, new: Option<SmolStr>) {
-        let derived = self.note(id, kin, source, new);
-        self.enter(derived);
-    }
-
-    /// The first half of [`Self::derive`]: what is given from now on is written down, and what is still to
-    /// be entered into the table comes back.
-    fn note(
-        &mut self,
-        id: AccountId,
-        kin: Kin,
-        source: Source,
-        new: Option<SmolStr>,
-    ) -> Option<Derived> {
-        let old = match (source, &new) {
-            (Source::Parent, Some(new)) => self.schemes.insert(id, new.clone()),
-            (Source::Parent, None) => self.schemes.remove(&id),
-            (Source::Own | Source::Account | Source::Static | Source::Learnt, new) => {
-                let at = id.0 as usize;
-                if self.addresses.len() <= at {
-                    self.addresses.resize(at + 1, None);
-                }
-                std::mem::replace(&mut self.addresses[at], (*new).clone())
-            }
+        let old = match &new {
+            Some(new) => self.derived.insert((id, source), new.clone()),
+            None => self.derived.remove(&(id, source)),
         };
         if let Some(old) = old.filter(|old| Some(old) != new.as_ref()) {
             self.withdraw(&old, id, source);
         }
-        Some(Derived {
-            prefix: new?,
-            id,
-            source,
-            kin,
-        })
-    }
-
-    /// The second half.
-    fn enter(&mut self, derived: impl IntoIterator<Item = Derived>) {
-        for one in derived {
-            let new = candidate(one.id, one.source, one.kin);
-            self.change(&one.prefix, |all| all.put(new));
+        if let Some(prefix) = new {
+            self.change(&prefix, |all| all.put(candidate(id, source, kin)));
         }
     }
 
@@ -348,6 +309,12 @@ impl Routes {
     }
 }
 
+/// Whether the address of an account is its name, below our own.
+fn is_named(account: &Account) -> bool {
+    let settings = &account.settings;
+    settings.ilp_address.is_none() && matches!(settings.relation, Relation::Child | Relation::Local)
+}
+
 fn candidate(hop: AccountId, source: Source, kin: Kin) -> Candidate<AccountId> {
     Candidate {
         hop,
@@ -374,18 +341,50 @@ impl Connector {
                 |one| is_vouched(&routes.vouched, one),
                 |hop| self.is_well(now_ns, hop),
             );
-            chosen.map(|one| one.hop)
+            chosen.map(|one| Reverse((one.source, one.kin, one.hop)))
         };
         let found = routes.table.longest_match(destination, choose);
-        found.map(|(_, hop)| hop)
+        let found = found.map(|(prefix, one)| (prefix.len(), one));
+        let named = self.named(destination.as_str());
+        let named = named.map(|(len, account)| {
+            let kin = kin(account.settings.relation);
+            (len, Reverse((Source::Account, kin, account.id)))
+        });
+        // The longest fits best; of two for one prefix, the one that `Candidates` would prefer.
+        found.max(named).map(|(_, Reverse((_, _, hop)))| hop)
+    }
+
+    /// The account that an address names below our own, and how long the address of that is.
+    fn named(&self, address: &str) -> Option<(usize, &Account)> {
+        let own = self.address()?.as_str();
+        let below = address.strip_prefix(own)?.strip_prefix('.')?;
+        let name = below.split('.').next()?;
+        let account = self.ledger.account_by_name(name)?;
+        is_named(account).then_some((own.len() + 1 + name.len(), account))
+    }
+
+    /// All routes for exactly this prefix; `known` are those in the table.
+    fn candidates<'a>(
+        &self,
+        prefix: &str,
+        known: Option<&'a Candidates<AccountId>>,
+    ) -> Option<Cow<'a, Candidates<AccountId>>> {
+        let named = self.named(prefix).filter(|(len, _)| *len == prefix.len());
+        let Some((_, account)) = named else {
+            return known.map(Cow::Borrowed);
+        };
+        let mut all = known.cloned().unwrap_or_default();
+        let kin = kin(account.settings.relation);
+        all.put(candidate(account.id, Source::Account, kin));
+        Some(Cow::Owned(all))
     }
 
     /// The accounts whose address this is: at most one, but for what a change of our own address made.
     pub(crate) fn addressees(&self, address: &str) -> impl Iterator<Item = AccountId> {
-        let candidates = self.routes.table.get(address);
-        let all = candidates.map_or(&[][..], Candidates::all).iter();
-        all.filter(|one| one.source == Source::Account)
-            .map(|one| one.hop)
+        let all = self.candidates(address, self.routes.table.get(address));
+        let all = all.map(|all| all.all().to_vec()).unwrap_or_default();
+        let accounts = all.into_iter().filter(|one| one.source == Source::Account);
+        accounts.map(|one| one.hop)
     }
 
     /// Whether packets should be sent to an account, where there is another way.
@@ -418,31 +417,18 @@ impl Connector {
     /// All routes that are not learnt, after a recovery or when our own address changed.
     pub(crate) fn rebuild_routes(&mut self) {
         let own = self.address().cloned().map(SmolStr::from);
-        let before = self.routes.addresses.first().cloned().flatten();
-        let is_moved = before.is_some() && before != own;
+        let before = self.routes.derived.get(&(AccountId::NODE, Source::Own));
+        let is_moved = before.is_some() && before != own.as_ref();
         self.routes
             .derive(AccountId::NODE, Kin::Child, Source::Own, own);
         if is_moved {
             self.exchange_anew();
         }
+        let ids: Vec<_> = self.ledger.accounts().map(|account| account.id).collect();
         let statics: Vec<_> = self.ledger.routes().keys().cloned().collect();
-        let end = self.ledger.next_account().0;
-        let count = self.ledger.accounts().count();
-        self.routes.table.reserve(count + statics.len());
-        let more = (end as usize).saturating_sub(self.routes.addresses.len());
-        self.routes.addresses.reserve_exact(more);
-        for first in (1..end).step_by(BATCH_ACCOUNTS) {
-            let mut derived = Vec::new();
-            for id in (first..end).take(BATCH_ACCOUNTS).map(AccountId) {
-                if self.ledger.account(id).is_some() {
-                    derived.extend(self.note_account(id).into_iter().flatten());
-                    self.exchange_account(id);
-                }
-            }
-            let table = &self.routes.table;
-            let shard_of = |one: &Derived| table.shard_of(&one.prefix) as u64;
-            self.routes
-                .enter(by_place(derived, SHARDS as u64, shard_of));
+        self.routes.table.reserve(statics.len());
+        for id in ids {
+            self.derive_account(id);
         }
         for prefix in statics {
             self.derive_static(&prefix);
@@ -463,25 +449,23 @@ impl Connector {
 
     /// An account was made, changed or deleted.
     pub(crate) fn derive_account(&mut self, id: AccountId) {
-        let derived = self.note_account(id);
-        self.routes.enter(derived.into_iter().flatten());
-        self.exchange_account(id);
-    }
-
-    /// What an account gives, still to be entered into the table.
-    fn note_account(&mut self, id: AccountId) -> [Option<Derived>; 2] {
         let account = self.ledger.account(id);
         let relation = account.map(|account| account.settings.relation);
         if relation.is_none() {
             self.routes.health.remove(&id);
         }
         let kin_of = relation.map_or(Kin::Peer, kin);
-        let address = self.address_of(id).map(SmolStr::from);
+        let address = account.and_then(|account| account.settings.ilp_address.clone());
         let own = self.address();
         let own = own.filter(|_| relation == Some(Relation::Parent));
         let scheme = own.map(|own| own.as_ref().scheme().into());
-        [(Source::Account, address), (Source::Parent, scheme)]
-            .map(|(source, new)| self.routes.note(id, kin_of, source, new))
+        for (source, new) in [
+            (Source::Account, address.map(SmolStr::from)),
+            (Source::Parent, scheme),
+        ] {
+            self.routes.derive(id, kin_of, source, new);
+        }
+        self.exchange_account(id);
     }
 }
 

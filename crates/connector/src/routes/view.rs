@@ -5,7 +5,7 @@ use rialto_ledger::AccountId;
 use rialto_packet::{Addr, Timestamp};
 use rialto_routing::{Candidate, Candidates, Loss, SHARDS, SmolStr, Source};
 
-use super::{is_vouched, trouble::RouteTrouble};
+use super::{is_named, is_vouched, trouble::RouteTrouble};
 use crate::{Connector, Reason};
 
 /// One way to go for a prefix.
@@ -101,9 +101,9 @@ pub struct PeerRoutes {
 }
 
 impl Connector {
-    /// Routes from a place in the table on, at least `limit` of them if there are as many, and where
-    /// to go on. Sorted by prefix; pages follow each other in no order. With `all` those too that are
-    /// not taken while all is well.
+    /// Routes from a place on, at least `limit` of them if there are as many, and where to go on: those in
+    /// the table, and then those to accounts that are found by their names. Sorted by prefix; pages follow
+    /// each other in no order. With `all` those too that are not taken while all is well.
     pub fn routes_page(
         &self,
         from: usize,
@@ -111,18 +111,44 @@ impl Connector {
         all: bool,
     ) -> (Vec<RouteView>, Option<usize>) {
         let mut views = Vec::new();
-        let mut next = self.routes.table.next_shard(from);
+        let add = |views: &mut Vec<_>, prefix: &SmolStr, known| {
+            let Some(candidates) = self.candidates(prefix, known) else {
+                return;
+            };
+            let alive = candidates.all().iter();
+            let alive = alive.filter(|one| is_vouched(&self.routes.vouched, one));
+            let of_prefix = alive.map(|one| self.route_view(prefix, &candidates, one));
+            views.extend(of_prefix.filter(|view| all || view.is_active));
+        };
+        let mut next = self.routes.table.next_shard(from.min(SHARDS));
         while next < SHARDS && views.len() < limit {
             for (prefix, candidates) in self.routes.table.shard(next) {
-                let alive = candidates.all().iter();
-                let alive = alive.filter(|one| is_vouched(&self.routes.vouched, one));
-                let of_prefix = alive.map(|one| self.route_view(prefix, candidates, one));
-                views.extend(of_prefix.filter(|view| all || view.is_active));
+                add(&mut views, prefix, Some(candidates));
             }
             next = self.routes.table.next_shard(next + 1);
         }
+        let next = match next {
+            SHARDS => {
+                let after = u32::try_from(from.saturating_sub(SHARDS)).unwrap_or(u32::MAX);
+                let mut accounts = self.ledger.accounts_after(AccountId(after)).peekable();
+                let mut last = after;
+                while let Some(account) = accounts.next_if(|_| views.len() < limit) {
+                    last = account.id.0;
+                    let address = is_named(account).then(|| self.address_of(account.id));
+                    let address = address.flatten().map(SmolStr::from);
+                    // Where there is more to choose from, it came with the table.
+                    if let Some(address) = address
+                        && self.routes.table.get(&address).is_none()
+                    {
+                        add(&mut views, &address, None);
+                    }
+                }
+                accounts.peek().map(|_| SHARDS + last as usize)
+            }
+            next => Some(next),
+        };
         views.sort_by(|a, b| a.prefix.cmp(&b.prefix).then(b.is_active.cmp(&a.is_active)));
-        (views, (next < SHARDS).then_some(next))
+        (views, next)
     }
 
     /// Every route that is taken while all is well. Sorted by prefix.
@@ -130,7 +156,7 @@ impl Connector {
         self.routes_page(0, usize::MAX, false).0
     }
 
-    /// Number of prefixes that there are routes for.
+    /// Number of prefixes in the table. Accounts that are found by their names need none.
     pub fn route_count(&self) -> usize {
         self.routes.table.len()
     }
@@ -153,7 +179,8 @@ impl Connector {
         let mut is_taken = false;
         let mut prefix = destination.as_str();
         loop {
-            if let Some(candidates) = self.routes.table.get(prefix) {
+            let known = self.routes.table.get(prefix);
+            if let Some(candidates) = self.candidates(prefix, known) {
                 let spread = self.routes.table.spread(destination.as_str());
                 let taken = candidates.choose(spread, vouched, |hop| self.is_well(now_ns, hop));
                 let taken = taken.filter(|_| !is_taken);
@@ -167,7 +194,7 @@ impl Connector {
                         None if !vouched(one) => Some(RouteLoss::Preferred(Loss::Gone)),
                         None => Some(RouteLoss::Shorter),
                     };
-                    let route = self.route_view(&prefix.into(), candidates, one);
+                    let route = self.route_view(&prefix.into(), &candidates, one);
                     explained.push(RouteExplained { route, loss });
                 }
                 is_taken |= taken.is_some();

@@ -5,7 +5,10 @@ use rialto_ccp::{
     UpdateHead,
     message::{List, Route, hops},
 };
-use rialto_connector::{Action, Input, LinkId, Loss, RequestId, RouteLoss, RouteTrouble};
+use rialto_connector::{
+    Action, Input, LinkId, Loss, RequestId, RouteLoss, RouteSource, RouteTrouble,
+};
+use rialto_ledger::AccountSettings;
 use rialto_packet::{
     Address, ErrorCode, FulfillBuilder, PEER_CONDITION, PEER_FULFILLMENT, Prepare, RejectBuilder,
     oer,
@@ -411,7 +414,7 @@ fn the_preferred_route_is_taken_and_the_next_when_it_is_gone() {
         wait 9s                                 -> alice reject, alice reject, alice reject, alice reject, alice reject, alice reject, alice reject, alice reject
     ",
     );
-    assert_eq!(node.core.route_count(), 3, "parent, child and we");
+    assert_eq!(node.core.route_count(), 2, "parent and we");
     let changes: Vec<_> = node
         .core
         .route_changes()
@@ -975,6 +978,124 @@ fn why_a_route_is_taken() {
             ("g.far", "carol".to_owned(), Some(RouteLoss::Shorter)),
         ]
     );
+}
+
+#[test]
+fn a_name_below_our_own_address_is_a_route() {
+    let mut node = play(
+        "
+        account alice USD/9 credit 100
+        account bob   USD/9 child credit 100
+        account carol USD/9
+        account dora  USD/9 child credit 100
+        account eve   USD/9 child
+        route g.hub.dora   -> carol
+        route g.hub.bob.x  -> carol
+        route g            -> carol
+    ",
+    );
+    let mut number = 0;
+    let mut hop = |node: &mut Node, destination: &str| {
+        number += 1;
+        hop_of(node, number, destination)
+    };
+    for (destination, expected) in [
+        ("g.hub.bob", "bob"),
+        ("g.hub.bob.y.z", "bob"),
+        ("g.hub.bob.xx", "bob"),
+        // A longer prefix fits better, and of two for the same the operator's is taken.
+        ("g.hub.bob.x", "carol"),
+        ("g.hub.bob.x.y", "carol"),
+        ("g.hub.dora", "carol"),
+        ("g.hub.dora.y", "carol"),
+        // Nobody's name, and a peer's, whose address is not below ours.
+        ("g.hubbob", "carol"),
+        ("g.hu.bob", "carol"),
+        ("g.bob", "carol"),
+    ] {
+        assert_eq!(hop(&mut node, destination), expected, "{destination}");
+    }
+
+    // Each route is on one page, whatever their size.
+    let shown = |node: &Node, limit| {
+        let (mut shown, mut from) = (Vec::new(), Some(0));
+        while let Some(at) = from {
+            let (page, next) = node.core.routes_page(at, limit, true);
+            shown.extend(page);
+            from = next;
+        }
+        shown.sort_by(|a, b| a.prefix.cmp(&b.prefix).then(b.is_active.cmp(&a.is_active)));
+        let shown = shown.iter().map(|route| {
+            let hop = route.account.map_or("us".to_owned(), |id| node.name(id));
+            format!(
+                "{} {:?} {hop} {}",
+                route.prefix, route.source, route.is_active
+            )
+        });
+        shown.collect::<Vec<_>>()
+    };
+    let all = [
+        "g Static carol true",
+        "g.hub Own us true",
+        "g.hub.bob Account bob true",
+        "g.hub.bob.x Static carol true",
+        "g.hub.dora Static carol true",
+        "g.hub.dora Account dora false",
+        "g.hub.eve Account eve true",
+    ];
+    for limit in [1, 2, 6, usize::MAX] {
+        assert_eq!(shown(&node, limit), all, "{limit}");
+    }
+
+    let explained = |node: &Node| {
+        let address: Address = "g.hub.dora.y".parse().unwrap();
+        let explained = node.core.route_explain(address.as_ref()).into_iter();
+        let explained =
+            explained.map(|one| (one.route.prefix.to_string(), one.route.source, one.loss));
+        explained.collect::<Vec<_>>()
+    };
+    let (dora, preferred) = ("g.hub.dora".to_owned(), |loss| {
+        Some(RouteLoss::Preferred(loss))
+    });
+    let rest = ["g.hub", "g"].map(str::to_owned);
+    let [own, scheme] = rest.map(|prefix| (prefix, Some(RouteLoss::Shorter)));
+    assert_eq!(
+        explained(&node),
+        [
+            (dora.clone(), RouteSource::Static, None),
+            (dora.clone(), RouteSource::Account, preferred(Loss::Source)),
+            (own.0.clone(), RouteSource::Own, own.1),
+            (scheme.0.clone(), RouteSource::Static, scheme.1),
+        ]
+    );
+    node.step(|core, _, out| {
+        core.route_delete(&"g.hub.dora".parse().unwrap(), out)
+            .unwrap()
+    });
+    assert_eq!(hop(&mut node, "g.hub.dora.y"), "dora");
+    assert_eq!(
+        explained(&node),
+        [
+            (dora, RouteSource::Account, None),
+            (own.0, RouteSource::Own, own.1),
+            (scheme.0, RouteSource::Static, scheme.1),
+        ]
+    );
+
+    // With an address of its own it is found by that alone, and once deleted not at all.
+    node.step(|core, _, out| {
+        let bob = core.ledger().account_by_name("bob").unwrap();
+        let mut settings = AccountSettings::clone(&bob.settings);
+        std::sync::Arc::make_mut(&mut settings.terms).ilp_address = Some("g.bob".parse().unwrap());
+        core.account_update(settings, out).unwrap();
+        core.account_delete("eve", out).unwrap();
+    });
+    assert_eq!(hop(&mut node, "g.bob"), "bob");
+    let gone = |node: &Node, prefix: &str| {
+        let routes = node.core.routes();
+        !routes.iter().any(|route| route.prefix == prefix)
+    };
+    assert!(gone(&node, "g.hub.bob") && gone(&node, "g.hub.eve"));
 }
 
 /// Where a packet of one unit goes; its next hop says yes.
