@@ -48,6 +48,9 @@ const LOOKUP_TIMES_MAX: f64 = 1.5;
 /// Longest time for which one step may hold the core, in microseconds of its processor.
 const PAUSE_US_MAX: f64 = 50.0;
 
+/// The same for the step with which a checkpoint begins, about once in a million packets.
+const CHECKPOINT_US_MAX: f64 = 1_000.0;
+
 /// How large the table is.
 #[derive(clap::Args)]
 pub(crate) struct Routes {
@@ -88,11 +91,14 @@ impl Routes {
         }
         learning.tell("learning");
         forgetting.tell("forgetting");
-        let mut making = self.make_accounts();
+        let (mut making, mut copying) = self.make_accounts();
         for _ in 1..RUNS {
-            making.lower(&self.make_accounts());
+            let (again_making, again_copying) = self.make_accounts();
+            making.lower(&again_making);
+            copying.lower(&again_copying);
         }
         making.tell("accounts are made, changed and deleted");
+        copying.tell("a checkpoint begins");
         let lookup_times = self.lookups()?;
         let longest_ns = learning.longest_ns().max(forgetting.longest_ns());
         let of = format!("{} routes", self.count);
@@ -123,6 +129,15 @@ impl Routes {
                 quotient(making.longest_ns(), 1_000).unwrap_or(0.0),
                 "us",
                 Some(PAUSE_US_MAX),
+            ),
+            figure(
+                format!(
+                    "step with which a checkpoint of {} accounts begins",
+                    self.count
+                ),
+                quotient(copying.longest_ns(), 1_000).unwrap_or(0.0),
+                "us",
+                Some(CHECKPOINT_US_MAX),
             ),
             figure(
                 format!("memory per learnt route, of {of} that share paths"),
@@ -192,9 +207,12 @@ impl Routes {
 }
 
 impl Routes {
-    /// Each step is one command of an operator, among as many accounts as there are routes elsewhere.
-    fn make_accounts(&self) -> Pauses {
+    /// Each step is one command of an operator, among as many accounts as there are routes elsewhere, while a
+    /// checkpoint is written. The step with which that began is apart.
+    fn make_accounts(&self) -> (Pauses, Pauses) {
         const GOOD: &str = "a good command";
+        /// Accounts that are changed stand apart from each other.
+        const APART: u64 = 997;
         let mut node = Node::new(0);
         let count = self.count as u64;
         for number in 0..count {
@@ -204,10 +222,14 @@ impl Routes {
             made.expect(GOOD);
             node.out.drain().for_each(drop);
         }
-        for number in count..count + NEW_ACCOUNTS {
-            let made = node.step(|core, _, out| core.account_create(customer(number, false), out));
+        let books = node.step(|core, _, _| core.ledger().snapshot());
+        let copying = std::mem::take(&mut node.pauses);
+        for number in 0..NEW_ACCOUNTS {
+            let new = count + number;
+            let made = node.step(|core, _, out| core.account_create(customer(new, false), out));
             made.expect(GOOD);
-            let paused = node.step(|core, _, out| core.account_update(customer(number, true), out));
+            let old = number * APART % count;
+            let paused = node.step(|core, _, out| core.account_update(customer(old, true), out));
             paused.expect(GOOD);
         }
         for number in count..count + NEW_ACCOUNTS {
@@ -215,7 +237,8 @@ impl Routes {
             let deleted = node.step(|core, _, out| core.account_delete(&name, out));
             deleted.expect(GOOD);
         }
-        node.pauses
+        drop(books);
+        (node.pauses, copying)
     }
 }
 

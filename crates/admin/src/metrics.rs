@@ -391,7 +391,7 @@ const ROUTE_NUMBERS: [RouteNumber; 3] = [
 ];
 
 fn render_routes(page: &mut Page, seen: &Seen, accounts: &SeenAccounts) {
-    let help = "Prefixes that there are routes for.";
+    let help = "Prefixes in the table; accounts below the node's own address need none.";
     page.single("rialto_routes", "gauge", help, seen.route_count);
     let help = "Routes that come and go too often and are not used for now.";
     page.single("rialto_routes_damped", "gauge", help, seen.damped_count);

@@ -281,7 +281,7 @@ pub(crate) struct Exchange {
 pub(crate) struct Exchanges {
     /// With each peer that takes part.
     peers: Vec<Exchange>,
-    /// Prefixes that there are routes for.
+    /// Prefixes in the table. Accounts below the node's own address are found by their names and need none.
     route_count: usize,
     /// Routes that come and go too often and are not used for now.
     damped_count: usize,

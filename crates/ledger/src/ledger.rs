@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use crate::{
     Lsn,
+    accounts::Accounts,
     bucket::Bucket,
     channel::{AccountChannel, ChannelMoney, Channels},
     hand::{Direction, HandSettlement, HandSettlements, HandState},
@@ -153,7 +154,7 @@ pub struct Exposure {
 }
 
 /// An account and where it stands.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Account {
     /// Its name for ever.
     pub id: AccountId,
@@ -171,7 +172,7 @@ pub struct Account {
 }
 
 /// What passes on an account.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Active {
     exposure: Exposure,
     /// Packets in flight towards them.
@@ -202,6 +203,18 @@ fn amounts_bucket(limits: &Limits) -> Option<Bucket> {
 }
 
 impl Account {
+    pub(crate) fn new(id: AccountId, settings: AccountSettings, position: u32) -> Self {
+        Self {
+            id,
+            settings: Arc::new(settings),
+            balance: 0,
+            prepaid: 0,
+            sent: 0,
+            active: None,
+            position,
+        }
+    }
+
     /// Positive: we owe them. Negative: they owe us.
     pub fn balance(&self) -> i128 {
         self.balance
@@ -254,6 +267,11 @@ impl Account {
     fn active_mut(&mut self) -> &mut Active {
         self.limits_and_active().1
     }
+
+    /// A packet in flight towards them has ended.
+    fn expects_no_more(&mut self) {
+        self.active_mut().expected_count -= 1;
+    }
 }
 
 /// A position of the node itself in one asset.
@@ -286,8 +304,7 @@ pub enum LedgerMutant {
 /// All accounts, routes, rates and payments of a node.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// By account number; numbers are never used again, so deleted accounts leave a gap.
-    accounts: Vec<Option<Account>>,
+    accounts: Accounts,
     /// By the hashes of their names.
     names: HashTable<AccountId>,
     /// Whose token it is.
@@ -347,7 +364,7 @@ impl Ledger {
 
     /// The account with this number.
     pub fn account(&self, id: AccountId) -> Option<&Account> {
-        self.accounts.get(id.0 as usize)?.as_ref()
+        self.accounts.get(id)
     }
 
     /// The account with this name.
@@ -361,9 +378,7 @@ impl Ledger {
 
     /// The account that has a token of this hash, even one that opens nothing any more.
     pub fn account_by_token(&self, hash: TokenHash) -> Option<&Account> {
-        let found = self
-            .tokens
-            .find(hash, settings_in(&self.accounts), |_| true);
+        let found = self.tokens.find(hash, self.accounts.settings(), |_| true);
         self.account(found?.0)
     }
 
@@ -374,13 +389,12 @@ impl Ledger {
 
     /// All accounts, by number.
     pub fn accounts(&self) -> impl Iterator<Item = &Account> {
-        self.accounts.iter().flatten()
+        self.accounts_after(AccountId::NODE)
     }
 
     /// The accounts after this one, by number.
     pub fn accounts_after(&self, id: AccountId) -> impl Iterator<Item = &Account> {
-        let later = self.accounts.get(id.0 as usize + 1..).unwrap_or_default();
-        later.iter().flatten()
+        self.accounts.after(id)
     }
 
     /// The node's own position per asset: minus the sum of all balances in it and of what was settled.
@@ -661,7 +675,12 @@ impl Ledger {
 
     /// Undoes exactly what [`Self::hold`] did.
     pub fn release(&mut self, hold: Hold) {
-        self.end_hold(&hold.0, 0);
+        let commit = &hold.0;
+        let (account, node) = self.payer_mut(commit.from);
+        end_hold(commit, 0, account, node);
+        if commit.to != AccountId::NODE {
+            self.account_mut(commit.to).expects_no_more();
+        }
         #[cfg(feature = "mutants")]
         if self.mutant == Some(LedgerMutant::ReleasedTwice) {
             let amount = u128::from(hold.0.amount_in);
@@ -672,13 +691,16 @@ impl Ledger {
         self.give_back(hold.0.from, hold.0.amount_in);
     }
 
-    /// Turns the promise into value that moved; `lsn` is the number the returned record will have.
+    /// Turns the promise into value that moved, as [`Self::apply`] does of the record that is returned; `lsn`
+    /// is the number that the record will have.
     pub fn commit(&mut self, hold: Hold, lsn: Lsn) -> Record {
         let commit = hold.0;
-        self.end_hold(&commit, commit.amount_in);
+        let end = |account: &mut Account, node: &mut Position| {
+            end_hold(&commit, commit.amount_in, account, node);
+        };
+        let moved = self.move_value(&commit, end, Account::expects_no_more);
+        moved.expect("accounts with packets in flight are not deleted");
         let record = Record::Commit(commit);
-        self.apply(&record)
-            .expect("accounts with packets in flight are not deleted");
         if commit.amount_in > 0 {
             self.unsynced
                 .push_back((lsn, commit.from, commit.amount_in));
@@ -700,7 +722,13 @@ impl Ledger {
             }
         }
         while let Some((_, from, amount)) = self.unsynced.pop_front_if(|(of, ..)| *of <= lsn) {
-            self.each_exposure(from, |exposure| exposure.unsynced -= u128::from(amount));
+            // Whoever pays often is looked up once.
+            let mut sum = u128::from(amount);
+            let is_next = |(of, next, _): &mut (Lsn, AccountId, u64)| *of <= lsn && *next == from;
+            while let Some((.., amount)) = self.unsynced.pop_front_if(is_next) {
+                sum += u128::from(amount);
+            }
+            self.each_exposure(from, |exposure| exposure.unsynced -= sum);
         }
     }
 
@@ -727,7 +755,7 @@ impl Ledger {
         };
         let hash = self.put_account(id, settings)?;
         self.kept_names.push((hash, id));
-        let settings = settings_in(&self.accounts)(id);
+        let settings = self.accounts.settings()(id);
         self.kept_tokens
             .extend(settings.into_iter().flat_map(|of| tokens_of(id, of)));
         if self.kept_names.len() == KEPT_MAX {
@@ -739,13 +767,14 @@ impl Ledger {
         self.count_sent(id, sent)
     }
 
-    /// Changes what must survive. The only function that does, for live traffic and for recovery.
+    /// Changes what must survive. The only function that does, for live traffic and for recovery; but see
+    /// [`Self::commit`].
     pub fn apply(&mut self, record: &Record) -> Result<(), LedgerError> {
         if !self.kept_names.is_empty() && !matches!(record, Record::AccountKept { .. }) {
             self.enter_kept();
         }
         match record {
-            Record::Commit(commit) => self.apply_commit(commit)?,
+            Record::Commit(commit) => self.move_value(commit, |_, _| (), |_| ())?,
             Record::Progress(progress) => self.payment_mut(progress)?.progress = *progress,
             Record::AccountPut { id, settings } => self.apply_account(*id, settings)?,
             Record::TermsKept { number, terms } => {
@@ -900,12 +929,12 @@ impl Ledger {
                 self.last_account = self.last_account.max(*last_account);
                 self.last_payment = self.last_payment.max(*last_payment);
                 // They come first in a checkpoint, so that no table grows for each account that follows.
-                let more = (*last_account as usize).saturating_sub(self.accounts.len());
-                let more = more.min(ACCOUNTS_AHEAD_MAX);
-                self.accounts.reserve(more);
+                let ahead = (*last_account).min(ACCOUNTS_AHEAD_MAX);
+                self.accounts.reserve(AccountId(ahead));
+                let more = (ahead as usize).saturating_sub(self.names.len());
                 let accounts = &self.accounts;
                 self.names.reserve(more, |id| hash_of(accounts, *id));
-                self.tokens.reserve(more, settings_in(accounts));
+                self.tokens.reserve(more, accounts.settings());
             }
         }
         Ok(())
@@ -927,22 +956,20 @@ impl Ledger {
             last_payment: self.last_payment,
             last_settlement: self.settlements.last,
         };
-        let accounts = self.accounts();
-        let accounts: Vec<_> = accounts
-            .map(|account| {
-                let settings = Arc::clone(&account.settings);
-                (
-                    account.id,
-                    settings,
-                    account.balance,
-                    account.prepaid,
-                    account.sent,
-                )
-            })
-            .collect();
+        // Shared until one changes: packets do not wait while very many are copied.
+        let accounts = self.accounts.clone().into_each(|account| {
+            let settings = Arc::clone(&account.settings);
+            (
+                account.id,
+                settings,
+                account.balance,
+                account.prepaid,
+                account.sent,
+            )
+        });
         // By their place in memory: equal terms have one.
         let mut numbers = FxHashMap::default();
-        let accounts = accounts.into_iter().flat_map(move |account| {
+        let accounts = accounts.flat_map(move |account| {
             let records = snapshot_account(account, &mut numbers);
             records.into_iter().flatten()
         });
@@ -1036,17 +1063,27 @@ impl Ledger {
         iter::once(counters).chain(accounts).chain(records)
     }
 
-    fn apply_commit(&mut self, commit: &Commit) -> Result<(), LedgerError> {
-        let from = self.existing_mut(commit.from)?;
+    /// Moves what a packet brought, for live traffic and for recovery. Each account is looked up once, so what
+    /// else is to be done with the payer (and the node's position in its asset) and the payee is done here.
+    fn move_value(
+        &mut self,
+        commit: &Commit,
+        with_payer: impl FnOnce(&mut Account, &mut Position),
+        with_payee: impl FnOnce(&mut Account),
+    ) -> Result<(), LedgerError> {
+        let from = self.accounts.get_mut(commit.from);
+        let from = from.ok_or(LedgerError::UnknownAccount(commit.from))?;
         // i128 holds 2^63 packets of 2^64 units: no sum that can be reached overflows.
         from.balance -= i128::from(commit.amount_in);
         from.prepaid = (from.prepaid - i128::from(commit.amount_in)).max(0);
         from.sent += u128::from(commit.amount_in);
-        let position = from.position as usize;
-        self.positions[position].amount += i128::from(commit.amount_in);
+        let position = &mut self.positions[from.position as usize];
+        position.amount += i128::from(commit.amount_in);
+        with_payer(from, position);
         if commit.to != AccountId::NODE {
             let to = self.existing_mut(commit.to)?;
             to.balance += i128::from(commit.amount_out);
+            with_payee(to);
             let position = to.position as usize;
             self.positions[position].amount -= i128::from(commit.amount_out);
         }
@@ -1066,7 +1103,7 @@ impl Ledger {
         let accounts = &self.accounts;
         self.names
             .insert_unique(hash, id, |id| hash_of(accounts, *id));
-        let settings = settings_in(accounts);
+        let settings = accounts.settings();
         let new = settings(id).into_iter().flat_map(|of| tokens_of(id, of));
         self.tokens.enter(new.collect(), settings);
         Ok(())
@@ -1078,7 +1115,7 @@ impl Ledger {
         let kept = std::mem::take(&mut self.kept_names);
         let accounts = &self.accounts;
         let tokens = std::mem::take(&mut self.kept_tokens);
-        self.tokens.enter(tokens, settings_in(accounts));
+        self.tokens.enter(tokens, accounts.settings());
         self.names.reserve(kept.len(), |id| hash_of(accounts, *id));
         let places = self.names.num_buckets() as u64;
         for (hash, id) in by_place(kept, places, |(hash, _)| *hash) {
@@ -1095,16 +1132,12 @@ impl Ledger {
     ) -> Result<u64, LedgerError> {
         let position = self.position_of(&settings.asset);
         let position = u32::try_from(position).expect("no more assets than accounts");
-        let index = id.0 as usize;
-        if self.accounts.len() <= index {
-            self.accounts.resize_with(index + 1, || None);
-        }
         let hash = hash_name(&settings.name);
         match settings.relation {
             Relation::Parent => self.parents.insert(id),
             Relation::Child | Relation::Peer | Relation::Local => self.parents.remove(&id),
         };
-        if let Some(account) = &mut self.accounts[index] {
+        if let Some(account) = self.accounts.get_mut(id) {
             if account.position != position {
                 return Err(LedgerError::AssetChanged(id));
             }
@@ -1121,15 +1154,7 @@ impl Ledger {
             let old = std::mem::replace(&mut account.settings, Arc::new(settings));
             self.forget_names(&old, id);
         } else {
-            self.accounts[index] = Some(Account {
-                id,
-                settings: Arc::new(settings),
-                balance: 0,
-                prepaid: 0,
-                sent: 0,
-                active: None,
-                position,
-            });
+            self.accounts.insert(Account::new(id, settings, position));
         }
         self.last_account = self.last_account.max(id.0);
         Ok(hash)
@@ -1155,7 +1180,7 @@ impl Ledger {
         self.settlements.leftovers.remove(&id);
         self.channels.forget(id);
         self.statements.periods.remove(&id);
-        if let Some(account) = self.accounts[id.0 as usize].take() {
+        if let Some(account) = self.accounts.remove(id) {
             assert!(
                 account.is_idle(),
                 "an account is deleted only when nothing waits for it"
@@ -1403,11 +1428,8 @@ impl Ledger {
     }
 
     fn existing_mut(&mut self, id: AccountId) -> Result<&mut Account, LedgerError> {
-        let slot = self
-            .accounts
-            .get_mut(id.0 as usize)
-            .and_then(Option::as_mut);
-        slot.ok_or(LedgerError::UnknownAccount(id))
+        let account = self.accounts.get_mut(id);
+        account.ok_or(LedgerError::UnknownAccount(id))
     }
 
     /// For callers that have just looked the account up.
@@ -1437,18 +1459,6 @@ impl Ledger {
         self.positions.len() - 1
     }
 
-    /// It is no longer in flight; `unsynced` of it is committed instead.
-    fn end_hold(&mut self, commit: &Commit, unsynced: u64) {
-        self.each_exposure(commit.from, |exposure| {
-            exposure.in_flight_count -= 1;
-            exposure.in_flight -= u128::from(commit.amount_in);
-            exposure.unsynced += u128::from(unsynced);
-        });
-        if commit.to != AccountId::NODE {
-            self.account_mut(commit.to).active_mut().expected_count -= 1;
-        }
-    }
-
     /// The payer's exposure, and the node's in the same asset.
     fn each_exposure(&mut self, id: AccountId, change: impl Fn(&mut Exposure)) {
         let (account, node) = self.payer_mut(id);
@@ -1458,13 +1468,19 @@ impl Ledger {
 
     /// An account, and the node's position in its asset.
     fn payer_mut(&mut self, id: AccountId) -> (&mut Account, &mut Position) {
-        let slot = self
-            .accounts
-            .get_mut(id.0 as usize)
-            .and_then(Option::as_mut);
-        let account = slot.expect("the caller holds an account that exists");
+        let account = self.accounts.get_mut(id);
+        let account = account.expect("the caller holds an account that exists");
         let node = &mut self.positions[account.position as usize];
         (account, node)
+    }
+}
+
+/// It is no longer in flight; `unsynced` of it is committed instead.
+fn end_hold(commit: &Commit, unsynced: u64, account: &mut Account, node: &mut Position) {
+    for exposure in [&mut account.active_mut().exposure, &mut node.exposure] {
+        exposure.in_flight_count -= 1;
+        exposure.in_flight -= u128::from(commit.amount_in);
+        exposure.unsynced += u128::from(unsynced);
     }
 }
 
@@ -1477,7 +1493,7 @@ fn means_of(settlement: &Settlement) -> Means {
 }
 
 /// Accounts for which room is made before they come.
-const ACCOUNTS_AHEAD_MAX: usize = 1 << 24;
+const ACCOUNTS_AHEAD_MAX: u32 = 1 << 24;
 
 fn hash_name(name: &str) -> u64 {
     let mut hasher = FxHasher::default();
@@ -1485,14 +1501,8 @@ fn hash_name(name: &str) -> u64 {
     hasher.finish()
 }
 
-fn settings_in<'a>(
-    accounts: &'a [Option<Account>],
-) -> impl Fn(AccountId) -> Option<&'a AccountSettings> + Copy {
-    |id| Some(&*accounts.get(id.0 as usize)?.as_ref()?.settings)
-}
-
-fn hash_of(accounts: &[Option<Account>], id: AccountId) -> u64 {
-    let account = accounts.get(id.0 as usize).and_then(Option::as_ref);
+fn hash_of(accounts: &Accounts, id: AccountId) -> u64 {
+    let account = accounts.get(id);
     account.map_or(0, |account| hash_name(&account.settings.name))
 }
 

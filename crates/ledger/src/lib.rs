@@ -2,7 +2,8 @@
 //!
 //! * Everything that must survive is a [`Record`], and [`Ledger::apply`] is the only function that
 //!   changes it. Live traffic and recovery both go through it, so replay equals history;
-//!   [`Ledger::recover`] is the same for a record that is not needed any more.
+//!   [`Ledger::recover`] is the same for a record that is not needed any more. A packet's record is the one
+//!   exception: [`Ledger::commit`] calls what `apply` calls for it, and ends the hold on the way.
 //! * A packet in flight is a [`Hold`]: taken by [`Ledger::hold`], turned into a commit by
 //!   [`Ledger::commit`] or undone by [`Ledger::release`]. Holds live in memory only.
 //! * **Sign**: a balance is seen from the account holder. Positive: the node owes them. Negative:
@@ -16,6 +17,7 @@
 // The order of a hash table must not show in results: the same seed has to give the same run.
 #![warn(clippy::iter_over_hash_type)]
 
+mod accounts;
 mod bucket;
 mod channel;
 mod hand;

@@ -396,7 +396,7 @@ fn a_token_leads_to_its_account_alone() {
             unreachable!()
         };
         settings.incoming_tokens = seeds.iter().copied().map(token).collect();
-        std::sync::Arc::make_mut(&mut settings.terms).relation = relation;
+        Arc::make_mut(&mut settings.terms).relation = relation;
         Record::AccountPut { id, settings }
     };
     let found = |ledger: &Ledger, seed: u8| {

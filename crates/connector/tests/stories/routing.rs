@@ -1,5 +1,7 @@
 //! Routes told by peers and told to them.
 
+use std::sync::Arc;
+
 use rialto_ccp::{
     CONTROL_DESTINATION, Mode, RouteControl, TableId, UPDATE_DESTINATION, Update, UpdateBuilder,
     UpdateHead,
@@ -1086,7 +1088,7 @@ fn a_name_below_our_own_address_is_a_route() {
     node.step(|core, _, out| {
         let bob = core.ledger().account_by_name("bob").unwrap();
         let mut settings = AccountSettings::clone(&bob.settings);
-        std::sync::Arc::make_mut(&mut settings.terms).ilp_address = Some("g.bob".parse().unwrap());
+        Arc::make_mut(&mut settings.terms).ilp_address = Some("g.bob".parse().unwrap());
         core.account_update(settings, out).unwrap();
         core.account_delete("eve", out).unwrap();
     });
