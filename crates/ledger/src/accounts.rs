@@ -32,8 +32,9 @@ impl Accounts {
 
     pub(crate) fn insert(&mut self, account: Account) {
         let (part, index) = place(account.id);
-        while self.0.len() <= part {
-            self.0.push(Arc::new([const { None }; PART]));
+        if self.0.len() <= part {
+            // Where there is a gap, its parts are one.
+            self.0.resize(part + 1, Arc::new([const { None }; PART]));
         }
         Arc::make_mut(&mut self.0[part])[index] = Some(account);
     }
@@ -115,7 +116,7 @@ mod tests {
         };
         let mut accounts = Accounts::default();
         let numbers = [1, 127, 128, 300, 1_000];
-        for number in numbers {
+        for number in [300, 1, 1_000, 128, 127] {
             accounts.insert(account(number, &number.to_string()));
         }
         for number in 0..=1_100 {
