@@ -274,4 +274,32 @@ mod tests {
         assert!(svg.contains("1000000"));
         assert!(!svg.contains("NaN"));
     }
+
+    #[test]
+    fn the_readme_quotes_the_page() {
+        let read = |file: &str| {
+            let path = format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"));
+            fs::read_to_string(path).expect("a file of the repository")
+        };
+        let (readme, page) = (read("README.md"), read("docs/performance.md"));
+        let (_, section) = readme.split_once("## Speed\n").expect("a section");
+        let section = section.split("\n## ").next().unwrap_or_default();
+        let rows = section
+            .lines()
+            .filter(|line| line.starts_with("| ") && *line != "| | CPU s |");
+        let mut count = 0;
+        for row in rows {
+            let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+            let [name, cost] = cells[..] else {
+                panic!("not a name and a cost: {row}");
+            };
+            let quoted = format!("| {name} | 64 | {cost} |");
+            assert!(
+                page.contains(&quoted),
+                "docs/performance.md has no {quoted}"
+            );
+            count += 1;
+        }
+        assert!(count > 3, "{section}");
+    }
 }

@@ -23,7 +23,7 @@ use crate::{
     Api, Problem,
     auth::{Allowed, ToRead, ToWrite, generate_token, hash},
     balances::{in_flight, in_words, signed},
-    ccp, extract, health,
+    ccp, extract, health, hex,
     node::Handle,
     page::PageQuery,
     peering::{LinkSeen, PeerState, Peering},
@@ -534,10 +534,7 @@ fn is_named(token: &IncomingToken, id: &str) -> bool {
 }
 
 fn token_id(hash: TokenHash) -> String {
-    hash.0[..4]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&hash.0[..4])
 }
 
 pub(crate) fn find<'a>(

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use crate::{
     Problem,
     auth::hash,
-    extract,
+    extract, hex,
     messages::{answer, done, unsent},
     node::Handle,
     payments::outcome,
@@ -117,10 +117,7 @@ async fn open(
     let extract::Json(asked) = body.map_err(|problem| bad(&problem.code, &problem.detail))?;
     let random = || {
         let bytes = engine.node.0.random();
-        bytes[..16]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        hex(&bytes[..16])
     };
     let id = asked.id.unwrap_or_else(random);
     // Unreserved characters of URLs (RFC 3986), as RFC 38 has them.
@@ -228,11 +225,7 @@ fn account_name(id: &str) -> String {
         return name;
     }
     let hash = hash(id).0;
-    let digits: String = hash[..16]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("engine-{digits}")
+    format!("engine-{}", hex(&hash[..16]))
 }
 
 fn account_settings(terms: &EngineTerms, id: &str) -> AccountSettings {

@@ -320,6 +320,11 @@ fn wall_ms() -> i64 {
     i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Two lower-case digits for each byte.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// An instant as RFC 3339 has it; `None` beyond the year 9999.
 fn rfc3339(unix_ms: i64) -> Option<String> {
     let timestamp = jiff::Timestamp::from_millisecond(unix_ms).ok()?;

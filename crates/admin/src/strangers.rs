@@ -37,7 +37,7 @@ use crate::{
         shape, unlimited,
     },
     auth::{Allowed, ToRead, ToWrite, generate_token, hash},
-    extract,
+    extract, hex,
     invites::{node_name, own_address, own_endpoint},
     node::Handle,
     rfc3339,
@@ -706,6 +706,5 @@ fn not_taken() -> Problem {
 
 /// What a hash is called in the API.
 pub(crate) fn id(hash: TokenHash) -> String {
-    let digits = hash.0[..ID_BYTES].iter();
-    digits.map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.0[..ID_BYTES])
 }

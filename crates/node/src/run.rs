@@ -311,9 +311,11 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
         let _file_size = on(SignalKind::from_raw(SIGXFSZ))?;
         let admin = tokio::net::TcpListener::from_std(admin_listener);
         let admin = admin.map_err(system("listen for the admin API"))?;
-        let mut admin_stop = stopped.clone();
-        let until = async move {
-            let _ = admin_stop.changed().await;
+        let until_stopped = || {
+            let mut stopped = stopped.clone();
+            async move {
+                let _ = stopped.changed().await;
+            }
         };
         let node: Arc<dyn rialto_admin::Node> = Arc::<Handle>::clone(&handle);
         let renewing = Arc::clone(&shell);
@@ -323,27 +325,28 @@ pub fn run(loaded: Loaded, flags: &[(String, String)]) -> Result<(), RunError> {
         if let Some(listener) = engine_listener {
             let listener = tokio::net::TcpListener::from_std(listener);
             let listener = listener.map_err(system("listen for settlement engines"))?;
-            let mut engine_stop = stopped.clone();
-            let until = async move {
-                let _ = engine_stop.changed().await;
-            };
             let (node, token) = (Arc::clone(&node), replaceable.engine_token.subscribe());
-            tokio::spawn(rialto_admin::serve_engines(listener, node, token, until));
+            tokio::spawn(rialto_admin::serve_engines(
+                listener,
+                node,
+                token,
+                until_stopped(),
+            ));
         }
         if let (Some(listener), Some(terms)) = (accounting_listener, engine_terms) {
             let listener = tokio::net::TcpListener::from_std(listener);
             let listener = listener.map_err(system("listen for accounting systems"))?;
-            let mut accounting_stop = stopped.clone();
-            let until = async move {
-                let _ = accounting_stop.changed().await;
-            };
             let token = replaceable.accounting_system_token.subscribe();
-            let served =
-                rialto_admin::serve_engine(listener, Arc::clone(&node), token, terms, until);
-            tokio::spawn(served);
+            tokio::spawn(rialto_admin::serve_engine(
+                listener,
+                Arc::clone(&node),
+                token,
+                terms,
+                until_stopped(),
+            ));
         }
         let tokens = replaceable.tokens.subscribe();
-        let serving = tokio::spawn(rialto_admin::serve(admin, node, tokens, until));
+        let serving = tokio::spawn(rialto_admin::serve(admin, node, tokens, until_stopped()));
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,

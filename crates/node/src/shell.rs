@@ -428,6 +428,7 @@ impl Shell {
     }
 
     fn report_settlement(&self, id: SettlementId) {
+        const AGAIN: &str = "`rialto settlement retry` tells it again";
         let settlement = self.read(|core| {
             let settlement = core.ledger().settlements().get(&id).cloned();
             let (failures, last) = core.settle_failures(id);
@@ -437,10 +438,14 @@ impl Shell {
             return;
         };
         let (account, amount) = (self.name_of(settlement.account), settlement.amount);
-        let by = match settlement.channel {
-            Some(_) => "the other side of the channel",
-            None if settlement.is_report() => "the accounting system",
-            None => "the engine",
+        // Only what an engine pays can be taken back; see `Connector::settle_cancel`.
+        let (by, what_to_do) = match settlement.channel {
+            Some(_) => ("the other side of the channel", AGAIN),
+            None if settlement.is_report() => ("the accounting system", AGAIN),
+            None => (
+                "the engine",
+                "`rialto settlement retry` tells it again, `cancel` takes it back",
+            ),
         };
         let id = id.0;
         match settlement.state {
@@ -458,11 +463,7 @@ impl Shell {
             }
             SettlementState::Parked { message } => warn!(
                 settlement = id,
-                account,
-                amount,
-                by,
-                message,
-                "a settlement was refused: `rialto settlement retry` tells it again, or `cancel` takes it back"
+                account, amount, by, message, what_to_do, "a settlement was refused"
             ),
             // Each pause is longer than the one before, so this does not fill a log.
             SettlementState::Open => warn!(
