@@ -806,7 +806,7 @@ impl Field<'_> {
                 #[expect(clippy::cast_precision_loss, reason = "microseconds of one packet")]
                 figures.push(Figure {
                     name: format!("latency at half load, {through}, p{percent}"),
-                    value: median(turns.iter().map(|turn| turn[way])) as f64,
+                    value: report::quartile(turns.iter().map(|turn| turn[way])) as f64,
                     unit: "us".to_owned(),
                     at_most: None,
                 });

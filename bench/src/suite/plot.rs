@@ -116,7 +116,7 @@ const METHOD: &str = "\
 - The node is built as it is shipped (`cargo build --profile dist`: with link-time optimisation), `ilp-node` as its
   package has it, in the release profile.
 - *Strict, durable*: every limit of both accounts is set and so checked, and the journal is on a disk, written
-  before an answer leaves and synced every 50 ms. *Trusting, volatile*: no limit but credit, and the journal in
+  before an answer leaves and synced every 100 ms. *Trusting, volatile*: no limit but credit, and the journal in
   memory (`/dev/shm`), where a sync costs nothing; the node has no mode without a journal.
 - `ilp-node` is the published 0.6.0 (bench/ilp-node), its Redis in memory without any log. Its `tokio-sync` 0.1
   does not run on today's Rust; in its place is a crate of ours with the channels of `futures` 0.1, and the
@@ -133,10 +133,10 @@ const METHOD: &str = "\
   happen to come (Poisson), a packet's latency counting from when it was due, straight to the peer that fulfils,
   through nginx and through the node, in turns. Load and peer are one thread that never sleeps (`rialto-bench hop`):
   two would wait for each other, and one that sleeps for the machine. A turn is 12 stretches of 100 ms, of whose
-  percentiles the lower quartile counts, as a machine that takes a core away for 10 ms only adds. What a hop adds is its
-  99th percentile less that of the straight way in the same turn; the ratio is that of the medians. Where what either
-  adds differs by as much as nginx adds, between a quarter of the turns and three quarters, a ratio would be one
-  of noise: there is none, and what was found stands among what was not measured.
+  percentiles the lower quartile counts, as a machine that takes a core away for 10 ms only adds; and so does that of
+  the turns. What a hop adds is its 99th percentile less that of the straight way. Where the median of the turns is
+  above their lower quartile by as much as nginx adds, a ratio would be one of noise: there is none, and what was
+  found stands among what was not measured.
 - A start with large books is the median of five, on all cores; packets then go to a node on one.
 - Where the node settles, what it owes is due after every 10,000 packets. The engine that hangs takes the
   connection and never answers; the other one answers at once.
@@ -151,7 +151,7 @@ fn markdown(report: &Report, folder: &str, plots: &[String]) -> String {
     let mut out = format!(
         "# Performance\n\n<!-- Written by `cargo xtask bench --full --write-docs`. -->\n\n\
          What a packet costs, measured beside other systems in the same run. Repeat it with\n\n\
-         ```\ncargo xtask bench --quick   # the table, in less than ten minutes\n\
+         ```\ncargo xtask bench --quick   # the table, in less than ten minutes once all is built\n\
          cargo xtask bench --full    # the curves too\n```\n\n\
          | | |\n|---|---|\n| Date | {} |\n| Commit | `{}` |\n",
         report.date, report.commit

@@ -273,9 +273,19 @@ pub(crate) fn short(value: f64) -> String {
 }
 
 pub(crate) fn median<T: Ord + Copy + Default>(values: impl Iterator<Item = T>) -> T {
+    at_quarter(2, values)
+}
+
+/// The lower one.
+pub(crate) fn quartile<T: Ord + Copy + Default>(values: impl Iterator<Item = T>) -> T {
+    at_quarter(1, values)
+}
+
+fn at_quarter<T: Ord + Copy + Default>(quarter: usize, values: impl Iterator<Item = T>) -> T {
     let mut values: Vec<T> = values.collect();
     values.sort_unstable();
-    values.get(values.len() / 2).copied().unwrap_or_default()
+    let at = values.len() * quarter / 4;
+    values.get(at).copied().unwrap_or_default()
 }
 
 /// The median of ratios; none of none.
@@ -285,34 +295,26 @@ pub(crate) fn middle(values: impl Iterator<Item = f64>) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
-/// What one hop adds to a latency, against what another adds: the medians of what each turn says, whose first is
-/// without a hop, whose second is through the other, and whose third is through the one. Where either differs
-/// between a quarter of the turns and three quarters by as much as the other adds, a ratio would be one of noise.
+/// What one hop adds to a latency, against what another adds, by turns: each way's lower quartile counts, as
+/// whatever else the machine does only adds. The first way is without a hop, the second through the other, the
+/// third through the one. Where the median of a way is above its lower quartile by as much as the other adds, a
+/// ratio would be one of noise.
 pub(crate) fn added(turns: &[[u64; 3]]) -> crate::Result<f64> {
-    let quartiles = |at: usize| {
-        let mut added: Vec<_> = turns
-            .iter()
-            .map(|turn| turn[at].cast_signed() - turn[0].cast_signed())
-            .collect();
-        added.sort_unstable();
-        [1, 2, 3].map(|quarter| added.get(added.len() * quarter / 4).copied())
-    };
-    let [
-        [Some(low), Some(other), Some(high)],
-        [Some(own_low), Some(own), Some(own_high)],
-    ] = [quartiles(1), quartiles(2)]
-    else {
-        return Err("no latency".into());
-    };
-    if (high - low).max(own_high - own_low) >= other {
+    let [straight, other, own] = [0, 1, 2].map(|way| {
+        let of = || turns.iter().map(|turn| turn[way].cast_signed());
+        (quartile(of()), median(of()))
+    });
+    let (added_other, added_own) = (other.0 - straight.0, own.0 - straight.0);
+    let spread = [straight, other, own].map(|(quiet, usual)| usual - quiet);
+    if spread.into_iter().any(|spread| spread >= added_other) {
         return Err(format!(
-            "not to be told from noise: {other} us are added ({low} to {high} in half of the turns), \
-             by ours {own} us ({own_low} to {own_high})"
+            "not to be told from noise: {added_other} us are added, by ours {added_own} us, and half of the turns \
+             were slower than the quietest quarter by {spread:?} us"
         )
         .into());
     }
-    let own = u64::try_from(own).unwrap_or(0);
-    quotient(own, other.unsigned_abs()).ok_or_else(|| "no latency".into())
+    let added_own = u64::try_from(added_own).unwrap_or(0);
+    quotient(added_own, added_other.unsigned_abs()).ok_or_else(|| "no latency".into())
 }
 
 #[cfg(test)]
@@ -405,14 +407,14 @@ mod tests {
             [500, 520, 530],
             [100, 120, 900],
             [90, 112, 120],
-            [100, 118, 135],
+            [100, 120, 135],
         ];
         assert_eq!(added(&clear).ok(), Some(1.5));
         let none_of_ours = clear.map(|[straight, other, _]| [straight, other, straight - 5]);
         assert_eq!(added(&none_of_ours).ok(), Some(0.0));
         let noise = clear.map(|[straight, other, ours]| [straight, straight + other % 7, ours]);
         assert!(added(&noise).is_err());
-        let ours_is_noise = [0, 40, 10, 300, 20].map(|ours| [100, 120, 100 + ours]);
+        let ours_is_noise = [0, 80, 10, 300, 60].map(|ours| [100, 120, 100 + ours]);
         assert!(added(&ours_is_noise).is_err());
         assert!(added(&[]).is_err());
     }

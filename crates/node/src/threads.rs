@@ -29,7 +29,7 @@ const CHECKPOINT_RECORDS: u64 = 1_000_000;
 /// one, or what is not on disk comes near a cap, else the longer. A sync per batch of packets would cost as
 /// much as the packets, and each keeps packets waiting on the core that it runs on. What is at risk meanwhile is
 /// bounded by value, not by time.
-const SYNC_PAUSE: RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_millis(50);
+const SYNC_PAUSE: RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_millis(100);
 
 /// How often the checkpointer looks.
 const CHECKPOINT_LOOK: Duration = Duration::from_secs(1);
