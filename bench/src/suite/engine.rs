@@ -90,8 +90,9 @@ fn serve(mut stream: &TcpStream, mood: Mood, asked: &AtomicU64) -> Option<()> {
 }
 
 /// By the clock, while an engine hangs against while one answers: packets per second, and the 99th percentile
-/// of their latency at half of that. Each turn has both, one right after the other and each first in turn; the
-/// medians of the turns' ratios count.
+/// of their latency at half of that. Each turn has both, one right after the other and each first in turn. Of
+/// throughput the median of the turns' ratios counts, of latency the lower quartiles of the turns, as whatever
+/// else the machine does only adds.
 pub(super) fn by_the_clock(field: &Field<'_>) -> Result<[f64; 2]> {
     field.entry(ENGINE_HANGS)?; // unless it is not wanted
     // Of their own: pauses grow between the times that the others ask an engine that hangs.
@@ -136,13 +137,15 @@ pub(super) fn by_the_clock(field: &Field<'_>) -> Result<[f64; 2]> {
             let found = found["latency_us"]["p99"].as_u64();
             p99[of] = found.ok_or("a load without latency")?;
         }
-        latencies.extend(report::quotient(p99[0], p99[1]));
+        latencies.push(p99);
     }
     if field.engine_hangs.asked() == asked {
         return Err("the engine that hangs was not asked meanwhile".into());
     }
-    let ratios = [throughputs, latencies].map(|ratios| report::middle(ratios.into_iter()));
-    let [Some(throughput), Some(latency)] = ratios else {
+    let quiet = [0, 1].map(|of| report::quartile(latencies.iter().map(|p99| p99[of])));
+    let latency = report::quotient(quiet[0], quiet[1]);
+    let throughput = report::middle(throughputs.into_iter());
+    let (Some(throughput), Some(latency)) = (throughput, latency) else {
         return Err("nothing was fulfilled".into());
     };
     Ok([throughput, latency])

@@ -46,7 +46,7 @@ const SAMPLE: Duration = Duration::from_millis(250);
 const FIRST_PACKETS: u64 = 1_000;
 /// Loads of each side at half load, and of each kind at three times the capacity.
 const LATENCY_TURNS: u32 = 15;
-const GOODPUT_TURNS: u32 = 5;
+const GOODPUT_TURNS: u32 = 9;
 /// Processes that share the core with a node that is to be overloaded: the load can then send three times what
 /// the node can take.
 const RIVALS: u32 = 3;
@@ -659,7 +659,7 @@ impl Field<'_> {
         #[expect(clippy::cast_precision_loss, reason = "nanoseconds of one packet")]
         let mut figures = vec![Figure {
             name: "prepare plus fulfill in the core, hot".to_owned(),
-            value: median(self.core_ns.iter().copied()) as f64,
+            value: report::quartile(self.core_ns.iter().copied()) as f64,
             unit: "ns".to_owned(),
             at_most: Some(1_000.0),
         }];
@@ -716,28 +716,30 @@ impl Field<'_> {
             let mut turns = Vec::new();
             for turn in 1..=GOODPUT_TURNS {
                 progress(&format!("goodput: {name}, turn {turn}"));
-                // The best that it can, with few in flight or with as many as may be then.
                 let few = self.goodput_of(subject, &["--in-flight", "64"])?;
                 let many = self.goodput_of(subject, &["--in-flight", in_flight])?;
-                let peak = if few.per_second > many.per_second {
-                    few
-                } else {
-                    many
-                };
-                let rate = (peak.per_second * 3).max(1).to_string();
+                let rate = 3 * few.per_second.max(many.per_second).max(1);
+                let rate = rate.to_string();
                 let arguments = ["--rate", &rate, "--in-flight", in_flight];
                 let over = self.goodput_of(subject, &arguments)?;
-                if over.cpu_ns < peak.cpu_ns / 10 * 8 {
+                if over.cpu_ns < few.cpu_ns.max(many.cpu_ns) / 10 * 8 {
                     return Err(format!("{name}: the node was not busy at {rate} a second").into());
                 }
-                turns.push((peak, over));
+                turns.push(([few, many], over));
             }
+            // Against the best that it can, with few in flight or with as many as may be then. Which of them
+            // that is is not asked in each turn: the larger of two would be the one that noise favours.
             let of = |what: fn(&Goodput) -> u64| {
-                let turns = turns.iter();
-                report::middle(
-                    turns.filter_map(|(peak, over)| report::quotient(what(over), what(peak))),
-                )
-                .ok_or("nothing was fulfilled")
+                let against = |peak: usize| {
+                    let turns = turns.iter();
+                    report::middle(turns.filter_map(|(peaks, over)| {
+                        report::quotient(what(over), what(&peaks[peak]))
+                    }))
+                };
+                let ratios = against(0).zip(against(1));
+                ratios
+                    .map(|(few, many)| few.min(many))
+                    .ok_or("nothing was fulfilled")
             };
             let per_cpu_second = of(|one| one.per_cpu_second)?;
             worst = worst.min(per_cpu_second);

@@ -127,7 +127,7 @@ const METHOD: &str = "\
   a connection of its own) and BTP (at most 10,000 on one), in the same measure as all else: per CPU second of the
   node. What three times the capacity is, the load could not send to a node with a core of its own. So three
   processes that only compute share that core, and leave the node a quarter of it; the peak is taken there too, with
-  64 in flight or with as many as then, whichever is more. Over HTTP/1.1 it is the connections that cost, not
+  64 in flight or with as many as then, whichever is more in the median of the turns. Over HTTP/1.1 it is the connections that cost, not
   the packets that are due: a closed load with 256 in flight costs as much, and nginx's does.
 - Latency at half load: at half of what the node fulfils over HTTP/1.1 with 64 in flight, arrivals as they
   happen to come (Poisson), a packet's latency counting from when it was due, straight to the peer that fulfils,
@@ -137,6 +137,7 @@ const METHOD: &str = "\
   the turns. What a hop adds is its 99th percentile less that of the straight way. Where the median of the turns is
   above their lower quartile by as much as nginx adds, a ratio would be one of noise: there is none, and what was
   found stands among what was not measured.
+- The time of prepare plus fulfill in the core is the lower quartile of the rounds, each a median of 2,001 parts.
 - A start with large books is the median of five, on all cores; packets then go to a node on one.
 - Where the node settles, what it owes is due after every 10,000 packets. The engine that hangs takes the
   connection and never answers; the other one answers at once.
