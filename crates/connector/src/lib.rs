@@ -172,7 +172,8 @@ impl Connector {
     /// A node with empty books. `stream_secret` is what its STREAM credentials are derived from and
     /// must stay the same over restarts, as is the key that signs on its channels; `rng` is the only source of randomness.
     pub fn new(settings: Settings, stream_secret: [u8; 32], mut rng: ChaCha20Rng) -> Self {
-        let ledger = Ledger::new(settings.unsynced_max.clone());
+        let table_key = [rng.next_u64(), rng.next_u64()];
+        let ledger = Ledger::new(settings.unsynced_max.clone()).with_name_key(table_key);
         let mut market = Market::default();
         market.configure(settings.market.clone());
         let mut connector = Self {
@@ -182,7 +183,7 @@ impl Connector {
             paces: Paces::default(),
             settings,
             ledger,
-            routes: Routes::new([rng.next_u64(), rng.next_u64()]),
+            routes: Routes::new(table_key),
             pending: Pending::default(),
             settle: Settle::default(),
             messages: Messages::default(),

@@ -59,13 +59,18 @@ impl Accounts {
         first.iter().chain(rest).flatten()
     }
 
-    /// Each is turned into something else. A part is let go as soon as it is done.
-    pub(crate) fn into_each<T>(
+    /// What is made of each. A part is let go as soon as it is done.
+    pub(crate) fn into_each<T, I: IntoIterator<Item = T>>(
         self,
-        turn: impl Fn(&Account) -> T + Copy,
+        mut make: impl FnMut(&Account) -> I,
     ) -> impl Iterator<Item = T> {
         let parts = self.0.into_iter();
-        parts.flat_map(move |part| part.iter().flatten().map(turn).collect::<Vec<_>>())
+        parts.flat_map(move |part| {
+            part.iter()
+                .flatten()
+                .flat_map(&mut make)
+                .collect::<Vec<_>>()
+        })
     }
 
     /// A way to the settings of each.
@@ -135,7 +140,7 @@ mod tests {
         let of_300 = accounts.get_mut(AccountId(300)).unwrap();
         of_300.settings = settings("other").into();
         assert_eq!(names(&copy, 0), before);
-        let each = copy.into_each(|account| (account.id.0, account.settings.name.clone()));
+        let each = copy.into_each(|account| [(account.id.0, account.settings.name.clone())]);
         assert_eq!(Vec::from_iter(each), before);
         let now = [
             (1, "1"),

@@ -14,7 +14,8 @@ use rialto_packet::{
     money::{Asset, MoneyError},
     quantity::Quantity,
 };
-use rustc_hash::{FxHashMap, FxHasher};
+use rustc_hash::FxHashMap;
+use siphasher::sip::SipHasher13;
 use thiserror::Error;
 
 use crate::{
@@ -267,11 +268,6 @@ impl Account {
     fn active_mut(&mut self) -> &mut Active {
         self.limits_and_active().1
     }
-
-    /// A packet in flight towards them has ended.
-    fn expects_no_more(&mut self) {
-        self.active_mut().expected_count -= 1;
-    }
 }
 
 /// A position of the node itself in one asset.
@@ -305,8 +301,9 @@ pub enum LedgerMutant {
 #[derive(Debug, Default)]
 pub struct Ledger {
     accounts: Accounts,
-    /// By the hashes of their names.
+    /// By the hashes of their names under a key: people choose them, and packets are routed by them.
     names: HashTable<AccountId>,
+    name_key: [u64; 2],
     /// Whose token it is.
     tokens: TokenTable,
     /// Accounts with the relation parent.
@@ -354,6 +351,12 @@ impl Ledger {
         }
     }
 
+    /// With a secret key for the table of names, before there are any.
+    #[must_use]
+    pub fn with_name_key(self, name_key: [u64; 2]) -> Self {
+        Self { name_key, ..self }
+    }
+
     /// Replaces the caps on exposure per asset.
     pub fn set_unsynced_max(&mut self, unsynced_max: BTreeMap<Asset, u64>) {
         for position in &mut self.positions {
@@ -373,7 +376,7 @@ impl Ledger {
             let account = self.account(*id);
             account.is_some_and(|account| account.settings.name == name)
         };
-        self.account(*self.names.find(hash_name(name), is_named)?)
+        self.account(*self.names.find(self.hash_name(name), is_named)?)
     }
 
     /// The account that has a token of this hash, even one that opens nothing any more.
@@ -675,12 +678,7 @@ impl Ledger {
 
     /// Undoes exactly what [`Self::hold`] did.
     pub fn release(&mut self, hold: Hold) {
-        let commit = &hold.0;
-        let (account, node) = self.payer_mut(commit.from);
-        end_hold(commit, 0, account, node);
-        if commit.to != AccountId::NODE {
-            self.account_mut(commit.to).expects_no_more();
-        }
+        self.end_hold(&hold.0, 0);
         #[cfg(feature = "mutants")]
         if self.mutant == Some(LedgerMutant::ReleasedTwice) {
             let amount = u128::from(hold.0.amount_in);
@@ -691,16 +689,13 @@ impl Ledger {
         self.give_back(hold.0.from, hold.0.amount_in);
     }
 
-    /// Turns the promise into value that moved, as [`Self::apply`] does of the record that is returned; `lsn`
-    /// is the number that the record will have.
+    /// Turns the promise into value that moved; `lsn` is the number the returned record will have.
     pub fn commit(&mut self, hold: Hold, lsn: Lsn) -> Record {
         let commit = hold.0;
-        let end = |account: &mut Account, node: &mut Position| {
-            end_hold(&commit, commit.amount_in, account, node);
-        };
-        let moved = self.move_value(&commit, end, Account::expects_no_more);
-        moved.expect("accounts with packets in flight are not deleted");
+        self.end_hold(&commit, commit.amount_in);
         let record = Record::Commit(commit);
+        self.apply(&record)
+            .expect("accounts with packets in flight are not deleted");
         if commit.amount_in > 0 {
             self.unsynced
                 .push_back((lsn, commit.from, commit.amount_in));
@@ -767,14 +762,13 @@ impl Ledger {
         self.count_sent(id, sent)
     }
 
-    /// Changes what must survive. The only function that does, for live traffic and for recovery; but see
-    /// [`Self::commit`].
+    /// Changes what must survive. The only function that does, for live traffic and for recovery.
     pub fn apply(&mut self, record: &Record) -> Result<(), LedgerError> {
         if !self.kept_names.is_empty() && !matches!(record, Record::AccountKept { .. }) {
             self.enter_kept();
         }
         match record {
-            Record::Commit(commit) => self.move_value(commit, |_, _| (), |_| ())?,
+            Record::Commit(commit) => self.apply_commit(commit)?,
             Record::Progress(progress) => self.payment_mut(progress)?.progress = *progress,
             Record::AccountPut { id, settings } => self.apply_account(*id, settings)?,
             Record::TermsKept { number, terms } => {
@@ -932,8 +926,8 @@ impl Ledger {
                 let ahead = (*last_account).min(ACCOUNTS_AHEAD_MAX);
                 self.accounts.reserve(AccountId(ahead));
                 let more = (ahead as usize).saturating_sub(self.names.len());
-                let accounts = &self.accounts;
-                self.names.reserve(more, |id| hash_of(accounts, *id));
+                let (key, accounts) = (self.name_key, &self.accounts);
+                self.names.reserve(more, |id| hash_of(key, accounts, *id));
                 self.tokens.reserve(more, accounts.settings());
             }
         }
@@ -956,23 +950,11 @@ impl Ledger {
             last_payment: self.last_payment,
             last_settlement: self.settlements.last,
         };
-        // Shared until one changes: packets do not wait while very many are copied.
-        let accounts = self.accounts.clone().into_each(|account| {
-            let settings = Arc::clone(&account.settings);
-            (
-                account.id,
-                settings,
-                account.balance,
-                account.prepaid,
-                account.sent,
-            )
-        });
         // By their place in memory: equal terms have one.
         let mut numbers = FxHashMap::default();
-        let accounts = accounts.flat_map(move |account| {
-            let records = snapshot_account(account, &mut numbers);
-            records.into_iter().flatten()
-        });
+        // Shared until one changes: packets do not wait while very many are copied.
+        let accounts = self.accounts.clone();
+        let accounts = accounts.into_each(move |account| snapshot_account(account, &mut numbers));
         let mut records = Vec::new();
         for (account, period) in &self.statements.periods {
             records.push(Record::Period {
@@ -1063,27 +1045,17 @@ impl Ledger {
         iter::once(counters).chain(accounts).chain(records)
     }
 
-    /// Moves what a packet brought, for live traffic and for recovery. Each account is looked up once, so what
-    /// else is to be done with the payer (and the node's position in its asset) and the payee is done here.
-    fn move_value(
-        &mut self,
-        commit: &Commit,
-        with_payer: impl FnOnce(&mut Account, &mut Position),
-        with_payee: impl FnOnce(&mut Account),
-    ) -> Result<(), LedgerError> {
-        let from = self.accounts.get_mut(commit.from);
-        let from = from.ok_or(LedgerError::UnknownAccount(commit.from))?;
+    fn apply_commit(&mut self, commit: &Commit) -> Result<(), LedgerError> {
+        let from = self.existing_mut(commit.from)?;
         // i128 holds 2^63 packets of 2^64 units: no sum that can be reached overflows.
         from.balance -= i128::from(commit.amount_in);
         from.prepaid = (from.prepaid - i128::from(commit.amount_in)).max(0);
         from.sent += u128::from(commit.amount_in);
-        let position = &mut self.positions[from.position as usize];
-        position.amount += i128::from(commit.amount_in);
-        with_payer(from, position);
+        let position = from.position as usize;
+        self.positions[position].amount += i128::from(commit.amount_in);
         if commit.to != AccountId::NODE {
             let to = self.existing_mut(commit.to)?;
             to.balance += i128::from(commit.amount_out);
-            with_payee(to);
             let position = to.position as usize;
             self.positions[position].amount -= i128::from(commit.amount_out);
         }
@@ -1100,9 +1072,9 @@ impl Ledger {
             ..settings.clone()
         };
         let hash = self.put_account(id, settings)?;
-        let accounts = &self.accounts;
+        let (key, accounts) = (self.name_key, &self.accounts);
         self.names
-            .insert_unique(hash, id, |id| hash_of(accounts, *id));
+            .insert_unique(hash, id, |id| hash_of(key, accounts, *id));
         let settings = accounts.settings();
         let new = settings(id).into_iter().flat_map(|of| tokens_of(id, of));
         self.tokens.enter(new.collect(), settings);
@@ -1113,14 +1085,15 @@ impl Ledger {
     /// then written from its beginning to its end.
     fn enter_kept(&mut self) {
         let kept = std::mem::take(&mut self.kept_names);
-        let accounts = &self.accounts;
+        let (key, accounts) = (self.name_key, &self.accounts);
         let tokens = std::mem::take(&mut self.kept_tokens);
         self.tokens.enter(tokens, accounts.settings());
-        self.names.reserve(kept.len(), |id| hash_of(accounts, *id));
+        self.names
+            .reserve(kept.len(), |id| hash_of(key, accounts, *id));
         let places = self.names.num_buckets() as u64;
         for (hash, id) in by_place(kept, places, |(hash, _)| *hash) {
             self.names
-                .insert_unique(hash, id, |id| hash_of(accounts, *id));
+                .insert_unique(hash, id, |id| hash_of(key, accounts, *id));
         }
     }
 
@@ -1132,7 +1105,7 @@ impl Ledger {
     ) -> Result<u64, LedgerError> {
         let position = self.position_of(&settings.asset);
         let position = u32::try_from(position).expect("no more assets than accounts");
-        let hash = hash_name(&settings.name);
+        let hash = self.hash_name(&settings.name);
         match settings.relation {
             Relation::Parent => self.parents.insert(id),
             Relation::Child | Relation::Peer | Relation::Local => self.parents.remove(&id),
@@ -1162,7 +1135,7 @@ impl Ledger {
 
     /// Its name and its tokens lead nowhere any more.
     fn forget_names(&mut self, settings: &AccountSettings, id: AccountId) {
-        let hash = hash_name(&settings.name);
+        let hash = self.hash_name(&settings.name);
         if let Ok(entry) = self.names.find_entry(hash, |other| *other == id) {
             entry.remove();
         }
@@ -1438,6 +1411,10 @@ impl Ledger {
             .expect("the caller holds an account that exists")
     }
 
+    fn hash_name(&self, name: &str) -> u64 {
+        hash_name(self.name_key, name)
+    }
+
     fn position_of(&mut self, asset: &Asset) -> usize {
         if let Some(index) = self
             .positions
@@ -1459,6 +1436,18 @@ impl Ledger {
         self.positions.len() - 1
     }
 
+    /// It is no longer in flight; `unsynced` of it is committed instead.
+    fn end_hold(&mut self, commit: &Commit, unsynced: u64) {
+        self.each_exposure(commit.from, |exposure| {
+            exposure.in_flight_count -= 1;
+            exposure.in_flight -= u128::from(commit.amount_in);
+            exposure.unsynced += u128::from(unsynced);
+        });
+        if commit.to != AccountId::NODE {
+            self.account_mut(commit.to).active_mut().expected_count -= 1;
+        }
+    }
+
     /// The payer's exposure, and the node's in the same asset.
     fn each_exposure(&mut self, id: AccountId, change: impl Fn(&mut Exposure)) {
         let (account, node) = self.payer_mut(id);
@@ -1475,15 +1464,6 @@ impl Ledger {
     }
 }
 
-/// It is no longer in flight; `unsynced` of it is committed instead.
-fn end_hold(commit: &Commit, unsynced: u64, account: &mut Account, node: &mut Position) {
-    for exposure in [&mut account.active_mut().exposure, &mut node.exposure] {
-        exposure.in_flight_count -= 1;
-        exposure.in_flight -= u128::from(commit.amount_in);
-        exposure.unsynced += u128::from(unsynced);
-    }
-}
-
 fn means_of(settlement: &Settlement) -> Means {
     match settlement.channel {
         Some(_) => Means::Channel,
@@ -1495,22 +1475,24 @@ fn means_of(settlement: &Settlement) -> Means {
 /// Accounts for which room is made before they come.
 const ACCOUNTS_AHEAD_MAX: u32 = 1 << 24;
 
-fn hash_name(name: &str) -> u64 {
-    let mut hasher = FxHasher::default();
+fn hash_name(key: [u64; 2], name: &str) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(key[0], key[1]);
     hasher.write(name.as_bytes());
     hasher.finish()
 }
 
-fn hash_of(accounts: &Accounts, id: AccountId) -> u64 {
+fn hash_of(key: [u64; 2], accounts: &Accounts, id: AccountId) -> u64 {
     let account = accounts.get(id);
-    account.map_or(0, |account| hash_name(&account.settings.name))
+    account.map_or(0, |account| hash_name(key, &account.settings.name))
 }
 
 /// The records of one account in a checkpoint, and of its terms when it is the first to have them.
 fn snapshot_account(
-    (id, settings, balance, prepaid, sent): (AccountId, Arc<AccountSettings>, i128, i128, u128),
+    account: &Account,
     numbers: &mut FxHashMap<usize, u32>,
-) -> [Option<Record>; 2] {
+) -> impl Iterator<Item = Record> + use<> {
+    let (id, settings) = (account.id, &account.settings);
+    let (balance, prepaid, sent) = (account.balance, account.prepaid, account.sent);
     if settings
         .incoming_tokens
         .iter()
@@ -1522,8 +1504,9 @@ fn snapshot_account(
             prepaid,
             sent: Some(sent),
         });
-        let settings = Box::new((*settings).clone());
-        return [Some(Record::AccountPut { id, settings }), balance];
+        let settings = Box::new(AccountSettings::clone(settings));
+        let put = Record::AccountPut { id, settings };
+        return [Some(put), balance].into_iter().flatten();
     }
     let next = u32::try_from(numbers.len()).expect("no more terms than accounts");
     let number = *numbers
@@ -1542,7 +1525,7 @@ fn snapshot_account(
         prepaid,
         sent: Some(sent),
     };
-    [terms, Some(account)]
+    [terms, Some(account)].into_iter().flatten()
 }
 
 /// Whether a quarter of what may be at risk is used up by what is not on disk.

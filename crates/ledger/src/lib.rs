@@ -2,8 +2,7 @@
 //!
 //! * Everything that must survive is a [`Record`], and [`Ledger::apply`] is the only function that
 //!   changes it. Live traffic and recovery both go through it, so replay equals history;
-//!   [`Ledger::recover`] is the same for a record that is not needed any more. A packet's record is the one
-//!   exception: [`Ledger::commit`] calls what `apply` calls for it, and ends the hold on the way.
+//!   [`Ledger::recover`] is the same for a record that is not needed any more.
 //! * A packet in flight is a [`Hold`]: taken by [`Ledger::hold`], turned into a commit by
 //!   [`Ledger::commit`] or undone by [`Ledger::release`]. Holds live in memory only.
 //! * **Sign**: a balance is seen from the account holder. Positive: the node owes them. Negative:
@@ -63,7 +62,7 @@ pub use statement::{
     Entry, EntryKind, Means, MoreEntries, Period, STATEMENT_ENTRIES_MAX, STATEMENTS_MAX, Statement,
 };
 pub use stranger::{BLOCKED_MAX, PeeringRequest, PeeringVerdict};
-pub use tokens::{NewToken, TokenPlace, TokenTable, tokens_of};
+pub use tokens::{NewToken, TokenTable, tokens_of};
 
 /// Number of a record in the journal, counted from 1; 0 is "none yet".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

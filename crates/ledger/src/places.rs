@@ -12,7 +12,7 @@ pub fn by_place<T>(
     items: Vec<T>,
     places: u64,
     hash_of: impl Fn(&T) -> u64,
-) -> std::iter::Flatten<std::vec::IntoIter<Vec<T>>> {
+) -> impl Iterator<Item = T> {
     let count = if items.len() <= FEW { 1 } else { PARTS };
     let mut parts: Vec<Vec<T>> = Vec::new();
     if count == 1 {

@@ -9,16 +9,15 @@ use crate::{
 
 /// Where a token stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TokenPlace {
-    /// Whose it is.
-    pub account: AccountId,
+struct TokenPlace {
+    account: AccountId,
     /// Among that account's tokens.
-    pub index: u8,
+    index: u8,
 }
 
 impl TokenPlace {
     /// The token, in the settings of its account.
-    pub fn of(self, settings: &AccountSettings) -> Option<&IncomingToken> {
+    fn of(self, settings: &AccountSettings) -> Option<&IncomingToken> {
         settings.incoming_tokens.get(usize::from(self.index))
     }
 }
