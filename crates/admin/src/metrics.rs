@@ -2,7 +2,7 @@
 //! anything that a stranger can choose.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::BTreeMap,
     fmt::{Display, Write},
 };
 
@@ -11,14 +11,13 @@ use axum::{
     http::{HeaderName, header},
 };
 use rialto_connector::{AccountStats, Connector, PeerRoutes};
-use rialto_ledger::{Account, AccountId, Relation};
+use rialto_ledger::{Account, Relation};
 use rialto_packet::money::Asset;
 
 use crate::{
     Api, NodeStatus, Peering, Stage,
     accounts::{peer_state, refused},
     health,
-    node::Handle,
     shapes::Link,
     wall_ms,
 };
@@ -32,13 +31,12 @@ use crate::{
 )]
 pub(crate) async fn metrics(State(api): State<Api>) -> ([(HeaderName, &'static str); 1], String) {
     let peering = api.node.0.peering();
-    let listed = listed(&api.node).await;
     let mut accounts = SeenAccounts::default();
     let look = |connector: &Connector, account: &Account| {
-        let is_listed = listed.contains(&account.id);
-        accounts.copy(connector, account, peering, is_listed);
+        accounts.copy(connector, account, peering);
     };
     api.node.each_account(look).await;
+    accounts.cut();
     let seen = api.node.read(Seen::copy);
     let text = render(&api.node.0.status(), &seen, &accounts, peering);
     let content_type = "text/plain; version=0.0.4; charset=utf-8";
@@ -163,29 +161,11 @@ struct SeenRates {
     age_seconds: i64,
 }
 
-/// Accounts with samples of their own: neighbours before customers, older before younger.
-async fn listed(node: &Handle) -> HashSet<AccountId> {
-    let (mut listed, mut customers) = (Vec::new(), Vec::new());
-    let sort = |_: &Connector, account: &Account| {
-        let of = match account.settings.relation {
-            Relation::Parent | Relation::Peer => &mut listed,
-            Relation::Child | Relation::Local => &mut customers,
-        };
-        if of.len() < LISTED_MAX {
-            of.push(account.id);
-        }
-    };
-    node.each_account(sort).await;
-    listed
-        .into_iter()
-        .chain(customers)
-        .take(LISTED_MAX)
-        .collect()
-}
-
+/// Accounts with samples of their own are neighbours before customers, and older before younger.
 #[derive(Default)]
 struct SeenAccounts {
-    listed: Vec<SeenAccount>,
+    neighbours: Vec<SeenAccount>,
+    customers: Vec<SeenAccount>,
     /// The others, added up: of each asset, as units of different ones do not add up.
     others: BTreeMap<Asset, SeenAccount>,
     others_count: usize,
@@ -217,13 +197,11 @@ impl SeenAccount {
         }
     }
 
-    fn add(&mut self, connector: &Connector, account: &Account) {
-        for (sum, (_, _, value)) in self.gauges.iter_mut().zip(GAUGES) {
-            *sum = sum.saturating_add(value(account)); // what is shown of money, not money
+    fn add(&mut self, gauges: [i128; GAUGES.len()], stats: &AccountStats) {
+        for (sum, value) in self.gauges.iter_mut().zip(gauges) {
+            *sum = sum.saturating_add(value); // what is shown of money, not money
         }
-        if let Some(stats) = connector.stats().account(account.id) {
-            self.stats.add(stats);
-        }
+        self.stats.add(stats);
     }
 
     fn labels_with_asset(&self) -> [(&str, &str); 3] {
@@ -245,32 +223,50 @@ impl SeenAccount {
 }
 
 impl SeenAccounts {
-    fn copy(
-        &mut self,
-        connector: &Connector,
-        account: &Account,
-        peering: &Peering,
-        is_listed: bool,
-    ) {
-        let asset = &account.settings.asset;
-        if !is_listed {
-            self.others_count += 1;
-            let others = self.others.entry(asset.clone());
-            let others = others.or_insert_with(|| SeenAccount::new(OTHERS, asset));
-            others.add(connector, account);
+    fn copy(&mut self, connector: &Connector, account: &Account, peering: &Peering) {
+        let settings = &account.settings;
+        let gauges = GAUGES.map(|(_, _, value)| value(account));
+        let stats = connector.stats().account(account.id);
+        let listed = match settings.relation {
+            Relation::Parent | Relation::Peer => &mut self.neighbours,
+            Relation::Child | Relation::Local => &mut self.customers,
+        };
+        if listed.len() == LISTED_MAX {
+            self.add(&settings.asset, gauges, stats);
             return;
         }
-        let mut seen = SeenAccount::new(&account.settings.name, asset);
-        seen.add(connector, account);
-        seen.link_up = Some(health::link(connector, account.id) != Link::Down);
-        seen.routes = connector.peer_routes(account.id);
         let state = peer_state(connector, account, peering);
-        seen.stage = state.map(|state| (state.stage, state.since_ms));
-        self.listed.push(seen);
+        listed.push(SeenAccount {
+            gauges,
+            stats: stats.cloned().unwrap_or_default(),
+            link_up: Some(health::link(connector, account.id) != Link::Down),
+            routes: connector.peer_routes(account.id),
+            stage: state.map(|state| (state.stage, state.since_ms)),
+            ..SeenAccount::new(&settings.name, &settings.asset)
+        });
+    }
+
+    /// Customers for whom neighbours leave no room are others, too.
+    fn cut(&mut self) {
+        let room = LISTED_MAX - self.neighbours.len();
+        for seen in self.customers.split_off(room.min(self.customers.len())) {
+            self.add(&seen.asset, seen.gauges, Some(&seen.stats));
+        }
+    }
+
+    fn add(&mut self, asset: &Asset, gauges: [i128; GAUGES.len()], stats: Option<&AccountStats>) {
+        self.others_count += 1;
+        let others = self.others.entry(asset.clone());
+        let others = others.or_insert_with(|| SeenAccount::new(OTHERS, asset));
+        others.add(gauges, stats.unwrap_or(&AccountStats::default()));
+    }
+
+    fn listed(&self) -> impl Iterator<Item = &SeenAccount> {
+        self.neighbours.iter().chain(&self.customers)
     }
 
     fn all(&self) -> impl Iterator<Item = &SeenAccount> {
-        self.listed.iter().chain(self.others.values())
+        self.listed().chain(self.others.values())
     }
 }
 
@@ -315,7 +311,7 @@ fn render(status: &NodeStatus, seen: &Seen, accounts: &SeenAccounts, peering: &P
     );
     page.sample("rialto_build_info", &[("version", status.version)], 1);
     render_node(&mut page, status, seen);
-    let count = accounts.listed.len() + accounts.others_count;
+    let count = accounts.listed().count() + accounts.others_count;
     page.single("rialto_accounts", "gauge", "Accounts.", count);
     page.single(
         "rialto_accounts_added_up",
@@ -396,8 +392,9 @@ fn render_routes(page: &mut Page, seen: &Seen, accounts: &SeenAccounts) {
     let help = "Routes that come and go too often and are not used for now.";
     page.single("rialto_routes_damped", "gauge", help, seen.damped_count);
     let peers = || {
-        let listed = accounts.listed.iter();
-        listed.filter_map(|account| Some((account.name.as_str(), account.routes.as_ref()?)))
+        accounts
+            .listed()
+            .filter_map(|account| Some((account.name.as_str(), account.routes.as_ref()?)))
     };
     for (name, kind, help, value) in ROUTE_NUMBERS {
         page.family(name, kind, help);
@@ -558,8 +555,9 @@ fn render_node(page: &mut Page, status: &NodeStatus, seen: &Seen) {
 
 fn render_peering(page: &mut Page, peering: &Peering, accounts: &SeenAccounts) {
     let stages = || {
-        let listed = accounts.listed.iter();
-        listed.filter_map(|account| Some((account.name.as_str(), account.stage?)))
+        accounts
+            .listed()
+            .filter_map(|account| Some((account.name.as_str(), account.stage?)))
     };
     let name = "rialto_peer_state";
     page.family(name, "gauge", "1 for the state that the neighbour is in.");
