@@ -3,9 +3,9 @@
 //! Pure: bytes in, values out. Syntax is `httparse`'s; what is added is the framing of RFC 9112,
 //! read strictly wherever two readers could come to different ends of one request.
 
-use std::str;
+use std::{mem::MaybeUninit, str};
 
-use httparse::{EMPTY_HEADER, Error, Status};
+use httparse::{EMPTY_HEADER, Error, ParserConfig, Status};
 use thiserror::Error;
 
 /// Most bytes of the head of a message.
@@ -75,9 +75,9 @@ pub enum RequestError {
 /// # Errors
 /// See [`RequestError`].
 pub fn request(bytes: &[u8]) -> Result<Option<RequestHead<'_>>, RequestError> {
-    let mut headers = [EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    let head_len = match request.parse(bytes) {
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    let head_len = match request.parse_with_uninit_headers(bytes, &mut headers) {
         Ok(Status::Complete(len)) if len <= HEAD_BYTES_MAX => len,
         Ok(Status::Partial) if bytes.len() < HEAD_BYTES_MAX => return Ok(None),
         Ok(Status::Complete(_) | Status::Partial) | Err(Error::TooManyHeaders) => {
@@ -177,9 +177,14 @@ pub struct Malformed;
 /// # Errors
 /// [`Malformed`], also for two lengths, a length beside a coding, and codings other than `chunked`.
 pub fn response(bytes: &[u8]) -> Result<Option<Response<'_>>, Malformed> {
-    let mut headers = [EMPTY_HEADER; HEADERS_MAX];
-    let mut response = httparse::Response::new(&mut headers);
-    let head_len = match response.parse(bytes) {
+    let mut headers = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        bytes,
+        &mut headers,
+    );
+    let head_len = match parsed {
         Ok(Status::Complete(len)) if len <= HEAD_BYTES_MAX => len,
         Ok(Status::Partial) if bytes.len() < HEAD_BYTES_MAX => return Ok(None),
         Ok(Status::Complete(_) | Status::Partial) | Err(_) => return Err(Malformed),

@@ -5,7 +5,7 @@ use std::{
     future::poll_fn,
     io::Write,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -23,8 +23,6 @@ use crate::{
 /// Most bytes of a response: the largest packet with its head, and as much again for the sizes of
 /// chunks.
 const RESPONSE_BYTES_MAX: usize = HEAD_BYTES_MAX + 2 * PACKET_BODY_BYTES_MAX;
-/// Bytes of buffer that a connection keeps between requests.
-const IDLE_BUFFER_BYTES_MAX: usize = 2 * 1024;
 
 /// The head of a request to a peer, up to the value of `Content-Length`.
 pub(crate) fn request_head(peer: &HttpPeer, special: &Special) -> Vec<u8> {
@@ -45,9 +43,25 @@ pub(crate) fn request_head(peer: &HttpPeer, special: &Special) -> Vec<u8> {
 pub(crate) struct Http1 {
     stream: Stream,
     scratch: Scratch,
+    state: State,
+    /// What came and was not yet used, or what the socket has not yet taken. Nothing between requests: memory
+    /// that was used last by another connection is in the processor's cache, that of this one hardly.
     buffer: Vec<u8>,
-    /// No more requests can be sent.
-    closed: bool,
+}
+
+/// How far a connection's request is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// There is none.
+    Idle,
+    /// So much of the buffer is written.
+    Writing(usize),
+    /// The answer is to come.
+    Written,
+    /// There will be none: it was closed before anything of it was written,
+    Closed,
+    /// or with a part of it written.
+    Broken,
 }
 
 impl Http1 {
@@ -55,73 +69,103 @@ impl Http1 {
         Self {
             stream,
             scratch,
+            state: State::Idle,
             buffer: Vec::new(),
-            closed: false,
         }
     }
 
-    /// Sends a packet and reads what the peer answers. `head` is the peer's [`request_head`].
+    /// Sends a packet, unless [`Self::poll_send`] has begun to, and reads what the peer answers. `head` is the
+    /// peer's [`request_head`].
     ///
     /// A future that is dropped before it is done leaves a connection that cannot be used again.
     pub(crate) async fn exchange(&mut self, head: &[u8], packet: &[u8]) -> Outcome {
-        // Whether the peer closed it meanwhile is seen before the packet is written.
-        if poll_fn(|cx| Poll::Ready(self.poll_closed(cx))).await {
-            return Outcome::Unsent;
-        }
-        self.closed = true;
-        if let Err(outcome) = self.send(head, packet).await {
+        if let Err(outcome) = poll_fn(|cx| self.poll_send(cx, head, packet)).await {
             return outcome;
         }
-        self.buffer.clear();
         let (outcome, len) = match self.receive().await {
             Ok(received) => received,
             Err(outcome) => return outcome,
         };
-        // Bytes behind an answer belong to no request.
-        self.closed |= len < self.buffer.len();
-        self.buffer.clear();
-        if self.buffer.capacity() > IDLE_BUFFER_BYTES_MAX {
-            self.buffer.shrink_to(IDLE_BUFFER_BYTES_MAX);
+        if len < self.buffer.len() {
+            // Bytes behind an answer belong to no request.
+            self.state = State::Closed;
         }
+        self.buffer = Vec::new();
         outcome
     }
 
     /// Whether no more requests can be sent. Wakes the task when that changes.
     pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.closed {
+        if self.state == State::Idle {
             // Neither the end nor bytes that nobody asked for are to come.
             let read = self
                 .scratch
                 .poll_read(&mut self.stream, cx, &mut self.buffer, 1);
-            self.closed = read.is_ready();
+            if read.is_ready() {
+                self.state = State::Closed;
+            }
         }
-        self.closed
+        self.state == State::Closed
     }
 
-    async fn send(&mut self, head: &[u8], packet: &[u8]) -> Result<(), Outcome> {
-        self.buffer.clear();
-        self.buffer.extend_from_slice(head);
-        let _ = write!(self.buffer, "{}\r\n\r\n", packet.len());
-        self.buffer.extend_from_slice(packet);
-        let mut sent = 0;
-        poll_fn(|cx| {
-            while sent < self.buffer.len() {
-                let rest = &self.buffer[sent..];
-                match Pin::new(&mut self.stream).poll_write(cx, rest) {
-                    Poll::Ready(Ok(count @ 1..)) => sent += count,
-                    // Nothing of it has reached the socket.
-                    Poll::Ready(Ok(0) | Err(_)) if sent == 0 => {
+    /// Whether a request was begun that is not answered.
+    pub(crate) fn has_begun(&self) -> bool {
+        matches!(self.state, State::Writing(_) | State::Written)
+    }
+
+    /// Sends a packet; ready once all of it is written. `cx` is that of the task that will read the answer,
+    /// whoever calls; that task meets an error again.
+    pub(crate) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        packet: &[u8],
+    ) -> Poll<Result<(), Outcome>> {
+        loop {
+            match self.state {
+                State::Idle => {
+                    // Whether the peer closed it meanwhile is seen before the packet is written.
+                    if self.poll_closed(cx) {
                         return Poll::Ready(Err(Outcome::Unsent));
                     }
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(unanswered("it is closed"))),
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(unanswered(error))),
-                    Poll::Pending => return Poll::Pending,
+                    self.buffer.reserve(head.len() + packet.len() + 16);
+                    self.buffer.extend_from_slice(head);
+                    let _ = write!(self.buffer, "{}\r\n\r\n", packet.len());
+                    self.buffer.extend_from_slice(packet);
+                    self.state = State::Writing(0);
                 }
+                State::Writing(sent) => {
+                    let written = ready!(self.poll_write(cx, sent));
+                    self.buffer = Vec::new();
+                    self.state = match written {
+                        Ok(()) => State::Written,
+                        Err(Outcome::Unsent) => State::Closed,
+                        Err(_) => State::Broken,
+                    };
+                    return Poll::Ready(written);
+                }
+                State::Written => return Poll::Ready(Ok(())),
+                State::Closed => return Poll::Ready(Err(Outcome::Unsent)),
+                State::Broken => return Poll::Ready(Err(unanswered("it broke"))),
             }
-            let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-            flushed.map_err(unanswered)
-        })
-        .await
+        }
+    }
+
+    /// Writes the rest of the buffer.
+    fn poll_write(&mut self, cx: &mut Context<'_>, mut sent: usize) -> Poll<Result<(), Outcome>> {
+        while sent < self.buffer.len() {
+            let rest = &self.buffer[sent..];
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, rest)) {
+                Ok(count @ 1..) => sent += count,
+                // Nothing of it has reached the socket.
+                Ok(0) | Err(_) if sent == 0 => return Poll::Ready(Err(Outcome::Unsent)),
+                Ok(0) => return Poll::Ready(Err(unanswered("it is closed"))),
+                Err(error) => return Poll::Ready(Err(unanswered(error))),
+            }
+            self.state = State::Writing(sent);
+        }
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        flushed.map_err(unanswered)
     }
 
     /// What became of the packet, and how many bytes of the buffer said so.
@@ -175,7 +219,10 @@ impl Http1 {
                 (Outcome::Reply(packet), self.buffer.len())
             }
         };
-        self.closed = close;
+        self.state = match close {
+            true => State::Closed,
+            false => State::Idle,
+        };
         Ok(match (answer, received) {
             (Answer::Reply, received) => received,
             (Answer::Accepted, (_, len)) => (Outcome::Accepted, len),

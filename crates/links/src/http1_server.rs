@@ -1,28 +1,33 @@
 //! The packet path of HTTP/1.1: `POST` with a length, one request after the other.
 //!
 //! ```text
-//! head ──▶ refused, unless sound ──▶ whose? ──▶ body ──▶ core ──▶ answer ──▶ next head
+//! head ──▶ refused, unless sound ──▶ whose? ──▶ body ──▶ core ──▶ answer, written at once ──▶ next head
 //!   └────▶ handed over to hyper, with the bytes read, when it asks for more than this
 //! ```
+//!
+//! Whoever has the core's answer writes it to the socket, and the connection's task sleeps on until the client
+//! has another request: to wake it for that alone would cost a packet as much as what the core does with it.
 
 use std::{
     cell::RefCell,
     future::poll_fn,
     io::Write,
-    pin::{Pin, pin},
-    task::{Context, Poll},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::StatusCode;
 use rialto_ledger::AccountId;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    time::{Instant, Sleep, sleep, timeout},
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, timeout},
 };
 
 use crate::{
+    alarm::Alarm,
     body::PACKET_BODY_BYTES_MAX,
     directory::{Visitor, bearer},
     http1::{self, HEAD_BYTES_MAX, RequestError, RequestHead},
@@ -30,14 +35,13 @@ use crate::{
         BODY_LATE, BODY_TIMEOUT, BODY_TOO_LARGE, HANDSHAKE_TIMEOUT, HEAD_TIMEOUT, NOT_AUTHORIZED,
         NOT_PACKET_TYPE, Permit, Plain, Route, is_packet_type,
     },
-    worker::Worker,
+    waiting::Respond,
+    worker::{Unfinished, Worker},
 };
 
 /// Most bytes that wait in a connection: the largest packet with its head. Before the client has
 /// said who it is, [`HEAD_BYTES_MAX`].
 const BUFFER_BYTES_MAX: usize = HEAD_BYTES_MAX + PACKET_BODY_BYTES_MAX;
-/// Bytes of buffer that a connection keeps between requests.
-const IDLE_BUFFER_BYTES_MAX: usize = 2 * 1024;
 /// How HTTP/2 by prior knowledge begins (RFC 9113, section 3.4); no HTTP/1.1 method does.
 const PREFACE: &[u8] = b"PRI";
 /// How long a client may take to see that the connection ends.
@@ -53,21 +57,27 @@ pub(crate) struct HandOver {
     pub(crate) http2: bool,
 }
 
-/// Serves packets until the connection ends, or wants more.
-pub(crate) async fn serve<S>(worker: &Worker, permit: &Permit, stream: &mut S) -> Option<HandOver>
+/// Serves packets until the connection ends, or wants more: then with what is left of it.
+pub(crate) async fn serve<S>(worker: &Worker, permit: &Permit, stream: S) -> Option<(HandOver, S)>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
     let connection = Connection {
         worker,
         permit,
-        stream,
+        outlet: Rc::new(RefCell::new(Outlet {
+            stream,
+            answer: Answer::None,
+            waker,
+            is_parked: false,
+        })),
         read: Vec::new(),
-        write: Vec::new(),
         visitor: RefCell::default(),
         buffer_max: HEAD_BYTES_MAX,
-        timer: Box::pin(sleep(HANDSHAKE_TIMEOUT)),
-        deadline: Instant::now() + HANDSHAKE_TIMEOUT,
+        alarm: Alarm::new(Instant::now() + HANDSHAKE_TIMEOUT),
+        allowed: HANDSHAKE_TIMEOUT,
+        deadline: None,
     };
     connection.run().await.ok()
 }
@@ -75,16 +85,113 @@ where
 struct Connection<'a, S> {
     worker: &'a Worker,
     permit: &'a Permit,
-    stream: &'a mut S,
-    /// What came and was not yet used.
+    outlet: Rc<RefCell<Outlet<S>>>,
+    /// What came and was not yet used. No memory is kept for it: what another connection has used last is in
+    /// the processor's caches, what this one has hardly.
     read: Vec<u8>,
-    /// The answer that is being sent.
-    write: Vec<u8>,
     visitor: RefCell<Visitor>,
     buffer_max: usize,
-    /// Moved only when it fires, or would be late.
-    timer: Pin<Box<Sleep>>,
-    deadline: Instant,
+    alarm: Alarm,
+    /// How long the client may take.
+    allowed: Duration,
+    /// When that is over, once it was waited for.
+    deadline: Option<Instant>,
+}
+
+/// The socket, which the connection's task shares with whoever has the core's answer.
+struct Outlet<S> {
+    stream: S,
+    answer: Answer,
+    /// Of the connection's task, which never is another.
+    waker: Waker,
+    /// That task needs not be woken before the client sends something.
+    is_parked: bool,
+}
+
+/// How far the answer to a request is.
+enum Answer {
+    /// There is no request.
+    None,
+    /// The core has the packet.
+    Asked {
+        close: bool,
+        unfinished: Rc<Unfinished>,
+    },
+    /// So much of it is written.
+    Writing {
+        bytes: Vec<u8>,
+        sent: usize,
+        close: bool,
+        unfinished: Rc<Unfinished>,
+    },
+    /// All of it is,
+    Written,
+    /// and the connection ends with it.
+    Last { _unfinished: Rc<Unfinished> },
+}
+
+impl Answer {
+    /// Writes what is there of it. Ready if nothing is left.
+    fn poll_write(
+        &mut self,
+        stream: &mut (impl AsyncWrite + Unpin),
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), End>> {
+        let Self::Writing {
+            bytes,
+            sent,
+            close,
+            unfinished,
+        } = self
+        else {
+            return Poll::Ready(Ok(()));
+        };
+        while *sent < bytes.len() {
+            match ready!(Pin::new(&mut *stream).poll_write(cx, &bytes[*sent..])) {
+                Ok(count @ 1..) => *sent += count,
+                Ok(0) | Err(_) => return Poll::Ready(Err(End::Gone)),
+            }
+        }
+        ready!(Pin::new(stream).poll_flush(cx)).map_err(|_| End::Gone)?;
+        *self = match close {
+            true => Self::Last {
+                _unfinished: Rc::clone(unfinished),
+            },
+            false => Self::Written,
+        };
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Respond for RefCell<Outlet<S>> {
+    fn respond(&self, packet: &[u8], leaves: bool) -> bool {
+        let Outlet {
+            stream,
+            answer,
+            waker,
+            is_parked,
+        } = &mut *self.borrow_mut();
+        let Answer::Asked { close, unfinished } = answer else {
+            unreachable!("the core answers once, and the client's next request waits for it");
+        };
+        let close = *close || leaves;
+        let mut bytes = Vec::with_capacity(PACKET_HEAD.len() + 32 + packet.len());
+        bytes.extend_from_slice(PACKET_HEAD);
+        end_head(&mut bytes, packet.len(), close);
+        bytes.extend_from_slice(packet);
+        *answer = Answer::Writing {
+            bytes,
+            sent: 0,
+            close,
+            unfinished: Rc::clone(unfinished),
+        };
+        let written = answer.poll_write(stream, &mut Context::from_waker(waker));
+        let is_done = matches!(written, Poll::Ready(Ok(()))) && !close;
+        if !(is_done && *is_parked) {
+            waker.wake_by_ref();
+        }
+        !matches!(written, Poll::Ready(Err(_)))
+    }
 }
 
 /// Why a connection does not go on.
@@ -114,14 +221,16 @@ enum Verdict {
     },
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
-    async fn run(mut self) -> Result<HandOver, End> {
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<'_, S> {
+    async fn run(mut self) -> Result<(HandOver, S), End> {
         let mut is_first = true;
         loop {
             match self.verdict(is_first).await? {
                 Verdict::HandOver { http2 } => {
                     let read = self.read;
-                    return Ok(HandOver { read, http2 });
+                    let outlet = Rc::into_inner(self.outlet).expect("no answer is due");
+                    let stream = outlet.into_inner().stream;
+                    return Ok((HandOver { read, http2 }, stream));
                 }
                 Verdict::Refuse { answer, end, close } => {
                     // A body that has yet to come is not waited for.
@@ -136,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     end,
                     close,
                 } => {
-                    let _unfinished = self.worker.unfinished();
+                    let unfinished = self.worker.unfinished();
                     if self.buffer_max != BUFFER_BYTES_MAX {
                         self.buffer_max = BUFFER_BYTES_MAX;
                         self.permit.authenticated();
@@ -144,22 +253,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     match self.body(end).await {
                         Ok(()) => {}
                         Err(End::Late) => {
-                            return self.refuse(&BODY_LATE, true).await.and(Err(End::Late));
+                            let refused = self.refuse(&BODY_LATE, true).await;
+                            return refused.and(Err(End::Late));
                         }
                         Err(End::Gone) => return Err(End::Gone),
                     }
                     let packet = BytesMut::from(&self.read[head_len..end]);
                     self.consume(end);
-                    let reply = self.reply(account, packet).await?;
-                    let close = close || self.worker.is_draining();
-                    self.head(
-                        StatusCode::OK,
-                        "application/octet-stream",
-                        reply.len(),
-                        close,
-                    );
-                    self.write.extend_from_slice(&reply);
-                    self.send(close).await?;
+                    self.outlet.borrow_mut().answer = Answer::Asked { close, unfinished };
+                    let outlet = Rc::clone(&self.outlet);
+                    let _asked = self.worker.packet_on_connection(account, packet, outlet);
+                    self.answered().await?;
                 }
             }
             is_first = false;
@@ -243,86 +347,72 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         Ok(())
     }
 
-    /// Hands the packet to the core. What the client sends meanwhile waits; when it goes away there
-    /// is nobody left to answer.
-    async fn reply(&mut self, account: AccountId, packet: BytesMut) -> Result<Bytes, End> {
-        let mut reply = pin!(self.worker.packet(account, packet));
-        poll_fn(|cx| {
-            if let Poll::Ready(reply) = reply.as_mut().poll(cx) {
-                return Poll::Ready(Ok(reply));
+    /// Waits until the answer is written, and ends the connection if it ends with that. What the client sends
+    /// meanwhile waits; when it goes away there is nobody left to answer.
+    async fn answered(&mut self) -> Result<(), End> {
+        self.allow(HEAD_TIMEOUT);
+        let is_last = poll_fn(|cx| {
+            let Outlet {
+                stream,
+                answer,
+                is_parked,
+                ..
+            } = &mut *self.outlet.borrow_mut();
+            let is_writing = answer.poll_write(stream, cx)?.is_pending();
+            match answer {
+                Answer::Written => {
+                    *answer = Answer::None;
+                    return Poll::Ready(Ok(false));
+                }
+                Answer::Last { .. } => return Poll::Ready(Ok(true)),
+                Answer::None | Answer::Asked { .. } | Answer::Writing { .. } => {}
             }
-            while self.read.len() < self.buffer_max {
+            *is_parked = false;
+            while !is_writing && self.read.len() < self.buffer_max {
                 let max = self.buffer_max - self.read.len();
                 let scratch = self.worker.scratch();
-                match scratch.poll_read(self.stream, cx, &mut self.read, max) {
+                match scratch.poll_read(stream, cx, &mut self.read, max) {
                     Poll::Ready(Ok(1..)) => {}
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(End::Gone)),
-                    Poll::Pending => break,
-                }
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    async fn refuse(&mut self, answer: &Plain, close: bool) -> Result<(), End> {
-        self.head(answer.status, "text/plain", answer.message.len(), close);
-        if let Some((name, value)) = &answer.header {
-            // Before the empty line.
-            self.write.truncate(self.write.len() - 2);
-            self.write_header(name.as_str(), value);
-            self.write.extend_from_slice(b"\r\n");
-        }
-        self.write.extend_from_slice(answer.message.as_bytes());
-        self.send(close).await
-    }
-
-    /// Begins an answer.
-    fn head(&mut self, status: StatusCode, content_type: &str, len: usize, close: bool) {
-        self.write.clear();
-        let reason = status.canonical_reason().unwrap_or_default();
-        let _ = write!(
-            self.write,
-            "HTTP/1.1 {} {reason}\r\ncontent-type: {content_type}\r\ncontent-length: {len}\r\n",
-            status.as_str()
-        );
-        if close {
-            self.write_header("connection", "close");
-        }
-        self.write.extend_from_slice(b"\r\n");
-    }
-
-    fn write_header(&mut self, name: &str, value: &str) {
-        for part in [name, ": ", value, "\r\n"] {
-            self.write.extend_from_slice(part.as_bytes());
-        }
-    }
-
-    /// Sends what was written, and ends the connection if it shall be closed.
-    async fn send(&mut self, close: bool) -> Result<(), End> {
-        let (mut sent, mut waits) = (0, false);
-        poll_fn(|cx| {
-            while sent < self.write.len() {
-                match Pin::new(&mut *self.stream).poll_write(cx, &self.write[sent..]) {
-                    Poll::Ready(Ok(count @ 1..)) => sent += count,
-                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(End::Gone)),
-                    Poll::Pending if waits => return self.poll_late(cx),
                     Poll::Pending => {
-                        waits = true;
-                        self.allow(HEAD_TIMEOUT);
-                        return self.poll_late(cx);
+                        *is_parked = self.read.is_empty();
+                        break;
                     }
                 }
             }
-            let flushed = Pin::new(&mut *self.stream).poll_flush(cx);
-            flushed.map_err(|_| End::Gone)
+            if !is_writing {
+                // Who waits for us is not late, and who has read the answer has its time from then.
+                self.deadline = None;
+            }
+            let now = Instant::now();
+            let deadline = *self.deadline.get_or_insert(now + self.allowed);
+            self.alarm.poll(cx, now, deadline).map(|()| Err(End::Late))
         })
         .await?;
-        shrink(&mut self.write);
-        match close {
+        match is_last {
             true => self.linger().await,
             false => Ok(()),
         }
+    }
+
+    async fn refuse(&mut self, answer: &Plain, close: bool) -> Result<(), End> {
+        let reason = answer.status.canonical_reason().unwrap_or_default();
+        let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", answer.status.as_str()).into_bytes();
+        if let Some((name, value)) = &answer.header {
+            for part in [name.as_str(), ": ", value, "\r\n"] {
+                bytes.extend_from_slice(part.as_bytes());
+            }
+        }
+        bytes.extend_from_slice(b"content-type: text/plain\r\ncontent-length: ");
+        end_head(&mut bytes, answer.message.len(), close);
+        bytes.extend_from_slice(answer.message.as_bytes());
+        self.outlet.borrow_mut().answer = Answer::Writing {
+            bytes,
+            sent: 0,
+            close,
+            unfinished: self.worker.unfinished(),
+        };
+        self.answered().await
     }
 
     /// Ends the connection. A socket that is closed with bytes unread is reset, and the answer with
@@ -330,7 +420,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     async fn linger(&mut self) -> Result<(), End> {
         self.allow(LINGER_TIMEOUT);
         let see = async {
-            self.stream.shutdown().await.map_err(|_| End::Gone)?;
+            let outlet = &self.outlet;
+            poll_fn(|cx| Pin::new(&mut outlet.borrow_mut().stream).poll_shutdown(cx))
+                .await
+                .map_err(|_| End::Gone)?;
             let mut count = 0;
             while count < LINGER_BYTES_MAX {
                 self.read.clear();
@@ -348,10 +441,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         poll_fn(|cx| {
             let max = self.buffer_max - self.read.len();
             let scratch = self.worker.scratch();
-            match scratch.poll_read(self.stream, cx, &mut self.read, max) {
+            let stream = &mut self.outlet.borrow_mut().stream;
+            match scratch.poll_read(stream, cx, &mut self.read, max) {
                 Poll::Ready(Ok(1..)) => Poll::Ready(Ok(())),
                 Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(End::Gone)),
-                Poll::Pending => self.poll_late(cx),
+                Poll::Pending => {
+                    let now = Instant::now();
+                    let deadline = *self.deadline.get_or_insert(now + self.allowed);
+                    self.alarm.poll(cx, now, deadline).map(|()| Err(End::Late))
+                }
             }
         })
         .await
@@ -359,34 +457,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// Forgets a request; what came behind it stays.
     fn consume(&mut self, len: usize) {
-        self.read.drain(..len);
-        shrink(&mut self.read);
+        self.read = self.read.split_off(len);
     }
 
-    /// Gives the client so much time.
+    /// Gives the client so much time, from when it is waited for.
     fn allow(&mut self, time: Duration) {
-        self.deadline = Instant::now() + time;
-        if self.deadline < self.timer.deadline() {
-            self.timer.as_mut().reset(self.deadline);
-        }
-    }
-
-    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        while self.timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= self.deadline {
-                return Poll::Ready(Err(End::Late));
-            }
-            self.timer.as_mut().reset(self.deadline);
-        }
-        Poll::Pending
+        (self.allowed, self.deadline) = (time, None);
     }
 }
 
-/// Many connections are idle: none keeps the room of a large packet.
-fn shrink(buffer: &mut Vec<u8>) {
-    if buffer.capacity() > IDLE_BUFFER_BYTES_MAX {
-        buffer.shrink_to(IDLE_BUFFER_BYTES_MAX);
-    }
+/// The head of an answer with a packet, up to the value of `Content-Length`.
+const PACKET_HEAD: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-length: ";
+
+/// Ends a head after `Content-Length: `.
+fn end_head(bytes: &mut Vec<u8>, len: usize, close: bool) {
+    let connection = match close {
+        true => "connection: close\r\n",
+        false => "",
+    };
+    let _ = write!(bytes, "{len}\r\n{connection}\r\n");
 }
 
 fn refused(error: RequestError) -> Plain {

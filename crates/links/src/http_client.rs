@@ -10,10 +10,11 @@ use std::{
     collections::VecDeque,
     future::poll_fn,
     mem,
-    pin::{Pin, pin},
+    pin::pin,
     rc::Rc,
     sync::Arc,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -22,13 +23,10 @@ use http::{
 };
 use rialto_connector::{Input, LinkFailure, LinkId, RequestId};
 use rialto_ledger::AccountId;
-use tokio::{
-    sync::oneshot,
-    task::spawn_local,
-    time::{Sleep, sleep_until},
-};
+use tokio::{sync::oneshot, task::spawn_local, time::Instant};
 
 use crate::{
+    alarm::Alarm,
     callback::{CALLBACK_URL, Callbacks, Delivered, Delivery, Id, REQUEST_ID},
     clock::Clock,
     connect::{ConnectError, connect},
@@ -111,11 +109,18 @@ impl Lanes {
     }
 }
 
-/// Where an idle lane is given its next job.
+/// What the task of an idle lane shares with whoever has a job for it.
 #[derive(Default)]
-struct Slot {
-    job: Cell<Option<Job>>,
-    waker: Cell<Option<Waker>>,
+struct Slot(RefCell<Option<Idle>>);
+
+/// An idle lane.
+struct Idle {
+    connection: Http1,
+    alarm: Alarm,
+    /// Of the lane's task.
+    waker: Option<Waker>,
+    /// Its next job.
+    job: Option<Job>,
 }
 
 /// A packet to be delivered.
@@ -235,10 +240,7 @@ impl HttpClient {
             false => HTTP_LANES_MAX,
         };
         if let Some(slot) = lanes.idle.pop() {
-            slot.job.set(Some(job));
-            if let Some(waker) = slot.waker.take() {
-                waker.wake();
-            }
+            self.give(&slot, job);
         } else if let Some((until_ns, failure)) = lanes.connect_failed
             && lanes.count == 0
             && self.clock.now_ns() < until_ns
@@ -255,6 +257,26 @@ impl HttpClient {
                 bell.ring();
             }
         }
+    }
+
+    /// Gives a job to an idle lane. The request is written here and now, if it can be: the lane's task then has
+    /// nothing to do before the answer comes.
+    fn give(&self, slot: &Slot, job: Job) {
+        let idle = &mut *slot.0.borrow_mut();
+        let idle = idle.as_mut().expect("lanes in the list are idle");
+        let deadline = self.clock.instant(job.deadline_ns);
+        let mut send = |waker| {
+            let head = self.head_http1(&job);
+            let mut cx = Context::from_waker(waker);
+            let sent = idle.connection.poll_send(&mut cx, &head, &job.packet);
+            matches!(sent, Poll::Ready(Ok(()))) && idle.alarm.rings_by(deadline)
+        };
+        if !idle.waker.as_ref().is_some_and(&mut send)
+            && let Some(waker) = idle.waker.take()
+        {
+            waker.wake();
+        }
+        idle.job = Some(job);
     }
 
     /// The packet was not taken.
@@ -421,41 +443,54 @@ impl HttpClient {
         }
     }
 
-    /// The next job, or none after too long a silence or the end of the connection.
+    /// Waits for the lane's next job; none after too long a silence, or the end of the connection.
     async fn next(
         &self,
         slot: &Rc<Slot>,
-        connection: &mut Option<Http1>,
-        mut timer: Pin<&mut Sleep>,
-    ) -> Option<Job> {
+        connection: Http1,
+        alarm: Alarm,
+    ) -> Option<(Job, Option<Http1>, Alarm)> {
         if let Some(job) = self.lanes.borrow_mut().dequeue() {
-            return Some(job);
+            return Some((job, Some(connection), alarm));
         }
-        let idle_until = self.clock.instant(self.clock.now_ns() + IDLE_NS_MAX);
+        let mut silent_until = None;
+        *slot.0.borrow_mut() = Some(Idle {
+            connection,
+            alarm,
+            waker: None,
+            job: None,
+        });
         self.lanes.borrow_mut().idle.push(Rc::clone(slot));
-        let job = poll_fn(|cx| {
-            if let Some(job) = slot.job.take() {
-                return Poll::Ready(Some(job));
-            }
-            if connection.as_mut().is_none_or(|open| open.poll_closed(cx)) {
-                return Poll::Ready(None);
-            }
-            // The timer was set for the last job's deadline; it is moved only when it fires.
-            while timer.as_mut().poll(cx).is_ready() {
-                if tokio::time::Instant::now() >= idle_until {
-                    return Poll::Ready(None);
+        poll_fn(|cx| {
+            let mut idle = slot.0.borrow_mut();
+            let Idle {
+                connection,
+                alarm,
+                waker,
+                job,
+            } = idle.as_mut().expect("only this takes it");
+            if job.is_none() && !connection.poll_closed(cx) {
+                let now = Instant::now();
+                let until = *silent_until.get_or_insert(now + Duration::from_nanos(IDLE_NS_MAX));
+                if alarm.poll(cx, now, until).is_pending() {
+                    waker.get_or_insert_with(|| cx.waker().clone());
+                    return Poll::Pending;
                 }
-                timer.as_mut().reset(idle_until);
             }
-            slot.waker.set(Some(cx.waker().clone()));
-            Poll::Pending
+            Poll::Ready(())
         })
         .await;
+        let Idle {
+            connection,
+            alarm,
+            job,
+            ..
+        } = slot.0.take()?;
         if job.is_none() {
             let idle = &mut self.lanes.borrow_mut().idle;
             idle.retain(|other| !Rc::ptr_eq(other, slot));
         }
-        job
+        Some((job?, Some(connection), alarm))
     }
 }
 
@@ -468,13 +503,14 @@ enum Opened {
 /// The life of a lane.
 async fn lane(client: Rc<HttpClient>, first: Job) {
     let slot = Rc::new(Slot::default());
-    let mut timer = pin!(sleep_until(client.clock.instant(first.deadline_ns)));
+    let mut alarm = Alarm::new(client.clock.instant(first.deadline_ns));
     let mut connection = None;
-    let mut next = Some(first);
-    'jobs: while let Some(job) = next {
+    let mut job = first;
+    loop {
         let mut reused = connection.is_some();
         let outcome = loop {
-            if job.deadline_ns <= client.clock.now_ns() {
+            let has_begun = connection.as_ref().is_some_and(Http1::has_begun);
+            if !has_begun && job.deadline_ns <= client.clock.now_ns() {
                 break Outcome::Late;
             }
             let open = match &mut connection {
@@ -484,11 +520,11 @@ async fn lane(client: Rc<HttpClient>, first: Job) {
                     Ok(Opened::Http2(open)) => return open.run(job).await,
                     Err(error) => {
                         client.connect_failed(&job, &error);
-                        break 'jobs;
+                        return client.lane_ends(&mut client.lanes.borrow_mut());
                     }
                 },
             };
-            let outcome = exchange(&client, open, &job, timer.as_mut()).await;
+            let outcome = exchange(&client, open, &job, &mut alarm).await;
             if !matches!(outcome, Outcome::Reply(_) | Outcome::Accepted) {
                 connection = None;
             }
@@ -499,35 +535,30 @@ async fn lane(client: Rc<HttpClient>, first: Job) {
             }
         };
         client.finish(&job, outcome);
-        next = client.next(&slot, &mut connection, timer.as_mut()).await;
+        let Some(open) = connection else { break };
+        let Some(next) = client.next(&slot, open, alarm).await else {
+            break;
+        };
+        (job, connection, alarm) = next;
     }
     client.lane_ends(&mut client.lanes.borrow_mut());
 }
 
-/// Sends the packet and waits for the answer until the deadline.
+/// Sends the packet, if that has not begun, and waits for the answer until the deadline.
 async fn exchange(
     client: &HttpClient,
     connection: &mut Http1,
     job: &Job,
-    mut timer: Pin<&mut Sleep>,
+    alarm: &mut Alarm,
 ) -> Outcome {
     let deadline = client.clock.instant(job.deadline_ns);
-    if timer.deadline() > deadline {
-        timer.as_mut().reset(deadline);
-    }
     let head = client.head_http1(job);
     let mut exchange = pin!(connection.exchange(&head, &job.packet));
-    poll_fn(|cx| {
-        if let Poll::Ready(outcome) = exchange.as_mut().poll(cx) {
-            return Poll::Ready(outcome);
-        }
-        while timer.as_mut().poll(cx).is_ready() {
-            if client.clock.now_ns() >= job.deadline_ns {
-                return Poll::Ready(Outcome::Late);
-            }
-            timer.as_mut().reset(deadline);
-        }
-        Poll::Pending
+    poll_fn(|cx| match exchange.as_mut().poll(cx) {
+        Poll::Ready(outcome) => Poll::Ready(outcome),
+        Poll::Pending => alarm
+            .poll(cx, Instant::now(), deadline)
+            .map(|()| Outcome::Late),
     })
     .await
 }

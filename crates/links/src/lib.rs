@@ -33,6 +33,7 @@
 //! | `engine_client.rs` | settlement engines |
 //! | `connect.rs`, `tls.rs` | outgoing connections, TLS settings |
 
+mod alarm;
 mod body;
 mod btp;
 mod callback;

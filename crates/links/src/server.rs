@@ -226,12 +226,12 @@ async fn tls_connection(
 
 /// Packets by HTTP/1.1 are served without hyper, which would cost as much again
 /// (docs/design/shape.md). A connection that wants more is hyper's for the rest of its life.
-async fn packets<S>(worker: Rc<Worker>, mut stream: S, permit: Rc<Permit>)
+async fn packets<S>(worker: Rc<Worker>, stream: S, permit: Rc<Permit>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    if let Some(HandOver { read, http2 }) = http1_server::serve(&worker, &permit, &mut stream).await
-    {
+    let more = http1_server::serve(&worker, &permit, stream).await;
+    if let Some((HandOver { read, http2 }, stream)) = more {
         // In a box, because hyper's connections are large and most never become one.
         Box::pin(http(worker, Rewind::new(read, stream), http2, permit)).await;
     }

@@ -51,6 +51,14 @@ enum State {
     Answered(Bytes),
     /// The answer goes out at once.
     Stream(Responder),
+    Connection(Rc<dyn Respond>),
+}
+
+/// A connection that answers one request after the other.
+pub(crate) trait Respond {
+    /// Writes the answer to its request, at once as far as it can. False: nobody is there any more. `leaves`: the
+    /// connection shall end with it.
+    fn respond(&self, packet: &[u8], leaves: bool) -> bool;
 }
 
 impl Waiting {
@@ -66,8 +74,16 @@ impl Waiting {
         self.0.borrow_mut().take(State::Stream(responder))
     }
 
-    /// Hands an answer over, if somebody still waits for it. False: nobody does.
-    pub(crate) fn answer(&self, request: RequestId, packet: Bytes) -> bool {
+    /// Takes a slot for a connection, which is freed by the answer, or when what is returned is dropped before.
+    pub(crate) fn open_connection(self: &Rc<Self>, connection: Rc<dyn Respond>) -> Asked {
+        let request = self.0.borrow_mut().take(State::Connection(connection));
+        let waiting = Rc::clone(self);
+        Asked { request, waiting }
+    }
+
+    /// Hands an answer over, if somebody still waits for it. False: nobody does. `leaves`: no connection stays
+    /// open for another request.
+    pub(crate) fn answer(&self, request: RequestId, packet: Bytes, leaves: bool) -> bool {
         let (index, generation) = split(request);
         let mut table = self.0.borrow_mut();
         let slot = table.slots.get_mut(index as usize);
@@ -83,10 +99,15 @@ impl Waiting {
                 }
                 true
             }
-            State::Stream(_) => match table.free(index) {
-                State::Stream(responder) => responder.packet(packet),
-                State::Vacant | State::Waiting(_) | State::Answered(_) => false,
-            },
+            State::Stream(_) | State::Connection(_) => {
+                let state = table.free(index);
+                drop(table);
+                match state {
+                    State::Stream(responder) => responder.packet(packet),
+                    State::Connection(connection) => connection.respond(&packet, leaves),
+                    State::Vacant | State::Waiting(_) | State::Answered(_) => false,
+                }
+            }
             State::Vacant | State::Answered(_) => false,
         }
     }
@@ -109,6 +130,29 @@ impl Table {
         slot.generation = slot.generation.wrapping_add(1) & GENERATION_MAX;
         self.free.push(index);
         mem::take(&mut slot.state)
+    }
+}
+
+/// A connection's request that the core has.
+pub(crate) struct Asked {
+    request: RequestId,
+    waiting: Rc<Waiting>,
+}
+
+impl Asked {
+    /// The request's name on this link.
+    pub(crate) fn request(&self) -> RequestId {
+        self.request
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let (index, generation) = split(self.request);
+        let mut table = self.waiting.0.borrow_mut();
+        if table.slots[index as usize].generation == generation {
+            table.free(index);
+        }
     }
 }
 
@@ -142,7 +186,7 @@ impl Future for Answer {
                 *waker = Some(cx.waker().clone());
                 Poll::Pending
             }
-            State::Vacant | State::Stream(_) => {
+            State::Vacant | State::Stream(_) | State::Connection(_) => {
                 unreachable!("the slot is the future's as long as that lives")
             }
         }
@@ -168,7 +212,7 @@ mod tests {
         let waiting = Rc::new(Waiting::default());
         let mut answer = pin!(waiting.open());
         assert_eq!((&mut answer).now_or_never(), None);
-        assert!(waiting.answer(answer.request(), Bytes::from_static(b"x")));
+        assert!(waiting.answer(answer.request(), Bytes::from_static(b"x"), false));
         assert_eq!(answer.now_or_never(), Some(Bytes::from_static(b"x")));
     }
 
@@ -180,13 +224,13 @@ mod tests {
         drop(gone);
         let mut next = pin!(waiting.open());
         assert_eq!(split(next.request()).0, split(request).0);
-        assert!(!waiting.answer(request, Bytes::from_static(b"late")));
+        assert!(!waiting.answer(request, Bytes::from_static(b"late"), false));
         assert_eq!((&mut next).now_or_never(), None);
     }
 
     #[test]
     fn an_unknown_request_is_nobody() {
         let waiting = Rc::new(Waiting::default());
-        assert!(!waiting.answer(RequestId(7), Bytes::new()));
+        assert!(!waiting.answer(RequestId(7), Bytes::new(), false));
     }
 }

@@ -15,7 +15,7 @@ use rialto_links::{ServerTls, Worker, WorkerConfig};
 use tokio::{
     runtime::{self, LocalOptions},
     sync::watch,
-    task::spawn_local,
+    task::{coop::unconstrained, spawn_local},
     time::{Instant, sleep, sleep_until},
 };
 use tracing::{error, info, warn};
@@ -101,11 +101,15 @@ pub(crate) async fn run_worker(
         actions.drain(..).for_each(|action| worker.perform(action));
         worker.inbox().drain(&mut inputs);
         if !inputs.is_empty() {
-            shell.step(&mut out, mine, |core, now, out| {
-                inputs
-                    .drain(..)
-                    .for_each(|input| core.handle(now, input, out));
-            });
+            // One turn may write to more sockets than a task may use before it yields.
+            let turn = async {
+                shell.step(&mut out, mine, |core, now, out| {
+                    inputs
+                        .drain(..)
+                        .for_each(|input| core.handle(now, input, out));
+                });
+            };
+            unconstrained(turn).await;
         }
         match close_by {
             None if stops => {
