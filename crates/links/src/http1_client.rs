@@ -2,13 +2,11 @@
 
 use std::{
     fmt,
-    future::poll_fn,
     io::Write,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
 use crate::{
@@ -50,18 +48,36 @@ pub(crate) struct Http1 {
 }
 
 /// How far a connection's request is.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     /// There is none.
     Idle,
     /// So much of the buffer is written.
     Writing(usize),
-    /// The answer is to come.
-    Written,
-    /// There will be none: it was closed before anything of it was written,
+    /// The head of the answer is to come, behind so many bytes that say nothing.
+    Head(usize),
+    /// Its body is.
+    Body(Body),
+    /// There will be none: the connection was closed before anything of the request was written,
     Closed,
     /// or with a part of it written.
     Broken,
+}
+
+/// The body of an answer.
+struct Body {
+    /// Where it begins.
+    start: usize,
+    answer: Answer,
+    rest: Rest,
+    /// The connection ends with it.
+    close: bool,
+}
+
+/// Where it ends.
+enum Rest {
+    Length(usize),
+    Chunks(Box<Chunks>),
+    Close,
 }
 
 impl Http1 {
@@ -76,27 +92,27 @@ impl Http1 {
 
     /// Sends a packet, unless [`Self::poll_send`] has begun to, and reads what the peer answers. `head` is the
     /// peer's [`request_head`].
-    ///
-    /// A future that is dropped before it is done leaves a connection that cannot be used again.
-    pub(crate) async fn exchange(&mut self, head: &[u8], packet: &[u8]) -> Outcome {
-        if let Err(outcome) = poll_fn(|cx| self.poll_send(cx, head, packet)).await {
-            return outcome;
+    pub(crate) fn poll_exchange(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        packet: &[u8],
+    ) -> Poll<Outcome> {
+        if let Err(outcome) = ready!(self.poll_send(cx, head, packet)) {
+            return Poll::Ready(outcome);
         }
-        let (outcome, len) = match self.receive().await {
-            Ok(received) => received,
-            Err(outcome) => return outcome,
-        };
-        if len < self.buffer.len() {
-            // Bytes behind an answer belong to no request.
-            self.state = State::Closed;
-        }
-        self.buffer = Vec::new();
-        outcome
+        let received = ready!(self.poll_receive(cx));
+        Poll::Ready(received.unwrap_or_else(|outcome| outcome))
+    }
+
+    /// Whether another request can be sent.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.state, State::Idle)
     }
 
     /// Whether no more requests can be sent. Wakes the task when that changes.
     pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.state == State::Idle {
+        if self.is_idle() {
             // Neither the end nor bytes that nobody asked for are to come.
             let read = self
                 .scratch
@@ -105,12 +121,7 @@ impl Http1 {
                 self.state = State::Closed;
             }
         }
-        self.state == State::Closed
-    }
-
-    /// Whether a request was begun that is not answered.
-    pub(crate) fn has_begun(&self) -> bool {
-        matches!(self.state, State::Writing(_) | State::Written)
+        matches!(self.state, State::Closed)
     }
 
     /// Sends a packet; ready once all of it is written. `cx` is that of the task that will read the answer,
@@ -138,13 +149,13 @@ impl Http1 {
                     let written = ready!(self.poll_write(cx, sent));
                     self.buffer = Vec::new();
                     self.state = match written {
-                        Ok(()) => State::Written,
+                        Ok(()) => State::Head(0),
                         Err(Outcome::Unsent) => State::Closed,
                         Err(_) => State::Broken,
                     };
                     return Poll::Ready(written);
                 }
-                State::Written => return Poll::Ready(Ok(())),
+                State::Head(_) | State::Body(_) => return Poll::Ready(Ok(())),
                 State::Closed => return Poll::Ready(Err(Outcome::Unsent)),
                 State::Broken => return Poll::Ready(Err(unanswered("it broke"))),
             }
@@ -168,86 +179,99 @@ impl Http1 {
         flushed.map_err(unanswered)
     }
 
-    /// What became of the packet, and how many bytes of the buffer said so.
-    async fn receive(&mut self) -> Result<(Outcome, usize), Outcome> {
-        let mut start = 0;
-        let (answer, body_end, close) = loop {
-            match http1::response(&self.buffer[start..]) {
-                Ok(None) => self.fill().await?,
+    /// What became of the packet. After an error the connection cannot be used again.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Outcome, Outcome>> {
+        while let State::Head(start) = &mut self.state {
+            match http1::response(&self.buffer[*start..]) {
+                Ok(None) => ready!(self.poll_fill(cx))?,
                 // Another head follows (RFC 9110, section 15.2).
-                Ok(Some(head)) if head.status < 200 && head.status != 101 => start += head.head_len,
+                Ok(Some(head)) if head.status < 200 && head.status != 101 => {
+                    *start += head.head_len;
+                }
                 Ok(Some(head)) => {
                     let answer = judge_head(head.status, head.content_type)?;
-                    start += head.head_len;
-                    break (answer, head.body, head.close);
-                }
-                Err(malformed) => return Err(unanswered(malformed)),
-            }
-        };
-        let received = match body_end {
-            BodyEnd::Length(len) => {
-                let len = usize::try_from(len).unwrap_or(usize::MAX);
-                if len > PACKET_BODY_BYTES_MAX {
-                    return Err(too_large());
-                }
-                while self.buffer.len() < start + len {
-                    self.fill().await?;
-                }
-                let end = start + len;
-                let packet = Bytes::copy_from_slice(&self.buffer[start..end]);
-                (Outcome::Reply(packet), end)
-            }
-            BodyEnd::Chunks => {
-                let mut chunks = Chunks::default();
-                loop {
-                    match chunks.read(&self.buffer[start..], PACKET_BODY_BYTES_MAX) {
-                        Ok(ChunksState::Partial) => self.fill().await?,
-                        Ok(ChunksState::Complete { body, len }) => {
-                            break (Outcome::Reply(body.into()), start + len);
+                    let rest = match head.body {
+                        BodyEnd::Length(len) => {
+                            let len = usize::try_from(len).ok();
+                            let len = len.filter(|len| *len <= PACKET_BODY_BYTES_MAX);
+                            Rest::Length(len.ok_or_else(too_large)?)
                         }
-                        Ok(ChunksState::TooLarge) => return Err(too_large()),
-                        Err(malformed) => return Err(unanswered(malformed)),
-                    }
+                        BodyEnd::Chunks => Rest::Chunks(Box::default()),
+                        BodyEnd::Close => Rest::Close,
+                    };
+                    self.state = State::Body(Body {
+                        start: *start + head.head_len,
+                        answer,
+                        rest,
+                        close: head.close,
+                    });
                 }
+                Err(malformed) => return Poll::Ready(Err(unanswered(malformed))),
             }
-            BodyEnd::Close => {
-                while self.read().await? > 0 {}
-                if self.buffer.len() - start > PACKET_BODY_BYTES_MAX {
-                    return Err(too_large());
+        }
+        loop {
+            let State::Body(Body {
+                start,
+                answer,
+                rest,
+                close,
+            }) = &mut self.state
+            else {
+                unreachable!("a request was written, and not yet answered");
+            };
+            let (start, answer, close) = (*start, *answer, *close);
+            let came = &self.buffer[start..];
+            let whole = match rest {
+                Rest::Length(len) => came.get(..*len).map(|body| (body.to_vec(), *len)),
+                Rest::Chunks(chunks) => match chunks.read(came, PACKET_BODY_BYTES_MAX) {
+                    Ok(ChunksState::Partial) => None,
+                    Ok(ChunksState::Complete { body, len }) => Some((body, len)),
+                    Ok(ChunksState::TooLarge) => return Poll::Ready(Err(too_large())),
+                    Err(malformed) => return Poll::Ready(Err(unanswered(malformed))),
+                },
+                Rest::Close if came.len() > PACKET_BODY_BYTES_MAX => {
+                    return Poll::Ready(Err(too_large()));
                 }
-                let packet = Bytes::copy_from_slice(&self.buffer[start..]);
-                (Outcome::Reply(packet), self.buffer.len())
-            }
-        };
-        self.state = match close {
-            true => State::Closed,
-            false => State::Idle,
-        };
-        Ok(match (answer, received) {
-            (Answer::Reply, received) => received,
-            (Answer::Accepted, (_, len)) => (Outcome::Accepted, len),
-        })
+                Rest::Close => match ready!(self.poll_read(cx))? {
+                    0 => Some((self.buffer.split_off(start), 0)),
+                    _ => continue,
+                },
+            };
+            let Some((packet, len)) = whole else {
+                ready!(self.poll_fill(cx))?;
+                continue;
+            };
+            // Bytes behind an answer belong to no request.
+            let ends = close || start + len < self.buffer.len();
+            self.buffer = Vec::new();
+            self.state = match ends {
+                true => State::Closed,
+                false => State::Idle,
+            };
+            return Poll::Ready(Ok(match answer {
+                Answer::Reply => Outcome::Reply(packet.into()),
+                Answer::Accepted => Outcome::Accepted,
+            }));
+        }
     }
 
-    async fn fill(&mut self) -> Result<(), Outcome> {
-        match self.read().await? {
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Outcome>> {
+        Poll::Ready(match ready!(self.poll_read(cx))? {
             0 => Err(unanswered("the connection was closed")),
             _ => Ok(()),
-        }
+        })
     }
 
     /// 0 is the end.
-    async fn read(&mut self) -> Result<usize, Outcome> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Outcome>> {
         let max = RESPONSE_BYTES_MAX - self.buffer.len();
         if max == 0 {
-            return Err(too_large());
+            return Poll::Ready(Err(too_large()));
         }
-        poll_fn(|cx| {
-            self.scratch
-                .poll_read(&mut self.stream, cx, &mut self.buffer, max)
-        })
-        .await
-        .map_err(unanswered)
+        let read = self
+            .scratch
+            .poll_read(&mut self.stream, cx, &mut self.buffer, max);
+        read.map_err(unanswered)
     }
 }
 

@@ -10,8 +10,8 @@
 
 use std::{
     cell::RefCell,
-    future::poll_fn,
-    io::Write,
+    io::{self, Write},
+    mem,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
@@ -20,10 +20,11 @@ use std::{
 
 use bytes::BytesMut;
 use http::StatusCode;
+use rialto_connector::RequestId;
 use rialto_ledger::AccountId;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, timeout},
+    time::Instant,
 };
 
 use crate::{
@@ -57,141 +58,71 @@ pub(crate) struct HandOver {
     pub(crate) http2: bool,
 }
 
-/// Serves packets until the connection ends, or wants more: then with what is left of it.
-pub(crate) async fn serve<S>(worker: &Worker, permit: &Permit, stream: S) -> Option<(HandOver, S)>
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-    let connection = Connection {
-        worker,
-        permit,
-        outlet: Rc::new(RefCell::new(Outlet {
-            stream,
-            answer: Answer::None,
-            waker,
-            is_parked: false,
-        })),
-        read: Vec::new(),
-        visitor: RefCell::default(),
-        buffer_max: HEAD_BYTES_MAX,
-        alarm: Alarm::new(Instant::now() + HANDSHAKE_TIMEOUT),
-        allowed: HANDSHAKE_TIMEOUT,
-        deadline: None,
-    };
-    connection.run().await.ok()
-}
+/// A connection that packets come on: done when it ends, or with what is left of it when it wants more.
+pub(crate) struct Http1<S: AsyncRead + AsyncWrite + Unpin>(Option<Rc<RefCell<Connection<S>>>>);
 
-struct Connection<'a, S> {
-    worker: &'a Worker,
-    permit: &'a Permit,
-    outlet: Rc<RefCell<Outlet<S>>>,
+/// What the connection's task shares with whoever has the core's answer.
+struct Connection<S> {
+    worker: Rc<Worker>,
+    permit: Rc<Permit>,
+    stream: S,
+    state: State,
+    is_first: bool,
     /// What came and was not yet used. No memory is kept for it: what another connection has used last is in
     /// the processor's caches, what this one has hardly.
     read: Vec<u8>,
-    visitor: RefCell<Visitor>,
     buffer_max: usize,
+    visitor: Visitor,
     alarm: Alarm,
-    /// How long the client may take.
+    /// How long the client may take,
     allowed: Duration,
-    /// When that is over, once it was waited for.
+    /// and until when, once it was waited for.
     deadline: Option<Instant>,
+    /// Of the task, which is never another.
+    waker: Option<Waker>,
 }
 
-/// The socket, which the connection's task shares with whoever has the core's answer.
-struct Outlet<S> {
-    stream: S,
-    answer: Answer,
-    /// Of the connection's task, which never is another.
-    waker: Waker,
-    /// That task needs not be woken before the client sends something.
-    is_parked: bool,
-}
-
-/// How far the answer to a request is.
-enum Answer {
-    /// There is no request.
-    None,
+/// How far a request is.
+enum State {
+    /// Its head is to come, or the rest of it.
+    Head { has_begun: bool },
+    /// Its body is.
+    Body {
+        packet: Packet,
+        unfinished: Rc<Unfinished>,
+    },
     /// The core has the packet.
     Asked {
+        request: RequestId,
         close: bool,
         unfinished: Rc<Unfinished>,
     },
-    /// So much of it is written.
+    /// So much of the answer is written.
     Writing {
         bytes: Vec<u8>,
         sent: usize,
         close: bool,
         unfinished: Rc<Unfinished>,
     },
-    /// All of it is,
+    /// All of it is.
     Written,
-    /// and the connection ends with it.
-    Last { _unfinished: Rc<Unfinished> },
+    /// It was the last one. A socket that is closed with bytes unread is reset, and the answer with it; so the
+    /// client is given time to see it, and what it still sends is thrown away.
+    Ending {
+        is_shut: bool,
+        thrown_away: usize,
+        _unfinished: Rc<Unfinished>,
+    },
 }
 
-impl Answer {
-    /// Writes what is there of it. Ready if nothing is left.
-    fn poll_write(
-        &mut self,
-        stream: &mut (impl AsyncWrite + Unpin),
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(), End>> {
-        let Self::Writing {
-            bytes,
-            sent,
-            close,
-            unfinished,
-        } = self
-        else {
-            return Poll::Ready(Ok(()));
-        };
-        while *sent < bytes.len() {
-            match ready!(Pin::new(&mut *stream).poll_write(cx, &bytes[*sent..])) {
-                Ok(count @ 1..) => *sent += count,
-                Ok(0) | Err(_) => return Poll::Ready(Err(End::Gone)),
-            }
-        }
-        ready!(Pin::new(stream).poll_flush(cx)).map_err(|_| End::Gone)?;
-        *self = match close {
-            true => Self::Last {
-                _unfinished: Rc::clone(unfinished),
-            },
-            false => Self::Written,
-        };
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> Respond for RefCell<Outlet<S>> {
-    fn respond(&self, packet: &[u8], leaves: bool) -> bool {
-        let Outlet {
-            stream,
-            answer,
-            waker,
-            is_parked,
-        } = &mut *self.borrow_mut();
-        let Answer::Asked { close, unfinished } = answer else {
-            unreachable!("the core answers once, and the client's next request waits for it");
-        };
-        let close = *close || leaves;
-        let mut bytes = Vec::with_capacity(PACKET_HEAD.len() + 32 + packet.len());
-        bytes.extend_from_slice(PACKET_HEAD);
-        end_head(&mut bytes, packet.len(), close);
-        bytes.extend_from_slice(packet);
-        *answer = Answer::Writing {
-            bytes,
-            sent: 0,
-            close,
-            unfinished: Rc::clone(unfinished),
-        };
-        let written = answer.poll_write(stream, &mut Context::from_waker(waker));
-        let is_done = matches!(written, Poll::Ready(Ok(()))) && !close;
-        if !(is_done && *is_parked) {
-            waker.wake_by_ref();
-        }
-        !matches!(written, Poll::Ready(Err(_)))
-    }
+/// A packet whose head was judged.
+#[derive(Clone, Copy)]
+struct Packet {
+    account: AccountId,
+    head_len: usize,
+    /// Of the request.
+    end: usize,
+    close: bool,
 }
 
 /// Why a connection does not go on.
@@ -213,189 +144,207 @@ enum Verdict {
         end: Option<usize>,
         close: bool,
     },
-    Packet {
-        account: AccountId,
-        head_len: usize,
-        end: usize,
-        close: bool,
-    },
+    Packet(Packet),
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<'_, S> {
-    async fn run(mut self) -> Result<(HandOver, S), End> {
-        let mut is_first = true;
-        loop {
-            match self.verdict(is_first).await? {
-                Verdict::HandOver { http2 } => {
-                    let read = self.read;
-                    let outlet = Rc::into_inner(self.outlet).expect("no answer is due");
-                    let stream = outlet.into_inner().stream;
-                    return Ok((HandOver { read, http2 }, stream));
-                }
-                Verdict::Refuse { answer, end, close } => {
-                    // A body that has yet to come is not waited for.
-                    let end = end.filter(|end| *end <= self.read.len());
-                    let close = close || end.is_none() || self.worker.is_draining();
-                    self.refuse(&answer, close).await?;
-                    self.consume(end.unwrap_or_default());
-                }
-                Verdict::Packet {
-                    account,
-                    head_len,
-                    end,
-                    close,
-                } => {
-                    let unfinished = self.worker.unfinished();
-                    if self.buffer_max != BUFFER_BYTES_MAX {
-                        self.buffer_max = BUFFER_BYTES_MAX;
-                        self.permit.authenticated();
-                    }
-                    match self.body(end).await {
-                        Ok(()) => {}
-                        Err(End::Late) => {
-                            let refused = self.refuse(&BODY_LATE, true).await;
-                            return refused.and(Err(End::Late));
-                        }
-                        Err(End::Gone) => return Err(End::Gone),
-                    }
-                    let packet = BytesMut::from(&self.read[head_len..end]);
-                    self.consume(end);
-                    self.outlet.borrow_mut().answer = Answer::Asked { close, unfinished };
-                    let outlet = Rc::clone(&self.outlet);
-                    let _asked = self.worker.packet_on_connection(account, packet, outlet);
-                    self.answered().await?;
-                }
-            }
-            is_first = false;
-            self.allow(HEAD_TIMEOUT);
-        }
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Http1<S> {
+    pub(crate) fn new(worker: Rc<Worker>, permit: Rc<Permit>, stream: S) -> Self {
+        Self(Some(Rc::new(RefCell::new(Connection {
+            worker,
+            permit,
+            stream,
+            state: State::Head { has_begun: true },
+            is_first: true,
+            read: Vec::new(),
+            buffer_max: HEAD_BYTES_MAX,
+            visitor: Visitor::default(),
+            alarm: Alarm::new(Instant::now() + HANDSHAKE_TIMEOUT),
+            allowed: HANDSHAKE_TIMEOUT,
+            deadline: None,
+            waker: None,
+        }))))
     }
+}
 
-    /// Reads until there is a head, and judges it.
-    async fn verdict(&mut self, is_first: bool) -> Result<Verdict, End> {
-        let mut has_begun = is_first;
-        loop {
-            if is_first && self.read.starts_with(PREFACE) {
-                return Ok(Verdict::HandOver { http2: true });
-            }
-            if !self.read.is_empty() {
-                match http1::request(&self.read) {
-                    Ok(Some(RequestHead::Narrow(request))) => return Ok(self.judge(&request)),
-                    Ok(Some(RequestHead::Wide)) => return Ok(Verdict::HandOver { http2: false }),
-                    Ok(None) if has_begun => {}
-                    Ok(None) => {
-                        has_begun = true;
-                        self.allow(HEAD_TIMEOUT);
-                    }
-                    Err(error) => {
-                        return Ok(Verdict::Refuse {
-                            answer: refused(error),
-                            end: None,
-                            close: true,
-                        });
-                    }
-                }
-            }
-            self.fill().await?;
-        }
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Future for Http1<S> {
+    type Output = Option<(HandOver, S)>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let shared = self.0.as_ref().expect("it is not polled when it is done");
+        let ended = ready!(shared.borrow_mut().poll(shared, cx));
+        Poll::Ready(ended.ok().and_then(|http2| {
+            let shared = Rc::into_inner(self.0.take()?).expect("the core has no packet of it");
+            let Connection { stream, read, .. } = shared.into_inner();
+            Some((HandOver { read, http2 }, stream))
+        }))
     }
+}
 
-    /// The head is judged before a byte of the body is read.
-    fn judge(&self, request: &http1::Request<'_>) -> Verdict {
-        let Route::Ilp(named) = Route::of(request.path) else {
-            return Verdict::HandOver { http2: false };
-        };
-        let head_len = request.head_len;
-        let body_len = usize::try_from(request.body_len).ok();
-        let end = body_len
-            .filter(|len| *len <= PACKET_BODY_BYTES_MAX)
-            .map(|len| head_len + len);
-        let close = request.close;
-        let token = bearer(request.authorization);
-        let visitor = &mut self.visitor.borrow_mut();
-        let Ok(account) = self.worker.recognise(visitor, token, named, self.permit) else {
-            let answer = NOT_AUTHORIZED;
-            return Verdict::Refuse { answer, end, close };
-        };
-        if !is_packet_type(request.content_type) {
-            let answer = NOT_PACKET_TYPE;
-            return Verdict::Refuse { answer, end, close };
-        }
-        match end {
-            Some(end) => Verdict::Packet {
-                account,
-                head_len,
-                end,
-                close,
-            },
-            None => Verdict::Refuse {
-                answer: BODY_TOO_LARGE,
-                end,
-                close,
-            },
-        }
-    }
-
-    /// Reads until there is all of a request.
-    async fn body(&mut self, end: usize) -> Result<(), End> {
-        if self.read.len() < end {
-            self.allow(BODY_TIMEOUT);
-            while self.read.len() < end {
-                self.fill().await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits until the answer is written, and ends the connection if it ends with that. What the client sends
-    /// meanwhile waits; when it goes away there is nobody left to answer.
-    async fn answered(&mut self) -> Result<(), End> {
-        self.allow(HEAD_TIMEOUT);
-        let is_last = poll_fn(|cx| {
-            let Outlet {
-                stream,
-                answer,
-                is_parked,
+impl<S: AsyncRead + AsyncWrite + Unpin> Drop for Http1<S> {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.0
+            && let Connection {
+                worker,
+                state: State::Asked { request, .. },
                 ..
-            } = &mut *self.outlet.borrow_mut();
-            let is_writing = answer.poll_write(stream, cx)?.is_pending();
-            match answer {
-                Answer::Written => {
-                    *answer = Answer::None;
-                    return Poll::Ready(Ok(false));
-                }
-                Answer::Last { .. } => return Poll::Ready(Ok(true)),
-                Answer::None | Answer::Asked { .. } | Answer::Writing { .. } => {}
-            }
-            *is_parked = false;
-            while !is_writing && self.read.len() < self.buffer_max {
-                let max = self.buffer_max - self.read.len();
-                let scratch = self.worker.scratch();
-                match scratch.poll_read(stream, cx, &mut self.read, max) {
-                    Poll::Ready(Ok(1..)) => {}
-                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(End::Gone)),
-                    Poll::Pending => {
-                        *is_parked = self.read.is_empty();
-                        break;
+            } = &*connection.borrow()
+        {
+            worker.forget(*request);
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<S> {
+    /// Goes on as far as it can. Ready with whether it wants HTTP/2, where it wants more than packets. `this` is
+    /// the connection itself.
+    fn poll(&mut self, this: &Rc<RefCell<Self>>, cx: &mut Context<'_>) -> Poll<Result<bool, End>> {
+        loop {
+            match self.state {
+                State::Head { .. } => match self.verdict() {
+                    None => ready!(self.poll_fill(cx))?,
+                    Some(Verdict::HandOver { http2 }) => return Poll::Ready(Ok(http2)),
+                    Some(Verdict::Refuse { answer, end, close }) => {
+                        // A body that has yet to come is not waited for.
+                        let end = end.filter(|end| *end <= self.read.len());
+                        let close = close || end.is_none() || self.worker.is_draining();
+                        self.consume(end.unwrap_or_default());
+                        self.refuse(&answer, close);
+                    }
+                    Some(Verdict::Packet(packet)) => {
+                        if self.buffer_max != BUFFER_BYTES_MAX {
+                            self.buffer_max = BUFFER_BYTES_MAX;
+                            self.permit.authenticated();
+                        }
+                        self.allow(BODY_TIMEOUT);
+                        let unfinished = self.worker.unfinished();
+                        self.state = State::Body { packet, unfinished };
+                    }
+                },
+                State::Body { packet, .. } if self.read.len() < packet.end => {
+                    match ready!(self.poll_fill(cx)) {
+                        Ok(()) => {}
+                        Err(End::Late) => self.refuse(&BODY_LATE, true),
+                        Err(End::Gone) => return Poll::Ready(Err(End::Gone)),
                     }
                 }
+                State::Body {
+                    packet,
+                    ref unfinished,
+                } => {
+                    let unfinished = Rc::clone(unfinished);
+                    let bytes = BytesMut::from(&self.read[packet.head_len..packet.end]);
+                    self.consume(packet.end);
+                    self.waker.get_or_insert_with(|| cx.waker().clone());
+                    let connection = Rc::clone(this);
+                    let request =
+                        self.worker
+                            .packet_on_connection(packet.account, bytes, connection);
+                    self.state = State::Asked {
+                        request,
+                        close: packet.close,
+                        unfinished,
+                    };
+                }
+                State::Asked { .. } => return self.poll_meanwhile(cx),
+                State::Writing { .. } => match self.poll_write(cx) {
+                    Poll::Ready(written) => written?,
+                    Poll::Pending => return self.poll_late(cx).map(Err),
+                },
+                State::Written => {
+                    self.is_first = false;
+                    self.state = State::Head { has_begun: false };
+                    self.allow(HEAD_TIMEOUT);
+                }
+                State::Ending { .. } => return self.poll_end(cx).map(Err),
             }
-            if !is_writing {
-                // Who waits for us is not late, and who has read the answer has its time from then.
-                self.deadline = None;
-            }
-            let now = Instant::now();
-            let deadline = *self.deadline.get_or_insert(now + self.allowed);
-            self.alarm.poll(cx, now, deadline).map(|()| Err(End::Late))
-        })
-        .await?;
-        match is_last {
-            true => self.linger().await,
-            false => Ok(()),
         }
     }
 
-    async fn refuse(&mut self, answer: &Plain, close: bool) -> Result<(), End> {
+    /// What the head that has come leads to; `None` if there is more to come of it.
+    fn verdict(&mut self) -> Option<Verdict> {
+        if self.is_first && self.read.starts_with(PREFACE) {
+            return Some(Verdict::HandOver { http2: true });
+        }
+        if self.read.is_empty() {
+            return None;
+        }
+        match http1::request(&self.read) {
+            Ok(Some(RequestHead::Narrow(request))) => {
+                let Self {
+                    worker,
+                    permit,
+                    visitor,
+                    ..
+                } = self;
+                Some(judge(worker, permit, visitor, &request))
+            }
+            Ok(Some(RequestHead::Wide)) => Some(Verdict::HandOver { http2: false }),
+            Ok(None) => {
+                if let State::Head {
+                    has_begun: has_begun @ false,
+                } = &mut self.state
+                {
+                    *has_begun = true;
+                    self.allow(HEAD_TIMEOUT);
+                }
+                None
+            }
+            Err(error) => Some(Verdict::Refuse {
+                answer: refused(error),
+                end: None,
+                close: true,
+            }),
+        }
+    }
+
+    /// While the core has the packet, what the client sends waits. When it goes away there is nobody left to
+    /// answer.
+    fn poll_meanwhile(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, End>> {
+        while self.read.len() < self.buffer_max {
+            match self.poll_read(cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(End::Gone)),
+                Poll::Pending => break,
+            }
+        }
+        // Who waits for us is not late, but the answer may be written without this task.
+        let now = Instant::now();
+        let _ = self.alarm.poll(cx, now, now + HEAD_TIMEOUT);
+        Poll::Pending
+    }
+
+    /// Writes what is left of the answer.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let State::Writing {
+            bytes,
+            sent,
+            close,
+            unfinished,
+        } = &mut self.state
+        else {
+            return Poll::Ready(Ok(()));
+        };
+        while *sent < bytes.len() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &bytes[*sent..])) {
+                Ok(count @ 1..) => *sent += count,
+                Ok(0) | Err(_) => return Poll::Ready(Err(End::Gone)),
+            }
+        }
+        ready!(Pin::new(&mut self.stream).poll_flush(cx)).map_err(|_| End::Gone)?;
+        if *close {
+            self.state = State::Ending {
+                is_shut: false,
+                thrown_away: 0,
+                _unfinished: Rc::clone(unfinished),
+            };
+            self.allow(LINGER_TIMEOUT);
+        } else {
+            self.state = State::Written;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn refuse(&mut self, answer: &Plain, close: bool) {
         let reason = answer.status.canonical_reason().unwrap_or_default();
         let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", answer.status.as_str()).into_bytes();
         if let Some((name, value)) = &answer.header {
@@ -406,53 +355,67 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<'_, S> {
         bytes.extend_from_slice(b"content-type: text/plain\r\ncontent-length: ");
         end_head(&mut bytes, answer.message.len(), close);
         bytes.extend_from_slice(answer.message.as_bytes());
-        self.outlet.borrow_mut().answer = Answer::Writing {
+        self.write(bytes, close, self.worker.unfinished());
+    }
+
+    /// The answer is to be written.
+    fn write(&mut self, bytes: Vec<u8>, close: bool, unfinished: Rc<Unfinished>) {
+        self.allow(HEAD_TIMEOUT);
+        self.state = State::Writing {
             bytes,
             sent: 0,
             close,
-            unfinished: self.worker.unfinished(),
+            unfinished,
         };
-        self.answered().await
     }
 
-    /// Ends the connection. A socket that is closed with bytes unread is reset, and the answer with
-    /// it; so the client is given time to see it, and what it still sends is thrown away.
-    async fn linger(&mut self) -> Result<(), End> {
-        self.allow(LINGER_TIMEOUT);
-        let see = async {
-            let outlet = &self.outlet;
-            poll_fn(|cx| Pin::new(&mut outlet.borrow_mut().stream).poll_shutdown(cx))
-                .await
-                .map_err(|_| End::Gone)?;
-            let mut count = 0;
-            while count < LINGER_BYTES_MAX {
-                self.read.clear();
-                self.fill().await?;
-                count += self.read.len();
+    /// Ready when the client has seen the end, or had its time for that.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        while let State::Ending {
+            is_shut,
+            thrown_away,
+            ..
+        } = &mut self.state
+        {
+            if !*is_shut {
+                match Pin::new(&mut self.stream).poll_shutdown(cx) {
+                    Poll::Ready(Ok(())) => *is_shut = true,
+                    Poll::Ready(Err(_)) => break,
+                    Poll::Pending => return self.poll_late(cx),
+                }
+            } else if *thrown_away < LINGER_BYTES_MAX {
+                *thrown_away += mem::take(&mut self.read).len();
+                if let Err(end) = ready!(self.poll_fill(cx)) {
+                    return Poll::Ready(end);
+                }
+            } else {
+                break;
             }
-            Ok::<(), End>(())
-        };
-        let _ = timeout(LINGER_TIMEOUT, see).await;
-        Err(End::Gone)
+        }
+        Poll::Ready(End::Gone)
     }
 
     /// Reads what has come, at least a byte.
-    async fn fill(&mut self) -> Result<(), End> {
-        poll_fn(|cx| {
-            let max = self.buffer_max - self.read.len();
-            let scratch = self.worker.scratch();
-            let stream = &mut self.outlet.borrow_mut().stream;
-            match scratch.poll_read(stream, cx, &mut self.read, max) {
-                Poll::Ready(Ok(1..)) => Poll::Ready(Ok(())),
-                Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(End::Gone)),
-                Poll::Pending => {
-                    let now = Instant::now();
-                    let deadline = *self.deadline.get_or_insert(now + self.allowed);
-                    self.alarm.poll(cx, now, deadline).map(|()| Err(End::Late))
-                }
-            }
-        })
-        .await
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        match self.poll_read(cx) {
+            Poll::Ready(Ok(1..)) => Poll::Ready(Ok(())),
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(End::Gone)),
+            Poll::Pending => self.poll_late(cx).map(Err),
+        }
+    }
+
+    /// 0 is the end.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let max = self.buffer_max - self.read.len();
+        let scratch = self.worker.scratch();
+        scratch.poll_read(&mut self.stream, cx, &mut self.read, max)
+    }
+
+    /// Ready once the client has taken too long.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let now = Instant::now();
+        let deadline = *self.deadline.get_or_insert(now + self.allowed);
+        self.alarm.poll(cx, now, deadline).map(|()| End::Late)
     }
 
     /// Forgets a request; what came behind it stays.
@@ -463,6 +426,78 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Connection<'_, S> {
     /// Gives the client so much time, from when it is waited for.
     fn allow(&mut self, time: Duration) {
         (self.allowed, self.deadline) = (time, None);
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Respond for RefCell<Connection<S>> {
+    fn respond(&self, packet: &[u8]) -> bool {
+        let connection = &mut *self.borrow_mut();
+        let State::Asked {
+            close, unfinished, ..
+        } = &connection.state
+        else {
+            unreachable!("the core answers once, and the client's next request waits for it");
+        };
+        let close = *close || connection.worker.is_draining();
+        let unfinished = Rc::clone(unfinished);
+        let mut bytes = Vec::with_capacity(PACKET_HEAD.len() + 32 + packet.len());
+        bytes.extend_from_slice(PACKET_HEAD);
+        end_head(&mut bytes, packet.len(), close);
+        bytes.extend_from_slice(packet);
+        connection.write(bytes, close, unfinished);
+
+        let waker = connection
+            .waker
+            .take()
+            .expect("the task has given the packet to the core");
+        let written = connection.poll_write(&mut Context::from_waker(&waker));
+        // The task waits for the client's next request, unless that is there.
+        if matches!(connection.state, State::Written) && connection.read.is_empty() {
+            connection.waker = Some(waker);
+        } else {
+            waker.wake();
+        }
+        !matches!(written, Poll::Ready(Err(_)))
+    }
+}
+
+/// The head is judged before a byte of the body is read.
+fn judge(
+    worker: &Worker,
+    permit: &Permit,
+    visitor: &mut Visitor,
+    request: &http1::Request<'_>,
+) -> Verdict {
+    let Route::Ilp(named) = Route::of(request.path) else {
+        return Verdict::HandOver { http2: false };
+    };
+    let head_len = request.head_len;
+    let body_len = usize::try_from(request.body_len).ok();
+    let end = body_len
+        .filter(|len| *len <= PACKET_BODY_BYTES_MAX)
+        .map(|len| head_len + len);
+    let close = request.close;
+    let token = bearer(request.authorization);
+    let Ok(account) = worker.recognise(visitor, token, named, permit) else {
+        let answer = NOT_AUTHORIZED;
+        return Verdict::Refuse { answer, end, close };
+    };
+    if !is_packet_type(request.content_type) {
+        let answer = NOT_PACKET_TYPE;
+        return Verdict::Refuse { answer, end, close };
+    }
+    match end {
+        Some(end) => Verdict::Packet(Packet {
+            account,
+            head_len,
+            end,
+            close,
+        }),
+        None => Verdict::Refuse {
+            answer: BODY_TOO_LARGE,
+            end,
+            close,
+        },
     }
 }
 

@@ -9,11 +9,9 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     future::poll_fn,
-    mem,
-    pin::pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -73,7 +71,7 @@ pub(crate) struct HttpClient {
 #[derive(Default)]
 struct Lanes {
     count: usize,
-    idle: Vec<Rc<Slot>>,
+    idle: Vec<Rc<RefCell<Lane>>>,
     queue: VecDeque<Job>,
     /// Of the packets in `queue`.
     queue_bytes: usize,
@@ -109,18 +107,17 @@ impl Lanes {
     }
 }
 
-/// What the task of an idle lane shares with whoever has a job for it.
-#[derive(Default)]
-struct Slot(RefCell<Option<Idle>>);
-
-/// An idle lane.
-struct Idle {
-    connection: Http1,
-    alarm: Alarm,
-    /// Of the lane's task.
-    waker: Option<Waker>,
-    /// Its next job.
+/// What a lane's task shares with whoever has a job for it.
+struct Lane {
     job: Option<Job>,
+    connection: Option<Http1>,
+    /// The connection has answered before.
+    is_reused: bool,
+    /// When the silence of an idle lane is too long.
+    silent_until: Option<Instant>,
+    alarm: Alarm,
+    /// Of the task, which is never another.
+    waker: Option<Waker>,
 }
 
 /// A packet to be delivered.
@@ -239,8 +236,8 @@ impl HttpClient {
             true => 1,
             false => HTTP_LANES_MAX,
         };
-        if let Some(slot) = lanes.idle.pop() {
-            self.give(&slot, job);
+        if let Some(lane) = lanes.idle.pop() {
+            self.give(&mut lane.borrow_mut(), job);
         } else if let Some((until_ns, failure)) = lanes.connect_failed
             && lanes.count == 0
             && self.clock.now_ns() < until_ns
@@ -261,22 +258,19 @@ impl HttpClient {
 
     /// Gives a job to an idle lane. The request is written here and now, if it can be: the lane's task then has
     /// nothing to do before the answer comes.
-    fn give(&self, slot: &Slot, job: Job) {
-        let idle = &mut *slot.0.borrow_mut();
-        let idle = idle.as_mut().expect("lanes in the list are idle");
+    fn give(&self, lane: &mut Lane, job: Job) {
+        let waker = lane.waker.take().expect("an idle lane has one");
+        let mut cx = Context::from_waker(&waker);
+        let head = self.head_http1(&job);
+        let connection = lane.connection.as_mut();
+        let sent = connection.map(|open| open.poll_send(&mut cx, &head, &job.packet));
         let deadline = self.clock.instant(job.deadline_ns);
-        let mut send = |waker| {
-            let head = self.head_http1(&job);
-            let mut cx = Context::from_waker(waker);
-            let sent = idle.connection.poll_send(&mut cx, &head, &job.packet);
-            matches!(sent, Poll::Ready(Ok(()))) && idle.alarm.rings_by(deadline)
-        };
-        if !idle.waker.as_ref().is_some_and(&mut send)
-            && let Some(waker) = idle.waker.take()
-        {
+        if matches!(sent, Some(Poll::Ready(Ok(())))) && lane.alarm.rings_by(deadline) {
+            lane.waker = Some(waker);
+        } else {
             waker.wake();
         }
-        idle.job = Some(job);
+        lane.job = Some(job);
     }
 
     /// The packet was not taken.
@@ -443,54 +437,66 @@ impl HttpClient {
         }
     }
 
-    /// Waits for the lane's next job; none after too long a silence, or the end of the connection.
-    async fn next(
-        &self,
-        slot: &Rc<Slot>,
-        connection: Http1,
-        alarm: Alarm,
-    ) -> Option<(Job, Option<Http1>, Alarm)> {
-        if let Some(job) = self.lanes.borrow_mut().dequeue() {
-            return Some((job, Some(connection), alarm));
-        }
-        let mut silent_until = None;
-        *slot.0.borrow_mut() = Some(Idle {
-            connection,
-            alarm,
-            waker: None,
-            job: None,
-        });
-        self.lanes.borrow_mut().idle.push(Rc::clone(slot));
-        poll_fn(|cx| {
-            let mut idle = slot.0.borrow_mut();
-            let Idle {
-                connection,
-                alarm,
-                waker,
-                job,
-            } = idle.as_mut().expect("only this takes it");
-            if job.is_none() && !connection.poll_closed(cx) {
-                let now = Instant::now();
-                let until = *silent_until.get_or_insert(now + Duration::from_nanos(IDLE_NS_MAX));
-                if alarm.poll(cx, now, until).is_pending() {
-                    waker.get_or_insert_with(|| cx.waker().clone());
-                    return Poll::Pending;
-                }
+    /// Does one job after the other over a lane's connection, until that ends. A job that is left then wants
+    /// another connection.
+    fn poll_lane(&self, shared: &Rc<RefCell<Lane>>, cx: &mut Context<'_>) -> Poll<()> {
+        let lane = &mut *shared.borrow_mut();
+        let Some(connection) = &mut lane.connection else {
+            return Poll::Ready(());
+        };
+        while let Some(job) = &lane.job {
+            let outcome = ready!(self.poll_job(job, connection, &mut lane.alarm, cx));
+            // The peer closed the connection while it was idle, and the packet was surely not
+            // written: it may be sent again, over a new connection.
+            if matches!(outcome, Outcome::Unsent) && lane.is_reused {
+                return Poll::Ready(());
             }
-            Poll::Ready(())
-        })
-        .await;
-        let Idle {
-            connection,
-            alarm,
-            job,
-            ..
-        } = slot.0.take()?;
-        if job.is_none() {
-            let idle = &mut self.lanes.borrow_mut().idle;
-            idle.retain(|other| !Rc::ptr_eq(other, slot));
+            self.finish(job, outcome);
+            lane.job = None;
+            if !connection.is_idle() {
+                return Poll::Ready(());
+            }
+            lane.is_reused = true;
+            lane.job = self.dequeue();
+            if lane.job.is_none() {
+                lane.silent_until = None;
+                self.lanes.borrow_mut().idle.push(Rc::clone(shared));
+            }
         }
-        Some((job?, Some(connection), alarm))
+        if !connection.poll_closed(cx) {
+            let now = Instant::now();
+            let silence = || now + Duration::from_nanos(IDLE_NS_MAX);
+            let until = *lane.silent_until.get_or_insert_with(silence);
+            if lane.alarm.poll(cx, now, until).is_pending() {
+                lane.waker.get_or_insert_with(|| cx.waker().clone());
+                return Poll::Pending;
+            }
+        }
+        let idle = &mut self.lanes.borrow_mut().idle;
+        idle.retain(|other| !Rc::ptr_eq(other, shared));
+        Poll::Ready(())
+    }
+
+    /// Sends a packet, if that has not begun, and waits for the answer until the deadline.
+    fn poll_job(
+        &self,
+        job: &Job,
+        connection: &mut Http1,
+        alarm: &mut Alarm,
+        cx: &mut Context<'_>,
+    ) -> Poll<Outcome> {
+        if connection.is_idle() && job.deadline_ns <= self.clock.now_ns() {
+            return Poll::Ready(Outcome::Late);
+        }
+        let head = self.head_http1(job);
+        match connection.poll_exchange(cx, &head, &job.packet) {
+            Poll::Ready(outcome) => Poll::Ready(outcome),
+            Poll::Pending => {
+                let deadline = self.clock.instant(job.deadline_ns);
+                let late = alarm.poll(cx, Instant::now(), deadline);
+                late.map(|()| Outcome::Late)
+            }
+        }
     }
 }
 
@@ -501,66 +507,36 @@ enum Opened {
 }
 
 /// The life of a lane.
-async fn lane(client: Rc<HttpClient>, first: Job) {
-    let slot = Rc::new(Slot::default());
-    let mut alarm = Alarm::new(client.clock.instant(first.deadline_ns));
-    let mut connection = None;
-    let mut job = first;
+async fn lane(client: Rc<HttpClient>, mut job: Job) {
+    let lane = Rc::new(RefCell::new(Lane {
+        job: None,
+        connection: None,
+        is_reused: false,
+        silent_until: None,
+        alarm: Alarm::new(client.clock.instant(job.deadline_ns)),
+        waker: None,
+    }));
     loop {
-        let mut reused = connection.is_some();
-        let outcome = loop {
-            let has_begun = connection.as_ref().is_some_and(Http1::has_begun);
-            if !has_begun && job.deadline_ns <= client.clock.now_ns() {
-                break Outcome::Late;
+        // In a box: it takes the most room, for the shortest time.
+        match Box::pin(client.open()).await {
+            Ok(Opened::Http1(open)) => {
+                let lane = &mut *lane.borrow_mut();
+                (lane.connection, lane.is_reused) = (Some(open), false);
+                lane.job = Some(job);
             }
-            let open = match &mut connection {
-                Some(open) => open,
-                None => match client.open().await {
-                    Ok(Opened::Http1(open)) => connection.insert(open),
-                    Ok(Opened::Http2(open)) => return open.run(job).await,
-                    Err(error) => {
-                        client.connect_failed(&job, &error);
-                        return client.lane_ends(&mut client.lanes.borrow_mut());
-                    }
-                },
-            };
-            let outcome = exchange(&client, open, &job, &mut alarm).await;
-            if !matches!(outcome, Outcome::Reply(_) | Outcome::Accepted) {
-                connection = None;
+            Ok(Opened::Http2(open)) => return open.run(job).await,
+            Err(error) => {
+                client.connect_failed(&job, &error);
+                break;
             }
-            // The peer closed the connection while it was idle, and the packet was surely not
-            // written: it may be sent again, over a new connection.
-            if !(matches!(outcome, Outcome::Unsent) && mem::take(&mut reused)) {
-                break outcome;
-            }
-        };
-        client.finish(&job, outcome);
-        let Some(open) = connection else { break };
-        let Some(next) = client.next(&slot, open, alarm).await else {
-            break;
-        };
-        (job, connection, alarm) = next;
+        }
+        poll_fn(|cx| client.poll_lane(&lane, cx)).await;
+        match lane.borrow_mut().job.take() {
+            Some(again) => job = again,
+            None => break,
+        }
     }
     client.lane_ends(&mut client.lanes.borrow_mut());
-}
-
-/// Sends the packet, if that has not begun, and waits for the answer until the deadline.
-async fn exchange(
-    client: &HttpClient,
-    connection: &mut Http1,
-    job: &Job,
-    alarm: &mut Alarm,
-) -> Outcome {
-    let deadline = client.clock.instant(job.deadline_ns);
-    let head = client.head_http1(job);
-    let mut exchange = pin!(connection.exchange(&head, &job.packet));
-    poll_fn(|cx| match exchange.as_mut().poll(cx) {
-        Poll::Ready(outcome) => Poll::Ready(outcome),
-        Poll::Pending => alarm
-            .poll(cx, Instant::now(), deadline)
-            .map(|()| Outcome::Late),
-    })
-    .await
 }
 
 /// How a request ended.

@@ -47,7 +47,7 @@ use crate::{
     clock::wall,
     directory::{OCTET_STREAM, Visitor, bearer},
     http1::HEAD_BYTES_MAX,
-    http1_server::{self, HandOver},
+    http1_server::{HandOver, Http1},
     http2_server::Http2,
     newcomers::Newcomer,
     once::EXCHANGE_BYTES_MAX,
@@ -230,8 +230,8 @@ async fn packets<S>(worker: Rc<Worker>, stream: S, permit: Rc<Permit>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let more = http1_server::serve(&worker, &permit, stream).await;
-    if let Some((HandOver { read, http2 }, stream)) = more {
+    let packets = Http1::new(Rc::clone(&worker), Rc::clone(&permit), stream);
+    if let Some((HandOver { read, http2 }, stream)) = packets.await {
         // In a box, because hyper's connections are large and most never become one.
         Box::pin(http(worker, Rewind::new(read, stream), http2, permit)).await;
     }

@@ -56,9 +56,8 @@ enum State {
 
 /// A connection that answers one request after the other.
 pub(crate) trait Respond {
-    /// Writes the answer to its request, at once as far as it can. False: nobody is there any more. `leaves`: the
-    /// connection shall end with it.
-    fn respond(&self, packet: &[u8], leaves: bool) -> bool;
+    /// Writes the answer to its request, at once as far as it can. False: nobody is there any more.
+    fn respond(&self, packet: &[u8]) -> bool;
 }
 
 impl Waiting {
@@ -74,16 +73,22 @@ impl Waiting {
         self.0.borrow_mut().take(State::Stream(responder))
     }
 
-    /// Takes a slot for a connection, which is freed by the answer, or when what is returned is dropped before.
-    pub(crate) fn open_connection(self: &Rc<Self>, connection: Rc<dyn Respond>) -> Asked {
-        let request = self.0.borrow_mut().take(State::Connection(connection));
-        let waiting = Rc::clone(self);
-        Asked { request, waiting }
+    /// Takes a slot for a connection, which is freed by the answer or by [`Self::forget`].
+    pub(crate) fn open_connection(&self, connection: Rc<dyn Respond>) -> RequestId {
+        self.0.borrow_mut().take(State::Connection(connection))
     }
 
-    /// Hands an answer over, if somebody still waits for it. False: nobody does. `leaves`: no connection stays
-    /// open for another request.
-    pub(crate) fn answer(&self, request: RequestId, packet: Bytes, leaves: bool) -> bool {
+    /// Nobody waits for the answer to a connection's request any more.
+    pub(crate) fn forget(&self, request: RequestId) {
+        let (index, generation) = split(request);
+        let mut table = self.0.borrow_mut();
+        if table.slots[index as usize].generation == generation {
+            table.free(index);
+        }
+    }
+
+    /// Hands an answer over, if somebody still waits for it. False: nobody does.
+    pub(crate) fn answer(&self, request: RequestId, packet: Bytes) -> bool {
         let (index, generation) = split(request);
         let mut table = self.0.borrow_mut();
         let slot = table.slots.get_mut(index as usize);
@@ -104,7 +109,7 @@ impl Waiting {
                 drop(table);
                 match state {
                     State::Stream(responder) => responder.packet(packet),
-                    State::Connection(connection) => connection.respond(&packet, leaves),
+                    State::Connection(connection) => connection.respond(&packet),
                     State::Vacant | State::Waiting(_) | State::Answered(_) => false,
                 }
             }
@@ -130,29 +135,6 @@ impl Table {
         slot.generation = slot.generation.wrapping_add(1) & GENERATION_MAX;
         self.free.push(index);
         mem::take(&mut slot.state)
-    }
-}
-
-/// A connection's request that the core has.
-pub(crate) struct Asked {
-    request: RequestId,
-    waiting: Rc<Waiting>,
-}
-
-impl Asked {
-    /// The request's name on this link.
-    pub(crate) fn request(&self) -> RequestId {
-        self.request
-    }
-}
-
-impl Drop for Asked {
-    fn drop(&mut self) {
-        let (index, generation) = split(self.request);
-        let mut table = self.waiting.0.borrow_mut();
-        if table.slots[index as usize].generation == generation {
-            table.free(index);
-        }
     }
 }
 
@@ -212,7 +194,7 @@ mod tests {
         let waiting = Rc::new(Waiting::default());
         let mut answer = pin!(waiting.open());
         assert_eq!((&mut answer).now_or_never(), None);
-        assert!(waiting.answer(answer.request(), Bytes::from_static(b"x"), false));
+        assert!(waiting.answer(answer.request(), Bytes::from_static(b"x")));
         assert_eq!(answer.now_or_never(), Some(Bytes::from_static(b"x")));
     }
 
@@ -224,13 +206,13 @@ mod tests {
         drop(gone);
         let mut next = pin!(waiting.open());
         assert_eq!(split(next.request()).0, split(request).0);
-        assert!(!waiting.answer(request, Bytes::from_static(b"late"), false));
+        assert!(!waiting.answer(request, Bytes::from_static(b"late")));
         assert_eq!((&mut next).now_or_never(), None);
     }
 
     #[test]
     fn an_unknown_request_is_nobody() {
         let waiting = Rc::new(Waiting::default());
-        assert!(!waiting.answer(RequestId(7), Bytes::new(), false));
+        assert!(!waiting.answer(RequestId(7), Bytes::new()));
     }
 }

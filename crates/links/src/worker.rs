@@ -35,7 +35,7 @@ use crate::{
     server::{self, GREETING_PREFIX, Greeting, Permit},
     spsp::SpspAnswer,
     tls::{ClientTls, ServerTls},
-    waiting::{Asked, Respond, Waiting, number_of_unattended, unattended},
+    waiting::{Respond, Waiting, number_of_unattended, unattended},
 };
 
 /// What a worker is made of.
@@ -197,7 +197,7 @@ impl Worker {
                 let delivered = match link {
                     LinkId::Waiting { worker } if worker == self.config.id => {
                         match number_of_unattended(request) {
-                            None => self.waiting.answer(request, packet, self.is_draining()),
+                            None => self.waiting.answer(request, packet),
                             Some(number) => return self.call_back(number, packet, paid),
                         }
                     }
@@ -586,24 +586,29 @@ impl Worker {
         answer.await
     }
 
-    /// Gives a packet from a connection of HTTP/1.1 to the core; the answer goes straight to the connection, unless
-    /// what is returned was dropped.
+    /// Gives a packet from a connection of HTTP/1.1 to the core; the answer goes straight to the connection,
+    /// unless [`Self::forget`] comes first.
     pub(crate) fn packet_on_connection(
         &self,
         account: AccountId,
         packet: BytesMut,
         connection: Rc<dyn Respond>,
-    ) -> Asked {
-        let asked = self.waiting.open_connection(connection);
+    ) -> RequestId {
+        let request = self.waiting.open_connection(connection);
         self.inbox.push(Input::Prepare {
             account,
             link: LinkId::Waiting {
                 worker: self.config.id,
             },
-            request: asked.request(),
+            request,
             packet,
         });
-        asked
+        request
+    }
+
+    /// The connection is gone. Its packet goes its way all the same, and its answer finds nobody.
+    pub(crate) fn forget(&self, request: RequestId) {
+        self.waiting.forget(request);
     }
 
     /// Gives a packet from a stream of HTTP/2 to the core; the answer goes straight to the stream.
