@@ -6,6 +6,7 @@ use rialto_links::HTTP_LANES_MAX;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
+    time,
 };
 
 use crate::support::{
@@ -314,6 +315,32 @@ fn a_request_is_given_up_at_its_deadline() {
         let (mut stream, _) = listener.accept().await.unwrap();
         read_message(&mut stream).await;
         assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        // One that has less time than the last had, on a connection that is kept.
+        node.forward(HUB, 2, PREPARE);
+        let mut stream = stranger(&listener, OK).await;
+        node.reply().await;
+        node.forward_for(HUB, 3, PREPARE, Duration::from_millis(50));
+        read_message(&mut stream).await;
+        time::pause();
+        let since = time::Instant::now();
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        assert!(since.elapsed() < Duration::from_secs(1));
+    });
+}
+
+#[test]
+fn a_connection_that_nobody_needs_is_closed() {
+    run(async {
+        let listener = listener().await;
+        let node = node(&listener).await;
+        node.forward(HUB, 1, PREPARE);
+        let mut stream = stranger(&listener, OK).await;
+        node.reply().await;
+        time::pause();
+        let since = time::Instant::now();
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        let idle = since.elapsed().as_secs_f32();
+        assert!((14.9..15.1).contains(&idle), "{idle}");
     });
 }
 

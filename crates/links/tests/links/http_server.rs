@@ -1,4 +1,4 @@
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -7,16 +7,17 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rialto_connector::{LinkId, Reason};
-use rialto_links::{NewcomerLimits, PACKET_BODY_BYTES_MAX};
+use rialto_links::{HEAD_TIMEOUT, NewcomerLimits, PACKET_BODY_BYTES_MAX};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::spawn_local,
+    time,
 };
 
 use crate::support::{
     ALICE, BOB, FULFILL, Node, Options, PREPARE, account, account_until, exchange, read_message,
-    run, until,
+    run, run_for, until,
 };
 
 fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
@@ -542,5 +543,67 @@ fn strangers_who_say_nothing_make_room_for_those_who_do() {
             assert!(read_message(&mut stream).await.starts_with("HTTP/1.1 200 "));
         }
         assert_eq!(node.newcomer_counters.open(), 0);
+    });
+}
+
+#[test]
+fn a_client_is_not_late_while_its_packet_is_out_and_is_let_go_when_it_stays_silent() {
+    run_for(20 * HEAD_TIMEOUT, async {
+        let node = Node::start(Options::default()).await;
+        for long in [Duration::ZERO, 3 * HEAD_TIMEOUT] {
+            let mut stream = TcpStream::connect(node.address).await.unwrap();
+            for _ in 0..2 {
+                let headers = "authorization: Bearer a\r\n";
+                let request = post("/ilp", headers, PREPARE);
+                stream.write_all(&request).await.unwrap();
+                let (_, link, request, _) = node.prepare().await;
+                time::pause();
+                time::sleep(long).await;
+                time::resume();
+                node.answer(link, request, FULFILL);
+                let response = read_message(&mut stream).await;
+                assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+            }
+            time::pause();
+            let since = time::Instant::now();
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+            let silent = since.elapsed();
+            time::resume();
+            assert!(
+                silent >= HEAD_TIMEOUT && silent <= 2 * HEAD_TIMEOUT,
+                "{silent:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_let_go() {
+    run_for(4 * HEAD_TIMEOUT, async {
+        let node = Node::start(Options::default()).await;
+        let mut stream = TcpStream::connect(node.address).await.unwrap();
+        let large: &'static [u8] = vec![0x0d; 30_000].leak();
+        let requests = post("/ilp", "authorization: Bearer a\r\n", PREPARE).repeat(1_000);
+        // More than the sockets take, in both directions.
+        let (mut answered, mut sent) = (0, 0);
+        while answered < 1_000 {
+            tokio::select! {
+                biased;
+                (_, link, request, _) = node.prepare() => {
+                    node.answer(link, request, large);
+                    answered += 1;
+                }
+                count = stream.write(&requests[sent..]), if sent < requests.len() => {
+                    sent += count.unwrap();
+                }
+                () = time::sleep(Duration::from_secs(1)) => break,
+            }
+        }
+        assert!((1..1_000).contains(&answered), "{answered}");
+        assert_eq!(node.worker.unfinished_count(), 1);
+        time::pause();
+        time::sleep(HEAD_TIMEOUT + Duration::from_secs(1)).await;
+        assert_eq!(node.worker.unfinished_count(), 0);
+        assert_eq!(node.worker.connection_count(), 0);
     });
 }

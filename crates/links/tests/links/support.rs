@@ -39,6 +39,11 @@ pub(crate) const FULFILL: &[u8] = b"\x0dfulfill";
 
 /// Runs a test. A task that panics is a failure, too: in the program it stops the node.
 pub(crate) fn run(test: impl Future<Output = ()>) {
+    run_for(PATIENCE, test);
+}
+
+/// The same for a test that lets time pass.
+pub(crate) fn run_for(patience: Duration, test: impl Future<Output = ()>) {
     thread_local!(static HAS_PANICKED: Cell<bool> = const { Cell::new(false) });
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -53,7 +58,7 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
         .build()
         .unwrap();
     LocalSet::new().block_on(&runtime, async {
-        timeout(PATIENCE, test).await.expect("the test hangs");
+        timeout(patience, test).await.expect("the test hangs");
     });
     assert!(!HAS_PANICKED.get(), "a task panicked");
 }
