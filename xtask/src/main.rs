@@ -222,6 +222,7 @@ fn bench(size: &str, options: &[&str]) -> Result<()> {
     let folder = root().join("target/bench");
     let mut peer = cargo(&["build", "--locked", "--release", "--quiet"]);
     peer.args(["--manifest-path", "bench/ilp-node/Cargo.toml"])
+        .args(["--package", "ilp-node-peer", "--package", "redis-cell"])
         .env("CARGO_TARGET_DIR", folder.join("ilp-node"));
     gap(run(&mut peer));
     let modules = folder.join("js");

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use self::{
     engine::{Engine, Mood},
     report::{Figure, Gap, Ratio, Report, Row, median},
-    subjects::{DESTINATION, Peers, folder},
+    subjects::{DESTINATION, IlpNode, Peers, folder},
 };
 use crate::{
     Listening, Result,
@@ -65,6 +65,7 @@ const H2C_TRUSTING: &str = "Rialto h2c, trusting, volatile";
 const BTP: &str = "Rialto BTP, strict, durable";
 const BTP_TRUSTING: &str = "Rialto BTP, trusting, volatile";
 const ILP_NODE_HTTP: &str = "ilp-node HTTP/1.1, 10 routes";
+const ILP_NODE_TRUSTING: &str = "ilp-node HTTP/1.1, 10 routes, no limit but credit";
 const ILP_NODE_ROUTES: &str = "ilp-node HTTP/1.1, 100,000 routes";
 const ILP_NODE_BTP: &str = "ilp-node BTP, 10 routes";
 const JS_HTTP: &str = "JavaScript ilp-connector HTTP/1.1";
@@ -420,24 +421,22 @@ impl Field<'_> {
 
     fn add_others(&mut self) {
         let tools = self.suite.folder.clone();
-        let ilp_node = tools.join("ilp-node/release/ilp-node-peer");
+        let programs = tools.join("ilp-node/release");
         let modules = tools.join("js/node_modules");
-        for (name, over_btp, routes) in [
-            (ILP_NODE_HTTP, false, 10),
-            (ILP_NODE_ROUTES, false, 100_000),
-            (ILP_NODE_BTP, true, 10),
+        for (name, over_btp, routes, strict) in [
+            (ILP_NODE_HTTP, false, 10, true),
+            (ILP_NODE_TRUSTING, false, 10, false),
+            (ILP_NODE_ROUTES, false, 100_000, true),
+            (ILP_NODE_BTP, true, 10, true),
         ] {
             self.add(name, |field| {
-                let folder = folder(&field.folder, name);
-                subjects::ilp_node(
-                    name,
-                    SUBJECT_CORE,
-                    &folder,
-                    &ilp_node,
-                    field.peers,
+                let with = IlpNode {
                     over_btp,
                     routes,
-                )
+                    strict,
+                };
+                let (core, folder) = (SUBJECT_CORE, folder(&field.folder, name));
+                subjects::ilp_node(name, core, &folder, &programs, field.peers, &with)
             });
         }
         for (name, over_btp) in [(JS_HTTP, false), (JS_BTP, true)] {

@@ -88,19 +88,29 @@ http {{
     Ok(Subject::new(name, vec![process], target))
 }
 
-/// The published `ilp-node` with a Redis of its own, which keeps everything in memory.
+/// What an `ilp-node` is measured with.
+pub(crate) struct IlpNode {
+    pub(crate) over_btp: bool,
+    pub(crate) routes: usize,
+    /// Every limit that it has is set, and none is met. Without: credit alone.
+    pub(crate) strict: bool,
+}
+
+/// The published `ilp-node`, built in `programs`, with a Redis of its own that keeps everything in memory. Its
+/// limits are kept by a module of Redis, as the package recommends.
 pub(crate) fn ilp_node(
     name: &str,
     core: usize,
     folder: &Path,
-    program: &Path,
+    programs: &Path,
     peers: Peers,
-    over_btp: bool,
-    routes: usize,
+    with: &IlpNode,
 ) -> Result<Subject> {
-    if !program.is_file() {
-        return Err("ilp-node was not built: bench/ilp-node".into());
-    }
+    let find = |file: &str| {
+        let path = fs::canonicalize(programs.join(file));
+        path.map_err(|_| format!("{file} was not built: bench/ilp-node"))
+    };
+    let (program, cell) = (find("ilp-node-peer")?, find("libredis_cell.so")?);
     let redis = process::find("redis-server")
         .ok_or("no redis-server on the PATH (Debian: apt-get install redis-server)")?;
     fs::create_dir_all(folder)?;
@@ -115,6 +125,8 @@ pub(crate) fn ilp_node(
         ])
         .args(["--save", "", "--appendonly", "no", "--dir"])
         .arg(folder)
+        .arg("--loadmodule")
+        .arg(cell)
         .stdout(Stdio::null());
     let redis = Process::spawn(&mut command)?;
     process::wait_for_listener(redis_address)?;
@@ -131,7 +143,7 @@ pub(crate) fn ilp_node(
     });
     let file = folder.join("ilp-node.json");
     fs::write(&file, config.to_string())?;
-    let mut command = process::pinned(core, program);
+    let mut command = process::pinned(core, &program);
     command
         .arg(&file)
         .stdout(Stdio::null())
@@ -143,6 +155,12 @@ pub(crate) fn ilp_node(
         account["asset_code"] = "USD".into();
         account["asset_scale"] = 9.into();
         account["min_balance"] = (-1_000_000_000_000_i64).into();
+        if with.strict {
+            account["max_packet_amount"] = 1_000.into();
+            // More than that the module cannot count.
+            account["packets_per_minute_limit"] = 1_000_000_000.into();
+            account["amount_per_minute_limit"] = 1_000_000_000.into();
+        }
         account
     };
     let load = asset(json!({
@@ -150,7 +168,7 @@ pub(crate) fn ilp_node(
         "ilp_over_http_incoming_token": "shh", "ilp_over_btp_incoming_token": "shh",
     }));
     let mut receiver = asset(json!({"username": "receiver", "ilp_address": RECEIVER}));
-    if over_btp {
+    if with.over_btp {
         // Not btp+ws: it takes that off by `set_scheme`, which the `url` of today refuses.
         receiver["ilp_over_btp_url"] = format!("ws://{}/", peers.btp).into();
         receiver["ilp_over_btp_outgoing_token"] = "bench:shh".into();
@@ -162,11 +180,11 @@ pub(crate) fn ilp_node(
         api(http, "POST /accounts", &account)?;
     }
     let mut table = serde_json::Map::new();
-    for number in 0..routes {
+    for number in 0..with.routes {
         table.insert(format!("test.elsewhere.n{number}"), "receiver".into());
     }
     api(http, "PUT /routes/static", &Value::Object(table))?;
-    let target = if over_btp {
+    let target = if with.over_btp {
         Target::Btp(format!("ws://{http}/ilp/btp"))
     } else {
         Target::Http(format!("http://{http}/ilp"))
@@ -195,7 +213,11 @@ pub(crate) fn ilp_connector(
         json!({
             "relation": "peer", "plugin": plugin, "assetCode": "USD", "assetScale": 9,
             "sendRoutes": false, "receiveRoutes": false,
+            // Every limit that it has is set, and none is met.
             "balance": {"maximum": "1000000000000", "minimum": "-1000000000000"},
+            "maxPacketAmount": "1000",
+            "rateLimit": {"refillPeriod": 60_000, "refillCount": u32::MAX},
+            "throughput": {"incomingAmount": "1000000000000", "outgoingAmount": "1000000000000"},
             "options": options,
         })
     };
