@@ -11,14 +11,17 @@ use std::{
     thread,
 };
 
+use serde_json::Value;
+
 use super::{
     DATA_BYTES, ENGINE_ANSWERS, ENGINE_HANGS, FIRST_PACKETS, Field, progress,
     report::{self, Ratio},
+    subjects,
 };
-use crate::{Result, load::Load, shape::LOAD_CORE};
+use crate::{Result, hop::Hop, load::Load, shape::LOAD_CORE};
 
-/// Loads of each of the two for latency: one disturbance moves a whole percentile.
-const TURNS: u32 = 20;
+/// Loads of each of the two for latency.
+const TURNS: u32 = 15;
 /// The same for packets per second, a quarter of a second each.
 const SHORT_TURNS: u32 = 60;
 
@@ -89,21 +92,19 @@ fn serve(mut stream: &TcpStream, mood: Mood, asked: &AtomicU64) -> Option<()> {
     stream.write_all(answer).ok()
 }
 
-/// By the clock, while an engine hangs against while one answers: packets per second, and the 99th percentile
-/// of their latency at half of that. Each turn has both, one right after the other and each first in turn. Of
-/// throughput the median of the turns' ratios counts, of latency the lower quartiles of the turns, as whatever
-/// else the machine does only adds.
+/// By the clock, while an engine hangs against while one answers: packets per second over BTP, and the 99th
+/// percentile of their latency at half load over HTTP/1.1. Each turn has both, one right after the other and each
+/// first in turn. Of throughput the median of the turns' ratios counts, of latency the lower quartiles of the
+/// turns, as whatever else the machine does only adds.
 pub(super) fn by_the_clock(field: &Field<'_>) -> Result<[f64; 2]> {
     field.entry(ENGINE_HANGS)?; // unless it is not wanted
     // Of their own: pauses grow between the times that the others ask an engine that hangs.
-    let settling = |name: &str, engine: &Engine| {
-        let name = format!("{name}, by the clock");
-        field.settling(&name, engine)
+    let settling = |what: &str, link: &Value| {
+        let of = |name, engine| field.settling(&format!("{name}, {what}"), engine, link);
+        let hangs = of(ENGINE_HANGS, &field.engine_hangs)?;
+        Ok::<_, crate::Error>([hangs, of(ENGINE_ANSWERS, &field.engine_answers)?])
     };
-    let subjects = [
-        &settling(ENGINE_HANGS, &field.engine_hangs)?,
-        &settling(ENGINE_ANSWERS, &field.engine_answers)?,
-    ];
+    let subjects = settling("by the clock", &field.btp_link())?;
     let asked = field.engine_hangs.asked();
     let order = |turn: u32| {
         if turn.is_multiple_of(2) {
@@ -112,30 +113,28 @@ pub(super) fn by_the_clock(field: &Field<'_>) -> Result<[f64; 2]> {
             [1, 0]
         }
     };
-    let (mut throughputs, mut latencies, mut peaks) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut throughputs, mut latencies) = (Vec::new(), Vec::new());
+    let mut packets = FIRST_PACKETS;
     for turn in 1..=SHORT_TURNS {
         progress(&format!("packets while an engine hangs, turn {turn}"));
         let mut per_second = [0; 2];
         for of in order(turn) {
-            // The first load says how many packets a quarter of a second has.
-            let packets = peaks.first().map_or(FIRST_PACKETS, |peak| peak / 4);
-            let (subject, in_flight) = (subjects[of], field.suite.in_flight);
+            let (subject, in_flight) = (&subjects[of], field.suite.in_flight);
             let found = Load::run_pinned(LOAD_CORE, subject, packets, in_flight, DATA_BYTES, &[])?;
             per_second[of] = u64::try_from(found.per_second)?;
         }
-        peaks.push(per_second[1]);
+        if turn == 1 {
+            packets = per_second[1] / 4; // a quarter of a second's
+        }
         throughputs.extend(report::quotient(per_second[0], per_second[1]));
     }
-    // The same for both, and in all turns.
-    let rate = (report::median(peaks.into_iter()) / 2).max(1).to_string();
+    let (rate, listen) = (field.half_load()?, subjects::free_port()?);
+    let subjects = settling("latency", &super::http_link(listen))?;
     for turn in 1..=TURNS {
         progress(&format!("latency while an engine hangs, turn {turn}"));
         let mut p99 = [0; 2];
         for of in order(turn) {
-            let load = ["--rate", &rate, "--arrivals", "poisson", "--duration", "1"];
-            let found = field.open_load(subjects[of], &load)?;
-            let found = found["latency_us"]["p99"].as_u64();
-            p99[of] = found.ok_or("a load without latency")?;
+            p99[of] = Hop::run_pinned(LOAD_CORE, listen, &subjects[of], rate, DATA_BYTES)?.p99_ns;
         }
         latencies.push(p99);
     }

@@ -16,6 +16,7 @@ mod scale;
 pub(crate) mod subjects;
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -147,7 +148,7 @@ struct Field<'a> {
     rialto: PathBuf,
     peers: Peers,
     /// `rialto bench serve`.
-    serve: std::net::SocketAddr,
+    serve: SocketAddr,
     engine_answers: Engine,
     engine_hangs: Engine,
     /// What a packet takes in the core alone, in nanoseconds, of each round.
@@ -324,7 +325,7 @@ impl Field<'_> {
     }
 
     fn http_link(&self) -> Value {
-        json!({"http": {"url": format!("http://{}/ilp", self.peers.http), "token": "t"}})
+        http_link(self.peers.http)
     }
 
     fn btp_link(&self) -> Value {
@@ -332,8 +333,8 @@ impl Field<'_> {
     }
 
     /// What it owes is settled by an engine.
-    fn settling(&self, name: &str, engine: &Engine) -> Result<Subject> {
-        let mut link = self.btp_link();
+    fn settling(&self, name: &str, engine: &Engine, link: &Value) -> Result<Subject> {
+        let mut link = link.clone();
         let url = engine.url();
         link["settlement"] = json!({"engine_url": url, "threshold": SETTLE_THRESHOLD});
         self.rialto(name, false, &link)
@@ -387,10 +388,10 @@ impl Field<'_> {
             });
         }
         self.add(ENGINE_ANSWERS, |field| {
-            field.settling(ENGINE_ANSWERS, &field.engine_answers)
+            field.settling(ENGINE_ANSWERS, &field.engine_answers, &field.btp_link())
         });
         self.add(ENGINE_HANGS, |field| {
-            field.settling(ENGINE_HANGS, &field.engine_hangs)
+            field.settling(ENGINE_HANGS, &field.engine_hangs, &field.btp_link())
         });
         self.add_few_in_flight();
         self.add_others();
@@ -770,18 +771,24 @@ impl Field<'_> {
         })
     }
 
+    /// Packets per second of which the node could take twice as many over HTTP/1.1.
+    fn half_load(&self) -> Result<u32> {
+        let samples = self.entry(HTTP)?.samples.iter().flatten();
+        let most = median(samples.map(|sample| sample.per_second));
+        Ok(u32::try_from(most / 2)?.max(1))
+    }
+
     /// What the node adds to the 99th percentile at half of its load, against what nginx adds at
     /// the same rate. The straight way goes to the same peer, so that it has all that the others have but the
     /// hop.
     fn latency(&self) -> Result<(f64, Vec<Figure>)> {
-        let samples = self.entry(HTTP)?.samples.iter().flatten();
-        let rate = u32::try_from(median(samples.map(|sample| sample.per_second)) / 2)?.max(1);
+        let rate = self.half_load()?;
         self.entry(NGINX)?;
         let listen = subjects::free_port()?;
         let name = |of: &str| format!("{of}, latency");
         let straight = Target::Http(format!("http://{listen}/ilp"));
         let (nginx, rialto) = (name(NGINX), name(HTTP));
-        let link = json!({"http": {"url": format!("http://{listen}/ilp"), "token": "t"}});
+        let link = http_link(listen);
         let ways = [
             Subject::new("straight", Vec::new(), straight),
             subjects::nginx(&nginx, SUBJECT_CORE, &folder(&self.folder, &nginx), listen)?,
@@ -1033,6 +1040,11 @@ fn ratios(
     .into_iter()
     .map(|(name, value, at_least, aim)| Ratio::new(name, value, at_least, aim))
     .collect()
+}
+
+/// An account whose packets go to the peer there.
+fn http_link(peer: SocketAddr) -> Value {
+    json!({"http": {"url": format!("http://{peer}/ilp"), "token": "t"}})
 }
 
 /// A private file with a token.
