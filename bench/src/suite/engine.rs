@@ -23,7 +23,7 @@ use crate::{Result, hop::Hop, load::Load, shape::LOAD_CORE};
 /// Loads of each of the two for latency.
 const TURNS: u32 = 15;
 /// The same for packets per second, a quarter of a second each.
-const SHORT_TURNS: u32 = 60;
+const SHORT_TURNS: u32 = 90;
 
 /// What an engine does once it is asked to settle.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -94,8 +94,7 @@ fn serve(mut stream: &TcpStream, mood: Mood, asked: &AtomicU64) -> Option<()> {
 
 /// By the clock, while an engine hangs against while one answers: packets per second over BTP, and the 99th
 /// percentile of their latency at half load over HTTP/1.1. Each turn has both, one right after the other and each
-/// first in turn. Of throughput the median of the turns' ratios counts, of latency the lower quartiles of the
-/// turns, as whatever else the machine does only adds.
+/// first in turn; the median of the turns' ratios counts.
 pub(super) fn by_the_clock(field: &Field<'_>) -> Result<[f64; 2]> {
     field.entry(ENGINE_HANGS)?; // unless it is not wanted
     // Of their own: pauses grow between the times that the others ask an engine that hangs.
@@ -136,18 +135,14 @@ pub(super) fn by_the_clock(field: &Field<'_>) -> Result<[f64; 2]> {
         for of in order(turn) {
             p99[of] = Hop::run_pinned(LOAD_CORE, listen, &subjects[of], rate, DATA_BYTES)?.p99_ns;
         }
-        latencies.push(p99);
+        latencies.extend(report::quotient(p99[0], p99[1]));
     }
     if field.engine_hangs.asked() == asked {
         return Err("the engine that hangs was not asked meanwhile".into());
     }
-    let quiet = [0, 1].map(|of| report::quartile(latencies.iter().map(|p99| p99[of])));
-    let latency = report::quotient(quiet[0], quiet[1]);
-    let throughput = report::middle(throughputs.into_iter());
-    let (Some(throughput), Some(latency)) = (throughput, latency) else {
-        return Err("nothing was fulfilled".into());
-    };
-    Ok([throughput, latency])
+    let middle =
+        |ratios: Vec<f64>| report::middle(ratios.into_iter()).ok_or("nothing was fulfilled");
+    Ok([middle(throughputs)?, middle(latencies)?])
 }
 
 /// At most a twentieth worse.
