@@ -118,6 +118,9 @@ const METHOD: &str = "\
 - *Strict, durable*: every limit of both accounts is set and so checked, and the journal is on a disk, written
   before an answer leaves and synced every 100 ms. *Trusting, volatile*: no limit but credit, and the journal in
   memory (`/dev/shm`), where a sync costs nothing; the node has no mode without a journal.
+- The others keep every limit that they have, as the node does: of a packet's amount, of packets and amounts a
+  minute, and of the balance. `ilp-node` has those of a minute kept by the module of Redis that its package recommends
+  (`redis-cell` 0.2.2); a row without them is beside the others.
 - `ilp-node` is the published 0.6.0 (bench/ilp-node), its Redis in memory without any log. Its `tokio-sync` 0.1
   does not run on today's Rust; in its place is a crate of ours with the channels of `futures` 0.1, and the
   figures are with that one (bench/ilp-node/tokio-sync).

@@ -1,11 +1,14 @@
 //! The time that a connection's task allows its peer.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    task::coop::unconstrained,
+    time::{Instant, Sleep, sleep_until},
+};
 
 /// A timer for deadlines that mostly do not come: it is moved when it rings, or would ring too late, and is not
 /// even looked at before.
@@ -46,7 +49,9 @@ impl Alarm {
                 self.rings = deadline;
                 self.sleep.as_mut().reset(deadline);
             }
-            self.is_set = self.sleep.as_mut().poll(cx).is_pending();
+            // A task that has done enough for one turn would be told to wait for a timer that is not set.
+            let mut sleep = pin!(unconstrained(self.sleep.as_mut()));
+            self.is_set = sleep.as_mut().poll(cx).is_pending();
             if !self.is_set {
                 now = Instant::now();
             }
@@ -57,9 +62,12 @@ impl Alarm {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, time::Duration};
+    use std::{future::poll_fn, mem, time::Duration};
 
-    use tokio::time::{sleep, timeout};
+    use tokio::{
+        task::coop::poll_proceed,
+        time::{sleep, timeout},
+    };
 
     use super::*;
 
@@ -87,6 +95,23 @@ mod tests {
             over(&mut alarm, sooner).await;
             assert_eq!(Instant::now(), sooner);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_has_done_much_sets_it_all_the_same() {
+        let deadline = Instant::now() + SECOND;
+        let mut alarm = Alarm::new(deadline);
+        let mut has_much_to_do = true;
+        let late = poll_fn(|cx| {
+            if mem::take(&mut has_much_to_do) {
+                while let Poll::Ready(spent) = poll_proceed(cx) {
+                    spent.made_progress();
+                }
+            }
+            alarm.poll(cx, Instant::now(), deadline)
+        });
+        assert_eq!(timeout(9 * SECOND, late).await, Ok(()));
+        assert_eq!(Instant::now(), deadline);
     }
 
     #[tokio::test(start_paused = true)]

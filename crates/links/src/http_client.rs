@@ -110,7 +110,7 @@ impl Lanes {
 /// What a lane's task shares with whoever has a job for it.
 struct Lane {
     job: Option<Job>,
-    connection: Option<Http1>,
+    connection: Http1,
     /// The connection has answered before.
     is_reused: bool,
     /// When the silence of an idle lane is too long.
@@ -262,10 +262,9 @@ impl HttpClient {
         let waker = lane.waker.take().expect("an idle lane has one");
         let mut cx = Context::from_waker(&waker);
         let head = self.head_http1(&job);
-        let connection = lane.connection.as_mut();
-        let sent = connection.map(|open| open.poll_send(&mut cx, &head, &job.packet));
+        let sent = lane.connection.poll_send(&mut cx, &head, &job.packet);
         let deadline = self.clock.instant(job.deadline_ns);
-        if matches!(sent, Some(Poll::Ready(Ok(())))) && lane.alarm.rings_by(deadline) {
+        if matches!(sent, Poll::Ready(Ok(()))) && lane.alarm.rings_by(deadline) {
             lane.waker = Some(waker);
         } else {
             waker.wake();
@@ -441,11 +440,8 @@ impl HttpClient {
     /// another connection.
     fn poll_lane(&self, shared: &Rc<RefCell<Lane>>, cx: &mut Context<'_>) -> Poll<()> {
         let lane = &mut *shared.borrow_mut();
-        let Some(connection) = &mut lane.connection else {
-            return Poll::Ready(());
-        };
         while let Some(job) = &lane.job {
-            let outcome = ready!(self.poll_job(job, connection, &mut lane.alarm, cx));
+            let outcome = ready!(self.poll_job(job, &mut lane.connection, &mut lane.alarm, cx));
             // The peer closed the connection while it was idle, and the packet was surely not
             // written: it may be sent again, over a new connection.
             if matches!(outcome, Outcome::Unsent) && lane.is_reused {
@@ -453,7 +449,7 @@ impl HttpClient {
             }
             self.finish(job, outcome);
             lane.job = None;
-            if !connection.is_idle() {
+            if !lane.connection.is_idle() {
                 return Poll::Ready(());
             }
             lane.is_reused = true;
@@ -463,7 +459,7 @@ impl HttpClient {
                 self.lanes.borrow_mut().idle.push(Rc::clone(shared));
             }
         }
-        if !connection.poll_closed(cx) {
+        if !lane.connection.poll_closed(cx) {
             let now = Instant::now();
             let silence = || now + Duration::from_nanos(IDLE_NS_MAX);
             let until = *lane.silent_until.get_or_insert_with(silence);
@@ -507,34 +503,32 @@ enum Opened {
 }
 
 /// The life of a lane.
-async fn lane(client: Rc<HttpClient>, mut job: Job) {
-    let lane = Rc::new(RefCell::new(Lane {
-        job: None,
-        connection: None,
-        is_reused: false,
-        silent_until: None,
-        alarm: Alarm::new(client.clock.instant(job.deadline_ns)),
-        waker: None,
-    }));
-    loop {
+async fn lane(client: Rc<HttpClient>, first: Job) {
+    let mut next = Some(first);
+    while let Some(job) = next {
+        if job.deadline_ns <= client.clock.now_ns() {
+            client.finish(&job, Outcome::Late);
+            break;
+        }
         // In a box: it takes the most room, for the shortest time.
-        match Box::pin(client.open()).await {
-            Ok(Opened::Http1(open)) => {
-                let lane = &mut *lane.borrow_mut();
-                (lane.connection, lane.is_reused) = (Some(open), false);
-                lane.job = Some(job);
-            }
+        let connection = match Box::pin(client.open()).await {
+            Ok(Opened::Http1(open)) => open,
             Ok(Opened::Http2(open)) => return open.run(job).await,
             Err(error) => {
                 client.connect_failed(&job, &error);
                 break;
             }
-        }
+        };
+        let lane = Rc::new(RefCell::new(Lane {
+            alarm: Alarm::new(client.clock.instant(job.deadline_ns)),
+            job: Some(job),
+            connection,
+            is_reused: false,
+            silent_until: None,
+            waker: None,
+        }));
         poll_fn(|cx| client.poll_lane(&lane, cx)).await;
-        match lane.borrow_mut().job.take() {
-            Some(again) => job = again,
-            None => break,
-        }
+        next = lane.borrow_mut().job.take();
     }
     client.lane_ends(&mut client.lanes.borrow_mut());
 }

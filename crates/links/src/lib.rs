@@ -23,6 +23,7 @@
 //! | `http_client.rs` | packets to one peer by HTTP |
 //! | `http1_client.rs` | the same over one HTTP/1.1 connection |
 //! | `http2_client.rs` | the same over one HTTP/2 connection |
+//! | `alarm.rs` | the time that a peer is given |
 //! | `scratch.rs`, `rewind.rs` | what connections read into; bytes read that are given back |
 //! | `btp.rs` | one BTP session over a WebSocket |
 //! | `dial.rs` | BTP connections that are kept up |

@@ -61,8 +61,7 @@ use crate::{
 /// How long a client may take for TLS, and then again for the head of its first request.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take for the head of a later request, stay silent between requests, and
-/// not read an answer. All connections but those of `http1_server` are looked at with this interval,
-/// so twice as long may pass on them.
+/// not read an answer. Connections are looked at with this interval, so twice as long may pass.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may take for the body of a request.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -171,8 +171,8 @@ impl Worker {
         &self.inbox
     }
 
-    /// Does what the core wants. Nothing is written to a socket before the caller yields, so that
-    /// everything from one turn is written at once.
+    /// Does what the core wants. Where a connection has many packets at a time, nothing is written to it before the
+    /// caller yields, so that everything from one turn is written at once; where it has one, that is written now.
     ///
     /// Actions on local links, on links of other workers, what engines are asked, and reports are not
     /// its business and ignored.

@@ -97,20 +97,23 @@ pub(crate) async fn run_worker(
         }
         // Read before the answers are taken: those that were there before the word to stop are then among them.
         let stops = *stop.borrow();
+        if stops {
+            worker.drain(); // these answers are the last of their connections
+        }
         mailbox.take(&mut actions);
-        actions.drain(..).for_each(|action| worker.perform(action));
         worker.inbox().drain(&mut inputs);
-        if !inputs.is_empty() {
-            // One turn may write to more sockets than a task may use before it yields.
-            let turn = async {
+        // One turn may write to more sockets than a task may use before it yields.
+        let turn = async {
+            actions.drain(..).for_each(|action| worker.perform(action));
+            if !inputs.is_empty() {
                 shell.step(&mut out, mine, |core, now, out| {
                     inputs
                         .drain(..)
                         .for_each(|input| core.handle(now, input, out));
                 });
-            };
-            unconstrained(turn).await;
-        }
+            }
+        };
+        unconstrained(turn).await;
         match close_by {
             None if stops => {
                 worker.close();

@@ -329,6 +329,31 @@ fn a_request_is_given_up_at_its_deadline() {
 }
 
 #[test]
+fn nobody_connects_for_packets_that_are_late() {
+    run(async {
+        let listener = listener().await;
+        let node = node(&listener).await;
+        // All connections are taken by a peer that says nothing, and more packets wait.
+        let time = Duration::from_millis(500);
+        for request in 0..=HTTP_LANES_MAX as u64 + 9 {
+            node.forward_for(HUB, request, PREPARE, time);
+        }
+        let mut taken = Vec::new();
+        for _ in 0..HTTP_LANES_MAX {
+            taken.push(listener.accept().await.unwrap().0);
+        }
+        for stream in &mut taken {
+            read_message(stream).await;
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        }
+        // The next that connects does so for the next packet.
+        node.forward(HUB, 1_000, b"\x0cnext");
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(read_message(&mut stream).await.ends_with("next"));
+    });
+}
+
+#[test]
 fn a_connection_that_nobody_needs_is_closed() {
     run(async {
         let listener = listener().await;
