@@ -59,7 +59,7 @@ pub(crate) struct HandOver {
 }
 
 /// A connection that packets come on: done when it ends, or with what is left of it when it wants more.
-pub(crate) struct Http1<S: AsyncRead + AsyncWrite + Unpin>(Option<Rc<RefCell<Connection<S>>>>);
+pub(crate) struct Http1<S>(Option<Rc<RefCell<Connection<S>>>>);
 
 /// What the connection's task shares with whoever has the core's answer.
 struct Connection<S> {
@@ -180,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Future for Http1<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Drop for Http1<S> {
+impl<S> Drop for Http1<S> {
     fn drop(&mut self) {
         if let Some(connection) = &self.0
             && let Connection {

@@ -362,14 +362,7 @@ impl Worker {
                     until_ns,
                 };
                 self.unanswered.borrow_mut().insert(number, unanswered);
-                self.inbox.push(Input::Prepare {
-                    account,
-                    link: LinkId::Waiting {
-                        worker: self.config.id,
-                    },
-                    request: unattended(number),
-                    packet,
-                });
+                self.prepare(account, unattended(number), packet);
             }
             Arrival::Again => {}
             // What is lost if it does not arrive was counted the first time.
@@ -575,14 +568,7 @@ impl Worker {
     /// dropped the packet goes its way all the same, and its answer finds nobody.
     pub(crate) async fn packet(&self, account: AccountId, packet: BytesMut) -> Bytes {
         let answer = self.waiting.open();
-        self.inbox.push(Input::Prepare {
-            account,
-            link: LinkId::Waiting {
-                worker: self.config.id,
-            },
-            request: answer.request(),
-            packet,
-        });
+        self.prepare(account, answer.request(), packet);
         answer.await
     }
 
@@ -595,6 +581,11 @@ impl Worker {
         connection: Rc<dyn Respond>,
     ) -> RequestId {
         let request = self.waiting.open_connection(connection);
+        self.prepare(account, request, packet);
+        request
+    }
+
+    fn prepare(&self, account: AccountId, request: RequestId, packet: BytesMut) {
         self.inbox.push(Input::Prepare {
             account,
             link: LinkId::Waiting {
@@ -603,7 +594,6 @@ impl Worker {
             request,
             packet,
         });
-        request
     }
 
     /// The connection is gone. Its packet goes its way all the same, and its answer finds nobody.
@@ -618,14 +608,7 @@ impl Worker {
         packet: BytesMut,
         responder: Responder,
     ) {
-        self.inbox.push(Input::Prepare {
-            account,
-            link: LinkId::Waiting {
-                worker: self.config.id,
-            },
-            request: self.waiting.open_stream(responder),
-            packet,
-        });
+        self.prepare(account, self.waiting.open_stream(responder), packet);
     }
 
     /// Whether to write now that a session of the account is up, or down, and how many lines were held
