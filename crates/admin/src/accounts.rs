@@ -25,7 +25,7 @@ use crate::{
     balances::{in_flight, in_words, signed},
     ccp, extract, health, hex,
     node::Handle,
-    page::PageQuery,
+    page::{self, PageQuery},
     peering::{LinkSeen, PeerState, Peering},
     rfc3339,
     shapes::{
@@ -72,11 +72,7 @@ pub(crate) async fn list(
 ) -> Result<Json<Accounts>, Problem> {
     let page = query.check()?;
     Ok(Json(api.node.read(|connector| {
-        // No account has the number 0.
-        let after = u32::try_from(page.after.unwrap_or_default()).unwrap_or(u32::MAX);
-        let after = AccountId(after);
-        let later = connector.ledger().accounts_after(after);
-        let (entries, next_cursor) = page.cut(later, |account| u64::from(account.id.0));
+        let (entries, next_cursor) = page::accounts(connector, page);
         let accounts = entries.into_iter();
         let accounts = accounts.map(|account| shape(connector, account, &api.node));
         Accounts {

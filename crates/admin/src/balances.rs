@@ -1,84 +1,65 @@
 //! Who owes whom.
 
-use std::sync::Arc;
-
 use axum::{Json, extract::State};
-use rialto_ledger::{Account, AccountSettings};
+use rialto_ledger::Account;
 
 use crate::{
     Api, Problem,
     auth::{Allowed, ToRead},
+    extract,
+    page::{self, PageQuery},
     shapes::{Balance, Balances, InFlight, Position, SignedAmount},
     words,
 };
 
-/// Balances of all accounts, in numbers and in words, and the node's own positions.
+/// Balances, of the oldest account first, in numbers and in words, and the node's own positions.
 #[utoipa::path(
     get,
     path = "/v1/balances",
     operation_id = "list_balances",
     tag = "balances",
     security(("bearer" = ["read"])),
+    params(PageQuery),
     responses(
-        (status = 200, description = "All balances", body = Balances),
+        (status = 200, description = "A page, and the positions beside it", body = Balances),
         (status = "default", description = "What went wrong", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn list(_: Allowed<ToRead>, State(api): State<Api>) -> Json<Balances> {
-    // The core stands still only while the numbers are copied; there may be very many.
-    let (accounts, positions) = api.node.read(|connector| {
+pub(crate) async fn list(
+    _: Allowed<ToRead>,
+    State(api): State<Api>,
+    extract::Query(query): extract::Query<PageQuery>,
+) -> Result<Json<Balances>, Problem> {
+    let page = query.check()?;
+    Ok(Json(api.node.read(|connector| {
+        let (accounts, next_cursor) = page::accounts(connector, page);
         let ledger = connector.ledger();
-        let accounts: Vec<_> = ledger.accounts().map(Seen::copy).collect();
         let positions = ledger.positions().zip(ledger.settled());
-        let positions: Vec<_> = positions
-            .map(|((asset, amount, _), (_, settled))| (asset.clone(), amount, settled))
-            .collect();
-        (accounts, positions)
-    });
-    Json(Balances {
-        balances: accounts.into_iter().map(Seen::in_words).collect(),
-        positions: positions
-            .into_iter()
-            .map(|(asset, amount, settled)| Position {
-                asset_code: asset.code().to_owned(),
-                asset_scale: asset.scale(),
-                amount: SignedAmount(amount),
-                settled: SignedAmount(settled),
-            })
-            .collect(),
-    })
+        Balances {
+            balances: accounts.into_iter().map(shape).collect(),
+            positions: positions
+                .map(|((asset, amount, _), (_, settled))| Position {
+                    asset_code: asset.code().to_owned(),
+                    asset_scale: asset.scale(),
+                    amount: SignedAmount(amount),
+                    settled: SignedAmount(settled),
+                })
+                .collect(),
+            next_cursor,
+        }
+    })))
 }
 
-/// Of an account, while the core is locked.
-struct Seen {
-    settings: Arc<AccountSettings>,
-    balance: i128,
-    available: i128,
-    in_flight: InFlight,
-}
-
-impl Seen {
-    fn copy(account: &Account) -> Self {
-        Self {
-            settings: Arc::clone(&account.settings),
-            balance: account.balance(),
-            available: account.available(),
-            in_flight: in_flight(account),
-        }
-    }
-
-    fn in_words(self) -> Balance {
-        let (name, asset) = (&self.settings.name, &self.settings.asset);
-        let words = words::balance(name, asset, self.balance, self.available);
-        Balance {
-            account: name.clone(),
-            asset_code: asset.code().to_owned(),
-            asset_scale: asset.scale(),
-            balance: SignedAmount(self.balance),
-            available: SignedAmount(self.available),
-            in_flight: self.in_flight,
-            words,
-        }
+fn shape(account: &Account) -> Balance {
+    let asset = &account.settings.asset;
+    Balance {
+        account: account.settings.name.clone(),
+        asset_code: asset.code().to_owned(),
+        asset_scale: asset.scale(),
+        balance: SignedAmount(account.balance()),
+        available: SignedAmount(account.available()),
+        in_flight: in_flight(account),
+        words: in_words(account),
     }
 }
 

@@ -16,7 +16,7 @@ use axum::{
 };
 use rialto_connector::{Connector, messages::MessageOutcome};
 use rialto_ledger::{
-    AccountId, AccountSettings, AccountTerms, ChannelTerms, Limits, Relation, RouteExchange,
+    AccountId, AccountSettings, AccountTerms, ChannelTerms, Relation, RouteExchange,
     SettlementTerms, TokenHash, check_name,
 };
 use rialto_packet::{DATA_BYTES_MAX, ErrorClass, money::Asset};
@@ -233,20 +233,13 @@ fn account_settings(terms: &EngineTerms, id: &str) -> AccountSettings {
         name: account_name(id),
         incoming_tokens: Vec::new(),
         terms: AccountTerms {
-            relation: Relation::Peer,
-            asset: terms.asset.clone(),
-            ilp_address: None,
-            limits: Limits::default(),
-            spread: None,
-            http: None,
-            btp: None,
-            paused: false,
             routes: RouteExchange::none(),
             settlement: SettlementTerms {
                 accounting_url: Some(terms.account_url(id)),
                 channel: terms.channel,
                 ..SettlementTerms::default()
             },
+            ..AccountTerms::new(Relation::Peer, terms.asset.clone())
         }
         .into(),
     }

@@ -393,16 +393,10 @@ pub(crate) async fn accept(
         name: request.name.unwrap_or_default(),
         incoming_tokens: vec![unlimited(hash(&theirs))],
         terms: AccountTerms {
-            relation: Relation::Peer,
-            asset: text.asset.clone(),
             ilp_address: Some(text.ilp_address.clone()),
             limits: request.limits.into(),
-            spread: None,
-            http: None,
-            btp: None,
-            paused: false,
             routes: routes_of_peer(request.without_routes),
-            settlement: rialto_ledger::SettlementTerms::default(),
+            ..AccountTerms::new(Relation::Peer, text.asset.clone())
         }
         .into(),
     };

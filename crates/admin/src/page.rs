@@ -1,7 +1,8 @@
 //! Pages of lists.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use rialto_ledger::text;
+use rialto_connector::Connector;
+use rialto_ledger::{Account, AccountId, text};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -66,6 +67,14 @@ impl Page {
         let last = page.last().map(number);
         (page, last.map(write_cursor))
     }
+}
+
+/// Accounts of a page, oldest first, and where the next begins.
+pub(crate) fn accounts(connector: &Connector, page: Page) -> (Vec<&Account>, Option<String>) {
+    // No account has the number 0.
+    let after = u32::try_from(page.after.unwrap_or_default()).unwrap_or(u32::MAX);
+    let later = connector.ledger().accounts_after(AccountId(after));
+    page.cut(later, |account| u64::from(account.id.0))
 }
 
 pub(crate) fn write_cursor(number: u64) -> String {

@@ -6,7 +6,7 @@ use axum::{
     extract::State,
     http::{Request, StatusCode, header::CONTENT_TYPE},
 };
-use rialto_ledger::{AccountSettings, AccountTerms, Relation, RouteExchange, SettlementTerms};
+use rialto_ledger::{AccountSettings, AccountTerms, Relation, RouteExchange};
 use rialto_packet::money::Asset;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -102,17 +102,10 @@ pub(crate) async fn auto_peer(
         name: request.name.unwrap_or_default(),
         incoming_tokens: Vec::new(),
         terms: AccountTerms {
-            relation: Relation::Peer,
-            asset: asset.clone(),
-            ilp_address: None,
             limits: rialto_ledger::Limits::from(request.limits).or_rafikis(),
-            spread: None,
-            http: None,
-            btp: None,
-            paused: false,
             // It answers that there is nobody at those addresses.
             routes: RouteExchange::none(),
-            settlement: SettlementTerms::default(),
+            ..AccountTerms::new(Relation::Peer, asset.clone())
         }
         .into(),
     };

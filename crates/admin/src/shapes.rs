@@ -665,7 +665,8 @@ pub struct Balance {
     pub words: String,
 }
 
-/// The node's own position in an asset. All balances, `amount` and `settled` add up to zero.
+/// The node's own position in an asset. All balances, `amount` and `settled` add up to zero; where
+/// payments go on, those of one page with all accounts do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Position {
     /// The asset.
@@ -678,13 +679,15 @@ pub struct Position {
     pub settled: SignedAmount,
 }
 
-/// Who owes whom.
+/// Who owes whom: a page of accounts, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Balances {
-    /// Of every account.
+    /// Of the accounts.
     pub balances: Vec<Balance>,
-    /// Of the node, per asset.
+    /// Of the node, per asset, with every page.
     pub positions: Vec<Position>,
+    /// For the next page; null on the last.
+    pub next_cursor: Option<String>,
 }
 
 /// A correction of a balance to be made.

@@ -24,7 +24,7 @@ use axum::{
 use rialto_connector::{Connector, PeeringBounds, PeeringStand};
 use rialto_ledger::{
     AccountSettings, AccountTerms, PeeringRequest, PeeringVerdict, Relation, RouteExchange,
-    SettlementTerms, TokenHash,
+    TokenHash,
 };
 use rialto_packet::money::Asset;
 use serde::{Deserialize, Serialize};
@@ -305,16 +305,10 @@ pub(crate) async fn adopt(
                 name: name.clone(),
                 incoming_tokens: vec![token],
                 terms: AccountTerms {
-                    relation,
-                    asset,
                     ilp_address,
                     limits: request.limits.into(),
-                    spread: None,
-                    http: None,
-                    btp: None,
-                    paused: false,
                     routes: RouteExchange::default().or_usual(relation),
-                    settlement: SettlementTerms::default(),
+                    ..AccountTerms::new(relation, asset)
                 }
                 .into(),
             };
@@ -655,18 +649,12 @@ fn offered(
         name: name.unwrap_or_else(|| connector.free_name(&request.name)),
         incoming_tokens: Vec::new(),
         terms: AccountTerms {
-            relation: Relation::Peer,
-            asset: request.asset.clone(),
             ilp_address: Some(request.ilp_address.clone()),
             // Whoever peers by this call is Rafiki, or does as it does.
             limits: limits.or_rafikis(),
-            spread: None,
-            http: None,
-            btp: None,
-            paused: false,
             // And that knows no CCP.
             routes: RouteExchange::none(),
-            settlement: SettlementTerms::default(),
+            ..AccountTerms::new(Relation::Peer, request.asset.clone())
         }
         .into(),
     }

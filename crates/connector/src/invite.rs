@@ -2,8 +2,7 @@
 
 use rialto_ledger::{
     AccountId, AccountSettings, AccountTerms, HttpLink, INVITES_MAX, IncomingToken, Invite,
-    InviteUse, NAME_BYTES_MAX, Record, Relation, RouteExchange, SettlementTerms, TokenHash,
-    check_name,
+    InviteUse, NAME_BYTES_MAX, Record, Relation, RouteExchange, TokenHash, check_name,
 };
 use rialto_packet::{Address, money::Asset};
 use thiserror::Error;
@@ -249,16 +248,9 @@ fn offered(invite: &Invite, name: String) -> AccountSettings {
         name,
         incoming_tokens: Vec::new(),
         terms: AccountTerms {
-            relation: Relation::Peer,
-            asset: invite.asset.clone(),
-            ilp_address: None,
             limits: invite.limits.clone(),
-            spread: None,
-            http: None,
-            btp: None,
-            paused: false,
             routes: routes_of_peer(invite.without_routes),
-            settlement: SettlementTerms::default(),
+            ..AccountTerms::new(Relation::Peer, invite.asset.clone())
         }
         .into(),
     }

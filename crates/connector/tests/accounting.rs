@@ -16,7 +16,7 @@ use rialto_connector::{
     settle::{Credited, EngineAnswer},
 };
 use rialto_ledger::{
-    AccountId, AccountSettings, AccountTerms, ChannelTerms, Limits, Lsn, Means, Record, Relation,
+    AccountId, AccountSettings, AccountTerms, ChannelTerms, Lsn, Means, Record, Relation,
     RouteExchange, SettlementCause, SettlementId, SettlementState, SettlementTerms,
 };
 use rialto_packet::{Timestamp, quantity::Quantity};
@@ -101,14 +101,6 @@ fn account(propose: bool) -> AccountSettings {
         name: "engine-x".to_owned(),
         incoming_tokens: Vec::new(),
         terms: AccountTerms {
-            relation: Relation::Peer,
-            asset: "USD/2".parse().unwrap(),
-            ilp_address: None,
-            limits: Limits::default(),
-            spread: None,
-            http: None,
-            btp: None,
-            paused: false,
             routes: RouteExchange::none(),
             settlement: SettlementTerms {
                 accounting_url: Some(URL.to_owned()),
@@ -120,6 +112,7 @@ fn account(propose: bool) -> AccountSettings {
                 }),
                 ..SettlementTerms::default()
             },
+            ..AccountTerms::new(Relation::Peer, "USD/2".parse().unwrap())
         }
         .into(),
     }

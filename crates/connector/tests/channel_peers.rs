@@ -16,7 +16,7 @@ use rialto_connector::{
 };
 use rialto_ledger::{
     ACCOUNT_CHANNELS_MAX, AccountId, AccountSettings, AccountTerms, ChannelTerms, Limits, Lsn,
-    Record, Relation, RouteExchange, SettlementCause, SettlementState, SettlementTerms,
+    Record, Relation, SettlementCause, SettlementState, SettlementTerms,
 };
 use rialto_packet::{Addr, ErrorCode, PEER_CONDITION, Prepare, PrepareBuilder, Reply, Timestamp};
 
@@ -77,19 +77,13 @@ impl Node {
             name: "peer".to_owned(),
             incoming_tokens: Vec::new(),
             terms: AccountTerms {
-                relation: Relation::Peer,
-                asset: "USD/2".parse().unwrap(),
                 ilp_address: Some("g.peer".parse().unwrap()),
                 limits: Limits {
                     balance_min: -1_000,
                     ..Limits::default()
                 },
-                spread: None,
-                http: None,
-                btp: None,
-                paused: false,
-                routes: RouteExchange::default(),
                 settlement,
+                ..AccountTerms::new(Relation::Peer, "USD/2".parse().unwrap())
             }
             .into(),
         };

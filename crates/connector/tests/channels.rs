@@ -15,7 +15,7 @@ use rialto_connector::{
 };
 use rialto_ledger::{
     AccountId, AccountSettings, AccountTerms, ChannelTerms, Entry, Limits, Lsn, Means, Record,
-    Relation, RouteExchange, SettlementState, SettlementTerms,
+    Relation, SettlementState, SettlementTerms,
 };
 use rialto_packet::{Prepare, Reply, Timestamp};
 
@@ -69,22 +69,16 @@ fn peer(other: &str, channel: Option<ChannelTerms>) -> AccountSettings {
         name: "peer".to_owned(),
         incoming_tokens: Vec::new(),
         terms: AccountTerms {
-            relation: Relation::Peer,
-            asset: "USD/2".parse().unwrap(),
             ilp_address: Some(other.parse().unwrap()),
             limits: Limits {
                 balance_min: -1_000,
                 ..Limits::default()
             },
-            spread: None,
-            http: None,
-            btp: None,
-            paused: false,
-            routes: RouteExchange::default(),
             settlement: SettlementTerms {
                 channel,
                 ..SettlementTerms::default()
             },
+            ..AccountTerms::new(Relation::Peer, "USD/2".parse().unwrap())
         }
         .into(),
     }

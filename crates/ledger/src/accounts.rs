@@ -90,21 +90,10 @@ fn place(id: AccountId) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{AccountTerms, Limits, Relation, RouteExchange, SettlementTerms};
+    use crate::settings::{AccountTerms, Relation};
 
     fn settings(name: &str) -> AccountSettings {
-        let terms = AccountTerms {
-            relation: Relation::Child,
-            asset: "USD/9".parse().unwrap(),
-            ilp_address: None,
-            limits: Limits::default(),
-            spread: None,
-            http: None,
-            btp: None,
-            paused: false,
-            routes: RouteExchange::default(),
-            settlement: SettlementTerms::default(),
-        };
+        let terms = AccountTerms::new(Relation::Child, "USD/9".parse().unwrap());
         AccountSettings {
             name: name.to_owned(),
             incoming_tokens: Vec::new(),

@@ -494,6 +494,25 @@ pub struct AccountTerms {
     pub settlement: SettlementTerms,
 }
 
+impl AccountTerms {
+    /// Those of a counterparty of whom nothing else was said: no credit, no link to it and no exchange of
+    /// routes.
+    pub fn new(relation: Relation, asset: Asset) -> Self {
+        Self {
+            relation,
+            asset,
+            ilp_address: None,
+            limits: Limits::default(),
+            spread: None,
+            http: None,
+            btp: None,
+            paused: false,
+            routes: RouteExchange::default(),
+            settlement: SettlementTerms::default(),
+        }
+    }
+}
+
 impl Deref for AccountSettings {
     type Target = AccountTerms;
 

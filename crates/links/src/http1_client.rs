@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    io::Write,
+    io::{self, Write},
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -59,8 +59,8 @@ enum State {
     Body(Body),
     /// There will be none: the connection was closed before anything of the request was written,
     Closed,
-    /// or with a part of it written.
-    Broken,
+    /// or with a part of it written, for this reason.
+    Broken(String),
 }
 
 /// The body of an answer.
@@ -133,7 +133,7 @@ impl Http1 {
         packet: &[u8],
     ) -> Poll<Result<(), Outcome>> {
         loop {
-            match self.state {
+            match &self.state {
                 State::Idle => {
                     // Whether the peer closed it meanwhile is seen before the packet is written.
                     if self.poll_closed(cx) {
@@ -146,37 +146,33 @@ impl Http1 {
                     self.state = State::Writing(0);
                 }
                 State::Writing(sent) => {
-                    let written = ready!(self.poll_write(cx, sent));
+                    let written = ready!(self.poll_write(cx, *sent));
                     self.buffer = Vec::new();
-                    self.state = match written {
-                        Ok(()) => State::Head(0),
-                        Err(Outcome::Unsent) => State::Closed,
-                        Err(_) => State::Broken,
+                    self.state = match (written, &self.state) {
+                        (Ok(()), _) => State::Head(0),
+                        // Nothing of it has reached the socket.
+                        (Err(_), State::Writing(0)) => State::Closed,
+                        (Err(error), _) => State::Broken(error.to_string()),
                     };
-                    return Poll::Ready(written);
                 }
                 State::Head(_) | State::Body(_) => return Poll::Ready(Ok(())),
                 State::Closed => return Poll::Ready(Err(Outcome::Unsent)),
-                State::Broken => return Poll::Ready(Err(unanswered("it broke"))),
+                State::Broken(why) => return Poll::Ready(Err(unanswered(why))),
             }
         }
     }
 
-    /// Writes the rest of the buffer.
-    fn poll_write(&mut self, cx: &mut Context<'_>, mut sent: usize) -> Poll<Result<(), Outcome>> {
+    /// Writes the rest of the buffer, and keeps in the state how much is written.
+    fn poll_write(&mut self, cx: &mut Context<'_>, mut sent: usize) -> Poll<io::Result<()>> {
         while sent < self.buffer.len() {
             let rest = &self.buffer[sent..];
-            match ready!(Pin::new(&mut self.stream).poll_write(cx, rest)) {
-                Ok(count @ 1..) => sent += count,
-                // Nothing of it has reached the socket.
-                Ok(0) | Err(_) if sent == 0 => return Poll::Ready(Err(Outcome::Unsent)),
-                Ok(0) => return Poll::Ready(Err(unanswered("it is closed"))),
-                Err(error) => return Poll::Ready(Err(unanswered(error))),
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, rest))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => sent += count,
             }
             self.state = State::Writing(sent);
         }
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        flushed.map_err(unanswered)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     /// What became of the packet. After an error the connection cannot be used again.

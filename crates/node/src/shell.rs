@@ -683,9 +683,7 @@ mod tests {
     use rand_core::SeedableRng;
     use rialto_connector::{RequestId, Settings, command::PaymentRequest};
     use rialto_journal::{Options, SimDisk};
-    use rialto_ledger::{
-        AccountId, AccountSettings, AccountTerms, Limits, Relation, RouteExchange, SettlementTerms,
-    };
+    use rialto_ledger::{AccountId, AccountSettings, AccountTerms, Limits, Relation};
     use rialto_packet::PrepareBuilder;
 
     use super::*;
@@ -717,19 +715,11 @@ mod tests {
             name: "alice".to_owned(),
             incoming_tokens: Vec::new(),
             terms: AccountTerms {
-                relation: Relation::Local,
-                asset: "USD/9".parse().unwrap(),
-                ilp_address: None,
                 limits: Limits {
                     balance_min: -1_000,
                     ..Limits::default()
                 },
-                spread: None,
-                http: None,
-                btp: None,
-                paused: false,
-                routes: RouteExchange::default(),
-                settlement: SettlementTerms::default(),
+                ..AccountTerms::new(Relation::Local, "USD/9".parse().unwrap())
             }
             .into(),
         };

@@ -218,24 +218,18 @@ async fn remove_token(args: &RemoveTokenArgs) -> Result<(), Failure> {
 
 pub(crate) async fn balance(args: &BalanceArgs) -> Result<(), Failure> {
     let client = connect(&args.node)?;
-    let mut all: Value = client.get("/v1/balances").await?;
     if let Some(name) = &args.name {
-        let mut balances = all["balances"].take();
-        let named = balances.as_array_mut().into_iter().flatten();
-        let Some(balance) = named
-            .into_iter()
-            .find(|balance| balance["account"] == **name)
-        else {
-            return Err(Failure::failed(format!("there is no account '{name}'")));
-        };
+        let account: Value = client.get(&path(name)).await?;
         return if args.node.output.json {
-            output::json(balance)
+            output::json(&balance_of(&account))
         } else {
-            output::line(&text(&balance["words"]))
+            output::line(&text(&account["words"]))
         };
     }
+    let all = client.whole("/v1/balances", "balances").await?;
     if args.node.output.json {
-        return output::json(&all);
+        let (balances, positions) = (&all["balances"], &all["positions"]);
+        return output::json(&json!({"balances": balances, "positions": positions}));
     }
     let mut rows = Vec::new();
     for balance in all["balances"].as_array().into_iter().flatten() {
@@ -250,6 +244,19 @@ pub(crate) async fn balance(args: &BalanceArgs) -> Result<(), Failure> {
         ]);
     }
     output::table(&["ACCOUNT", "WHO OWES WHOM"], rows)
+}
+
+/// What the API lists of an account's balance, from the account.
+fn balance_of(account: &Value) -> Value {
+    json!({
+        "account": account["name"],
+        "asset_code": account["asset_code"],
+        "asset_scale": account["asset_scale"],
+        "balance": account["balance"],
+        "available": account["available"],
+        "in_flight": account["in_flight"],
+        "words": account["words"],
+    })
 }
 
 /// The node's own position in an asset, in words: long when its accounts together owe it.

@@ -249,8 +249,7 @@ mod tests {
 
     use rialto_journal::{FileDisk, Journal, Lsn, Options};
     use rialto_ledger::{
-        AccountId, AccountSettings, AccountTerms, Commit, Ledger, Limits, Record, Relation,
-        RouteExchange, SettlementTerms,
+        AccountId, AccountSettings, AccountTerms, Commit, Ledger, Record, Relation,
     };
 
     use super::*;
@@ -259,19 +258,7 @@ mod tests {
         let settings = AccountSettings {
             name: name.to_owned(),
             incoming_tokens: Vec::new(),
-            terms: AccountTerms {
-                relation: Relation::Peer,
-                asset: "USD/9".parse().unwrap(),
-                ilp_address: None,
-                limits: Limits::default(),
-                spread: None,
-                http: None,
-                btp: None,
-                paused: false,
-                routes: RouteExchange::default(),
-                settlement: SettlementTerms::default(),
-            }
-            .into(),
+            terms: AccountTerms::new(Relation::Peer, "USD/9".parse().unwrap()).into(),
         };
         Record::AccountPut {
             id: AccountId(id),

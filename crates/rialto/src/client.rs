@@ -116,6 +116,15 @@ impl Client {
 
     /// All entries of a list, page by page, under the name the API gives the list.
     pub(crate) async fn list(&self, path: &str, name: &str) -> Result<Vec<Value>, Failure> {
+        let mut whole = self.whole(path, name).await?;
+        let Value::Array(entries) = whole[name].take() else {
+            unreachable!("it was put there");
+        };
+        Ok(entries)
+    }
+
+    /// The same as one object, with what the last page has beside its entries.
+    pub(crate) async fn whole(&self, path: &str, name: &str) -> Result<Value, Failure> {
         let mut entries = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
@@ -132,7 +141,8 @@ impl Client {
             };
             entries.extend(part);
             if next.is_none() || next == cursor {
-                return Ok(entries);
+                page[name] = Value::Array(entries);
+                return Ok(page);
             }
             cursor = next;
         }

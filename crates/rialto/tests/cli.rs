@@ -11,7 +11,7 @@ use std::{
     process::{Child, ChildStderr, Command, Output, Stdio},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 fn rialto(folder: &Path, arguments: &[&str]) -> Command {
@@ -300,6 +300,14 @@ fn a_node_is_operated_by_whoever_can_read_its_configuration() {
             " exchange:USD/9  our position is flat\n",
         )
     );
+    assert_eq!(stdout(&done("balance alice")), "even\n");
+    let [all, alice]: [Value; 2] = ["balance --json", "balance alice --json"]
+        .map(|line| serde_json::from_slice(&done(line).stdout).unwrap());
+    assert_eq!(all["balances"], json!([alice]));
+    assert_eq!(alice["available"], "12500000000");
+    let output = run(folder.path(), &["balance", "bob"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("there is no account 'bob'"));
 
     let output = done("account create hub --relation peer --asset USD/9 --generate-token --quiet");
     assert!(

@@ -524,8 +524,6 @@ impl AccountPlan {
             name: self.name.to_string(),
             incoming_tokens: Vec::new(),
             terms: AccountTerms {
-                relation: self.relation,
-                asset: self.asset(),
                 ilp_address: address.map(|address| address.parse().expect("an address")),
                 limits: Limits {
                     balance_min: self.balance_min - i128::from(is(Mutant::LimitOffByOne)),
@@ -533,7 +531,6 @@ impl AccountPlan {
                     unsynced_amount_max: (!is(Mutant::CapLifted)).then_some(self.unsynced_max),
                     ..Limits::default()
                 },
-                spread: None,
                 // What is in it is for sockets, which there are none of.
                 http: self.http.map(|_| HttpLink {
                     jwt: None,
@@ -542,7 +539,6 @@ impl AccountPlan {
                     token: Some(SealedSecret(String::new())),
                     tls_pins: Vec::new(),
                 }),
-                btp: None,
                 paused: self.is_paused,
                 routes: RouteExchange {
                     send: self.tells_routes.then_some(true),
@@ -550,6 +546,7 @@ impl AccountPlan {
                     ..RouteExchange::default()
                 },
                 settlement: self.terms.as_ref().map(Terms::settings).unwrap_or_default(),
+                ..AccountTerms::new(self.relation, self.asset())
             }
             .into(),
         }

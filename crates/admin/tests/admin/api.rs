@@ -655,6 +655,12 @@ async fn lists_come_in_pages() {
             "name",
             &["alice", "bob", "far", "hub"][..],
         ),
+        (
+            "/v1/balances?",
+            "balances",
+            "account",
+            &["alice", "bob", "far", "hub"],
+        ),
         ("/v1/payments?", "payments", "id", &["4", "3", "2", "1"]),
         (
             "/v1/payments?account=alice&",

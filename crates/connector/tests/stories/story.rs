@@ -37,8 +37,8 @@ use rialto_connector::{
     settle::{Credited, EngineAnswer},
 };
 use rialto_ledger::{
-    AccountId, AccountSettings, AccountTerms, Direction, HandState, HttpLink, Limits, PaymentId,
-    Rate, Relation, RouteExchange, SealedSecret, SettlementId, SettlementTerms,
+    AccountId, AccountSettings, AccountTerms, Direction, HandState, HttpLink, PaymentId, Rate,
+    Relation, SealedSecret, SettlementId,
 };
 use rialto_packet::{
     Addr, ErrorCode, FulfillBuilder, PEER_CONDITION, Prepare, RejectBuilder, Reply,
@@ -202,19 +202,7 @@ pub(crate) fn account(name: &str, asset: &str) -> AccountSettings {
     AccountSettings {
         name: name.to_owned(),
         incoming_tokens: Vec::new(),
-        terms: AccountTerms {
-            relation: Relation::Peer,
-            asset: asset.parse::<Asset>().unwrap(),
-            ilp_address: None,
-            limits: Limits::default(),
-            spread: None,
-            http: None,
-            btp: None,
-            paused: false,
-            routes: RouteExchange::default(),
-            settlement: SettlementTerms::default(),
-        }
-        .into(),
+        terms: AccountTerms::new(Relation::Peer, asset.parse::<Asset>().unwrap()).into(),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::crash::{Coins, crash};
 use rialto_journal::{Fate, Faults};
 use rialto_ledger::{
     AccountId, AccountSettings, AccountTerms, Commit, Ledger, Limits, Payment, PaymentEnd,
-    PaymentId, PaymentProgress, Record, Relation, RouteExchange, SettlementTerms,
+    PaymentId, PaymentProgress, Record, Relation,
 };
 use std::{collections::BTreeMap, env, ops::Range, sync::LazyLock, thread};
 
@@ -130,19 +130,11 @@ fn account(id: u64, packets_per_minute: u64) -> Record {
         name: format!("account-{id}"),
         incoming_tokens: Vec::new(),
         terms: AccountTerms {
-            relation: Relation::Peer,
-            asset: asset.parse().unwrap(),
-            ilp_address: None,
             limits: Limits {
                 packets_per_minute: u32::try_from(packets_per_minute).ok(),
                 ..Limits::default()
             },
-            spread: None,
-            http: None,
-            btp: None,
-            paused: false,
-            routes: RouteExchange::default(),
-            settlement: SettlementTerms::default(),
+            ..AccountTerms::new(Relation::Peer, asset.parse().unwrap())
         }
         .into(),
     };
