@@ -18,12 +18,20 @@ use super::{
     report::{self, Ratio},
     subjects,
 };
-use crate::{Result, hop::Hop, load::Load, shape::LOAD_CORE};
+use crate::{
+    Result,
+    hop::{Hop, Latency},
+    load::Load,
+    shape::LOAD_CORE,
+};
 
-/// Loads of each of the two for latency.
-const TURNS: u32 = 15;
-/// The same for packets per second, a quarter of a second each.
-const SHORT_TURNS: u32 = 90;
+/// Loads of each of the two for packets per second, a quarter of a second each.
+const TURNS: u32 = 90;
+/// Packets in flight then. With few of them node and load take turns, each waiting for what the other has: by the
+/// clock whatever keeps one of them makes both faster.
+const IN_FLIGHT: u32 = 512;
+/// The same for latency, a tenth of a second each.
+const LATENCY_TURNS: u32 = 300;
 
 /// What an engine does once it is asked to settle.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -92,9 +100,9 @@ fn serve(mut stream: &TcpStream, mood: Mood, asked: &AtomicU64) -> Option<()> {
     stream.write_all(answer).ok()
 }
 
-/// By the clock, while an engine hangs against while one answers: packets per second over BTP, and the 99th
-/// percentile of their latency at half load over HTTP/1.1. Each turn has both, one right after the other and each
-/// first in turn; the median of the turns' ratios counts.
+/// By the clock, while an engine hangs against while one answers: packets per second over BTP, of which the median
+/// of the turns' ratios counts, and the 99th percentile of their latency at half load over HTTP/1.1, of which the
+/// lower quartile of the turns does. Each turn has both, one right after the other.
 pub(super) fn by_the_clock(field: &Field<'_>) -> Result<[f64; 2]> {
     field.entry(ENGINE_HANGS)?; // unless it is not wanted
     // Of their own: pauses grow between the times that the others ask an engine that hangs.
@@ -105,21 +113,14 @@ pub(super) fn by_the_clock(field: &Field<'_>) -> Result<[f64; 2]> {
     };
     let subjects = settling("by the clock", &field.btp_link())?;
     let asked = field.engine_hangs.asked();
-    let order = |turn: u32| {
-        if turn.is_multiple_of(2) {
-            [0, 1]
-        } else {
-            [1, 0]
-        }
-    };
-    let (mut throughputs, mut latencies) = (Vec::new(), Vec::new());
-    let mut packets = FIRST_PACKETS;
-    for turn in 1..=SHORT_TURNS {
+    let (mut throughputs, mut packets) = (Vec::new(), FIRST_PACKETS);
+    for turn in 1..=TURNS {
         progress(&format!("packets while an engine hangs, turn {turn}"));
         let mut per_second = [0; 2];
-        for of in order(turn) {
-            let (subject, in_flight) = (&subjects[of], field.suite.in_flight);
-            let found = Load::run_pinned(LOAD_CORE, subject, packets, in_flight, DATA_BYTES, &[])?;
+        let order = if turn % 2 == 0 { [0, 1] } else { [1, 0] };
+        for of in order {
+            let subject = &subjects[of];
+            let found = Load::run_pinned(LOAD_CORE, subject, packets, IN_FLIGHT, DATA_BYTES, &[])?;
             per_second[of] = u64::try_from(found.per_second)?;
         }
         if turn == 1 {
@@ -129,20 +130,20 @@ pub(super) fn by_the_clock(field: &Field<'_>) -> Result<[f64; 2]> {
     }
     let (rate, listen) = (field.half_load()?, subjects::free_port()?);
     let subjects = settling("latency", &super::http_link(listen))?;
-    for turn in 1..=TURNS {
-        progress(&format!("latency while an engine hangs, turn {turn}"));
-        let mut p99 = [0; 2];
-        for of in order(turn) {
-            p99[of] = Hop::run_pinned(LOAD_CORE, listen, &subjects[of], rate, DATA_BYTES)?.p99_ns;
-        }
-        latencies.extend(report::quotient(p99[0], p99[1]));
-    }
+    progress("latency while an engine hangs");
+    let turns = LATENCY_TURNS;
+    let found = Hop::run_pinned(LOAD_CORE, listen, &subjects, rate, turns, DATA_BYTES)?;
+    let [hangs, answers] = found.as_slice() else {
+        return Err("not both were measured".into());
+    };
+    let p99 = |latency: &Latency| report::quartile(latency.p99_ns.iter().copied());
+    let latency = report::quotient(p99(hangs), p99(answers));
     if field.engine_hangs.asked() == asked {
         return Err("the engine that hangs was not asked meanwhile".into());
     }
-    let middle =
-        |ratios: Vec<f64>| report::middle(ratios.into_iter()).ok_or("nothing was fulfilled");
-    Ok([middle(throughputs)?, middle(latencies)?])
+    let nothing = "nothing was fulfilled";
+    let throughput = report::middle(throughputs.into_iter()).ok_or(nothing)?;
+    Ok([throughput, latency.ok_or(nothing)?])
 }
 
 /// At most a twentieth worse.

@@ -134,12 +134,13 @@ const METHOD: &str = "\
   the packets that are due: a closed load with 256 in flight costs as much, and nginx's does.
 - Latency at half load: at half of what the node fulfils over HTTP/1.1 with 64 in flight, arrivals as they
   happen to come (Poisson), a packet's latency counting from when it was due, straight to the peer that fulfils,
-  through nginx and through the node, in turns. Load and peer are one thread that never sleeps (`rialto-bench hop`):
-  two would wait for each other, and one that sleeps for the machine. A turn is 12 stretches of 100 ms, of whose
-  percentiles the lower quartile counts, as a machine that takes a core away for 10 ms only adds; and so does that of
-  the turns. What a hop adds is its 99th percentile less that of the straight way. Where the median of the turns is
-  above their lower quartile by as much as nginx adds, a ratio would be one of noise: there is none, and what was
-  found stands among what was not measured.
+  through nginx and through the node, in turns of 100 ms, so that a machine that becomes slower or faster does so
+  for all three. Load and peer are one thread that never sleeps (`rialto-bench hop`): two would wait for each other,
+  and one that sleeps for the machine. Each turn has percentiles, of which the lower quartile counts, as a machine
+  that takes a core away for some milliseconds only adds. What a hop adds is its 99th percentile less that of the
+  straight way. Where every other turn says something else than the rest, by half of what nginx adds, a ratio would
+  be one of noise: there is none, and what was found stands among what was not measured. Packets per
+  second while an engine hangs are those of 512 in flight: with few, node and load wait for each other.
 - The time of prepare plus fulfill in the core is the lower quartile of the rounds, each a median of 2,001 parts.
 - A start with large books is the median of five, on all cores; packets then go to a node on one.
 - Where the node settles, what it owes is due after every 10,000 packets. The engine that hangs takes the

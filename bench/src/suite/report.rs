@@ -297,19 +297,23 @@ pub(crate) fn middle(values: impl Iterator<Item = f64>) -> Option<f64> {
 
 /// What one hop adds to a latency, against what another adds, by turns: each way's lower quartile counts, as
 /// whatever else the machine does only adds. The first way is without a hop, the second through the other, the
-/// third through the one. Where the median of a way is above its lower quartile by as much as the other adds, a
-/// ratio would be one of noise.
-pub(crate) fn added(turns: &[[u64; 3]]) -> crate::Result<f64> {
-    let [straight, other, own] = [0, 1, 2].map(|way| {
-        let of = || turns.iter().map(|turn| turn[way].cast_signed());
-        (quartile(of()), median(of()))
+/// third through the one. Where every other turn of a way says something else than the rest, by half of what the
+/// other adds, a ratio would be one of noise.
+pub(crate) fn added(ways: [&[u64]; 3]) -> crate::Result<f64> {
+    let [straight, other, own] = ways.map(|turns| {
+        let of = |first: usize, step: usize| {
+            let turns = turns.iter().skip(first).step_by(step);
+            quartile(turns.map(|turn| turn.cast_signed()))
+        };
+        (of(0, 1), of(0, 2).abs_diff(of(1, 2)))
     });
     let (added_other, added_own) = (other.0 - straight.0, own.0 - straight.0);
-    let spread = [straight, other, own].map(|(quiet, usual)| usual - quiet);
-    if spread.into_iter().any(|spread| spread >= added_other) {
+    let doubt = [straight, other, own].map(|(_, doubt)| doubt);
+    let doubt_max = u64::try_from(added_other).unwrap_or(0) / 2;
+    if doubt.into_iter().any(|doubt| doubt >= doubt_max) {
         return Err(format!(
-            "not to be told from noise: {added_other} us are added, by ours {added_own} us, and half of the turns \
-             were slower than the quietest quarter by {spread:?} us"
+            "not to be told from noise: {added_other} ns are added, by ours {added_own} ns, and every other turn says \
+             something else by {doubt:?} ns"
         )
         .into());
     }
@@ -401,22 +405,19 @@ mod tests {
 
     #[test]
     fn what_is_added_is_compared_where_it_is_more_than_noise() {
-        // One turn was disturbed, and one was slow as a whole.
-        let clear = [
-            [100, 120, 130],
-            [500, 520, 530],
-            [100, 120, 900],
-            [90, 112, 120],
-            [100, 120, 135],
-        ];
-        assert_eq!(added(&clear).ok(), Some(1.5));
-        let none_of_ours = clear.map(|[straight, other, _]| [straight, other, straight - 5]);
-        assert_eq!(added(&none_of_ours).ok(), Some(0.0));
-        let noise = clear.map(|[straight, other, ours]| [straight, straight + other % 7, ours]);
-        assert!(added(&noise).is_err());
-        let ours_is_noise = [0, 80, 10, 300, 60].map(|ours| [100, 120, 100 + ours]);
-        assert!(added(&ours_is_noise).is_err());
-        assert!(added(&[]).is_err());
+        // One turn was disturbed, and two were slow as a whole.
+        let straight = [100, 101, 900, 900, 100, 99, 100, 101];
+        let other = straight.map(|straight| straight + 20);
+        let mut own = straight.map(|straight| straight + 30);
+        own[4] = 5_000;
+        assert_eq!(added([&straight, &other, &own]).ok(), Some(1.5));
+        let none_of_ours = straight.map(|straight| straight - 5);
+        assert_eq!(added([&straight, &other, &none_of_ours]).ok(), Some(0.0));
+        let hardly_any = straight.map(|straight| straight + 2);
+        assert!(added([&straight, &hardly_any, &own]).is_err());
+        let own_is_noise = [110, 150, 110, 150, 110, 150, 110, 150];
+        assert!(added([&straight, &other, &own_is_noise]).is_err());
+        assert!(added([&[], &[], &[]]).is_err());
     }
 
     #[test]
