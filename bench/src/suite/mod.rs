@@ -42,7 +42,7 @@ use crate::{
 const DATA_BYTES: u32 = 300;
 /// How long one measurement takes, about. Short, so that those of a round are near each other: a machine may be
 /// slower for half a minute by a third.
-const SAMPLE: Duration = Duration::from_millis(250);
+const SAMPLE: Duration = Duration::from_millis(125);
 /// The first load of a subject: warms it up, and says how fast it is.
 const FIRST_PACKETS: u64 = 1_000;
 /// Turns of a tenth of a second of each way at half load.
@@ -53,7 +53,7 @@ const GOODPUT_TURNS: u32 = 9;
 /// the node can take.
 const RIVALS: u32 = 3;
 /// Packets of one measurement.
-const PACKETS_MIN: u64 = 500;
+const PACKETS_MIN: u64 = 250;
 const PACKETS_MAX: u64 = 1_000_000;
 
 /// What we owe the receiver before it is settled, in units of which each packet carries one.
@@ -86,7 +86,7 @@ pub(crate) struct Suite {
     #[arg(long)]
     full: bool,
     /// Measurements of each subject, of which the median counts
-    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=101))]
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=101))]
     rounds: u32,
     /// Packets in flight
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
@@ -540,7 +540,12 @@ impl Field<'_> {
         let rounds = self.suite.rounds;
         for round in 1..=rounds {
             self.core_ns.push(crate::micro::core_ns()?);
-            for index in 0..self.entries.len() {
+            // To and fro: what a load leaves behind in the caches is not always the same one's.
+            let mut order: Vec<_> = (0..self.entries.len()).collect();
+            if round % 2 == 0 {
+                order.reverse();
+            }
+            for index in order {
                 let entry = &self.entries[index];
                 progress(&format!(
                     "round {round} of {rounds}: {}",

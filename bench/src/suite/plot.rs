@@ -108,8 +108,8 @@ const METHOD: &str = "\
   `ilp-node` with its Redis), from `/proc/PID/task/TID/schedstat`, per packet. Wall time and latency stand beside it;
   load and peer share a core, so they say less.
 - The load is closed: always the same number of packets in flight. Over HTTP/1.1 each has a connection, over
-  h2c and BTP they share one. Systems take turns, a quarter of a second each, round after round; the median of the
-  rounds counts. A ratio is the median of the ratios of each round, so that a machine that becomes slower or faster
+  h2c and BTP they share one. Systems take turns, an eighth of a second each, round after round, to and fro; the median of
+  the rounds counts. A ratio is the median of the ratios of each round, so that a machine that becomes slower or faster
   meanwhile changes both sides of it. Packets go to an address below the receiver's, as a payment's do.
 - Every packet has a condition of its own, and each Fulfill is checked against its preimage. A round in which
   anything else came back does not count and is named.
