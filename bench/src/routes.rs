@@ -123,7 +123,7 @@ impl Routes {
             ),
             figure(
                 format!(
-                    "longest step of the core while {} accounts are made, and some changed and deleted",
+                    "longest step of the core while accounts are made, changed and deleted among {}",
                     self.count
                 ),
                 quotient(making.longest_ns(), 1_000).unwrap_or(0.0),
@@ -207,8 +207,8 @@ impl Routes {
 }
 
 impl Routes {
-    /// Each step is one command of an operator, until there are as many accounts as there are routes elsewhere and
-    /// then among them, while a checkpoint is written. The step with which that began is apart.
+    /// Each step is one command of an operator, among as many accounts as there are routes elsewhere, while a
+    /// checkpoint is written. The step with which that began is apart.
     fn make_accounts(&self) -> (Pauses, Pauses) {
         const GOOD: &str = "a good command";
         /// Accounts that are changed stand apart from each other.
@@ -216,19 +216,20 @@ impl Routes {
         let mut node = Node::new(0);
         let count = self.count as u64;
         for number in 0..count {
-            let customer = customer(number, false);
-            let made = node.step(|core, _, out| core.account_create(customer, out));
+            let made = node
+                .core
+                .account_create(customer(number, false), &mut node.out);
             made.expect(GOOD);
+            node.out.drain().for_each(drop);
         }
-        let making = std::mem::take(&mut node.pauses);
         let books = node.step(|core, _, _| core.ledger().snapshot());
-        let copying = std::mem::replace(&mut node.pauses, making);
+        let copying = std::mem::take(&mut node.pauses);
         for number in 0..NEW_ACCOUNTS {
-            let new = customer(count + number, false);
-            let made = node.step(|core, _, out| core.account_create(new, out));
+            let new = count + number;
+            let made = node.step(|core, _, out| core.account_create(customer(new, false), out));
             made.expect(GOOD);
-            let old = customer(number * APART % count, true);
-            let paused = node.step(|core, _, out| core.account_update(old, out));
+            let old = number * APART % count;
+            let paused = node.step(|core, _, out| core.account_update(customer(old, true), out));
             paused.expect(GOOD);
         }
         for number in count..count + NEW_ACCOUNTS {

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use hashbrown::HashTable;
 use rialto_channel::ChannelId;
 use rialto_packet::{
     Prefix,
@@ -24,13 +25,13 @@ use crate::{
     channel::{AccountChannel, ChannelMoney, Channels},
     hand::{Direction, HandSettlement, HandSettlements, HandState},
     invite::Invite,
+    places::by_place,
     record::{Adjustment, Commit, Payment, PaymentProgress, Record},
     settings::{
         AccountId, AccountSettings, AccountTerms, Limits, PaymentId, Rate, Relation, StaticRoute,
         TokenHash,
     },
     settlement::{Credit, Settlement, SettlementId, SettlementState, Settlements},
-    shards::Shards,
     statement::{Entry, EntryKind, Means, Period, Statement, Statements},
     stranger::PeeringRequest,
     terms::SharedTerms,
@@ -301,7 +302,7 @@ pub enum LedgerMutant {
 pub struct Ledger {
     accounts: Accounts,
     /// By the hashes of their names under a key: people choose them, and packets are routed by them.
-    names: Shards<AccountId>,
+    names: HashTable<AccountId>,
     name_key: [u64; 2],
     /// Whose token it is.
     tokens: TokenTable,
@@ -749,9 +750,9 @@ impl Ledger {
         };
         let hash = self.put_account(id, settings)?;
         self.kept_names.push((hash, id));
-        if let Some(account) = self.accounts.get(id) {
-            self.kept_tokens.extend(tokens_of(id, &account.settings));
-        }
+        let settings = self.accounts.settings()(id);
+        self.kept_tokens
+            .extend(settings.into_iter().flat_map(|of| tokens_of(id, of)));
         if self.kept_names.len() == KEPT_MAX {
             self.enter_kept();
         }
@@ -925,8 +926,9 @@ impl Ledger {
                 let ahead = (*last_account).min(ACCOUNTS_AHEAD_MAX);
                 self.accounts.reserve(AccountId(ahead));
                 let more = (ahead as usize).saturating_sub(self.names.len());
-                self.names.reserve(more);
-                self.tokens.reserve(more);
+                let (key, accounts) = (self.name_key, &self.accounts);
+                self.names.reserve(more, |id| hash_of(key, accounts, *id));
+                self.tokens.reserve(more, accounts.settings());
             }
         }
         Ok(())
@@ -1070,19 +1072,29 @@ impl Ledger {
             ..settings.clone()
         };
         let hash = self.put_account(id, settings)?;
-        self.names.insert(hash, id);
-        if let Some(account) = self.accounts.get(id) {
-            self.tokens
-                .enter(tokens_of(id, &account.settings).collect());
-        }
+        let (key, accounts) = (self.name_key, &self.accounts);
+        self.names
+            .insert_unique(hash, id, |id| hash_of(key, accounts, *id));
+        let settings = accounts.settings();
+        let new = settings(id).into_iter().flat_map(|of| tokens_of(id, of));
+        self.tokens.enter(new.collect(), settings);
         Ok(())
     }
 
-    /// Those that are kept.
+    /// Those that are kept, in the order in which the table has them: one that is larger than the caches is
+    /// then written from its beginning to its end.
     fn enter_kept(&mut self) {
         let kept = std::mem::take(&mut self.kept_names);
-        self.names.extend(kept.into_iter());
-        self.tokens.enter(std::mem::take(&mut self.kept_tokens));
+        let (key, accounts) = (self.name_key, &self.accounts);
+        let tokens = std::mem::take(&mut self.kept_tokens);
+        self.tokens.enter(tokens, accounts.settings());
+        self.names
+            .reserve(kept.len(), |id| hash_of(key, accounts, *id));
+        let places = self.names.num_buckets() as u64;
+        for (hash, id) in by_place(kept, places, |(hash, _)| *hash) {
+            self.names
+                .insert_unique(hash, id, |id| hash_of(key, accounts, *id));
+        }
     }
 
     /// Gives the hash of its name, by which it is still to be entered into the table, as its tokens are.
@@ -1124,7 +1136,9 @@ impl Ledger {
     /// Its name and its tokens lead nowhere any more.
     fn forget_names(&mut self, settings: &AccountSettings, id: AccountId) {
         let hash = self.hash_name(&settings.name);
-        self.names.remove(hash, |other| *other == id);
+        if let Ok(entry) = self.names.find_entry(hash, |other| *other == id) {
+            entry.remove();
+        }
         self.tokens.forget(id, settings);
     }
 
@@ -1398,10 +1412,7 @@ impl Ledger {
     }
 
     fn hash_name(&self, name: &str) -> u64 {
-        let [first, second] = self.name_key;
-        let mut hasher = SipHasher13::new_with_keys(first, second);
-        hasher.write(name.as_bytes());
-        hasher.finish()
+        hash_name(self.name_key, name)
     }
 
     fn position_of(&mut self, asset: &Asset) -> usize {
@@ -1463,6 +1474,17 @@ fn means_of(settlement: &Settlement) -> Means {
 
 /// Accounts for which room is made before they come.
 const ACCOUNTS_AHEAD_MAX: u32 = 1 << 24;
+
+fn hash_name(key: [u64; 2], name: &str) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(key[0], key[1]);
+    hasher.write(name.as_bytes());
+    hasher.finish()
+}
+
+fn hash_of(key: [u64; 2], accounts: &Accounts, id: AccountId) -> u64 {
+    let account = accounts.get(id);
+    account.map_or(0, |account| hash_name(key, &account.settings.name))
+}
 
 /// The records of one account in a checkpoint, and of its terms when it is the first to have them.
 fn snapshot_account(

@@ -22,10 +22,10 @@ mod channel;
 mod hand;
 mod invite;
 mod ledger;
+mod places;
 mod record;
 mod settings;
 mod settlement;
-mod shards;
 mod statement;
 mod stranger;
 mod terms;
@@ -46,6 +46,7 @@ pub use ledger::LedgerMutant;
 pub use ledger::{
     ADJUSTMENTS_MAX, Account, Exposure, Hold, Ledger, LedgerError, Limit, PAYMENTS_MAX,
 };
+pub use places::by_place;
 pub use record::{Adjustment, Commit, Payment, PaymentEnd, PaymentProgress, Record, RecordError};
 pub use settings::{
     AccountId, AccountSettings, AccountTerms, BtpLink, HttpLink, IncomingJwt, IncomingToken,
@@ -57,7 +58,6 @@ pub use settlement::{
     CREDIT_KEY_BYTES_MAX, CREDIT_KEY_KEPT_MS, CREDIT_KEY_REFRESH_MS, CREDIT_KEYS_MAX, Credit,
     SETTLEMENTS_MAX, Settlement, SettlementCause, SettlementId, SettlementState,
 };
-pub use shards::Shards;
 pub use statement::{
     Entry, EntryKind, Means, MoreEntries, Period, STATEMENT_ENTRIES_MAX, STATEMENTS_MAX, Statement,
 };

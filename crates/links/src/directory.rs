@@ -11,6 +11,7 @@ use std::{
 };
 
 use aws_lc_rs::{constant_time, digest};
+use hashbrown::HashTable;
 use http::{
     HeaderMap, HeaderValue, Uri,
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST},
@@ -23,8 +24,8 @@ use rialto_connector::{
     jwt::{Decoys, Jwt, JwtError, KeyError, Signer, Verifier},
 };
 use rialto_ledger::{
-    AccountId, AccountSettings, IncomingToken, KeyPin, OutgoingJwt, Shards, TokenHash, TokenTable,
-    tokens_of,
+    AccountId, AccountSettings, IncomingToken, KeyPin, OutgoingJwt, TokenHash, TokenTable,
+    by_place, tokens_of,
 };
 use rialto_packet::Timestamp;
 use thiserror::Error;
@@ -77,7 +78,8 @@ impl Account {
     }
 }
 
-/// Accounts that are entered together into the tables.
+/// Accounts that are entered together into the tables, in the order in which those have them: a table that is
+/// larger than the caches is then written from its beginning to its end.
 const BATCH_ACCOUNTS: usize = 131_072;
 
 /// Every account. Changed in place, one account at a time; connections that remember who they belong to
@@ -95,7 +97,7 @@ static LAST_VERSION: AtomicU64 = AtomicU64::new(0);
 struct All {
     /// By their numbers, which are used from 1 up.
     accounts: Vec<Option<Account>>,
-    names: Shards<AccountId>,
+    names: HashTable<AccountId>,
     tokens: TokenTable,
     /// Accounts whose holders make their tokens, by what those say whose they are.
     subjects: HashMap<String, Vec<AccountId>>,
@@ -153,11 +155,13 @@ impl All {
         Some((account, token.expires_at_ms))
     }
 
-    /// Room for so many more, each with one token: very many accounts come at once when a node starts.
+    /// Room for so many more, each with one token: very many accounts come at once when a node starts, and
+    /// a table that grows looks at each account again.
     fn reserve(&mut self, more: usize) {
         self.accounts.reserve(more);
-        self.names.reserve(more);
-        self.tokens.reserve(more);
+        let (accounts, key) = (&self.accounts, &self.key);
+        self.names.reserve(more, |id| hash_name(accounts, key, *id));
+        self.tokens.reserve(more, settings_in(accounts));
     }
 
     /// Accounts of different numbers, names and tokens.
@@ -175,8 +179,13 @@ impl All {
             if names.is_empty() {
                 return;
             }
-            self.names.extend(names.into_iter());
-            self.tokens.enter(tokens);
+            let in_names = self.names.num_buckets().max(1) as u64;
+            let (accounts, key) = (&self.accounts, &self.key);
+            for (hash, id) in by_place(names, in_names, |(hash, _)| *hash) {
+                self.names
+                    .insert_unique(hash, id, |id| hash_name(accounts, key, *id));
+            }
+            self.tokens.enter(tokens, settings_in(accounts));
         }
     }
 
@@ -209,7 +218,9 @@ impl All {
         self.pin_count -= pins(&settings);
         self.tokens.forget(id, &settings);
         let hash = self.key.hash_one(settings.name.as_str());
-        self.names.remove(hash, |other| *other == id);
+        if let Ok(entry) = self.names.find_entry(hash, |other| *other == id) {
+            entry.remove();
+        }
         for (verifier, _) in account.verifiers() {
             if let Some(holders) = self.subjects.get_mut(verifier.subject()) {
                 holders.retain(|holder| *holder != id);
@@ -232,6 +243,11 @@ fn settings_in<'a>(
     accounts: &'a [Option<Account>],
 ) -> impl Fn(AccountId) -> Option<&'a AccountSettings> + Copy {
     |id| Some(&*accounts.get(id.0 as usize)?.as_ref()?.settings)
+}
+
+fn hash_name(accounts: &[Option<Account>], key: &RandomState, id: AccountId) -> u64 {
+    let account = accounts.get(id.0 as usize).and_then(Option::as_ref);
+    account.map_or(0, |account| key.hash_one(account.settings.name.as_str()))
 }
 
 impl Directory {
