@@ -12,8 +12,7 @@ use rialto_ccp::{
 };
 use rialto_connector::{Connector, Effects, Input, LinkId, Now, RequestId, Settings};
 use rialto_ledger::{
-    AccountId, AccountSettings, AccountTerms, IncomingToken, Limits, Relation, RouteExchange,
-    SettlementTerms, TokenHash,
+    AccountId, AccountSettings, AccountTerms, IncomingToken, Relation, RouteExchange, TokenHash,
 };
 use rialto_packet::{Addr, PEER_CONDITION, PrepareBuilder, Timestamp, oer};
 use rialto_routing::{Candidate, Candidates, Kin, Source, Table};
@@ -266,16 +265,8 @@ fn customer(number: u64, paused: bool) -> AccountSettings {
 /// Of a peer.
 fn terms(routes: RouteExchange) -> AccountTerms {
     AccountTerms {
-        relation: Relation::Peer,
-        asset: "USD/9".parse().expect("an asset"),
-        ilp_address: None,
-        limits: Limits::default(),
-        spread: None,
-        http: None,
-        btp: None,
-        paused: false,
         routes,
-        settlement: SettlementTerms::default(),
+        ..AccountTerms::new(Relation::Peer, "USD/9".parse().expect("an asset"))
     }
 }
 

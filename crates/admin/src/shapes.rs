@@ -665,8 +665,8 @@ pub struct Balance {
     pub words: String,
 }
 
-/// The node's own position in an asset. All balances, `amount` and `settled` add up to zero; where
-/// payments go on, those of one page with all accounts do.
+/// The node's own position in an asset. All balances, `amount` and `settled` add up to zero; of several pages
+/// only while nothing changes between them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Position {
     /// The asset.

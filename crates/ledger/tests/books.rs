@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use rialto_ledger::{
     ADJUSTMENTS_MAX, AccountId, AccountSettings, AccountTerms, Adjustment, Commit, IncomingToken,
     Ledger, LedgerError, Limit, Limits, Lsn, PAYMENTS_MAX, Payment, PaymentEnd, PaymentId,
-    PaymentProgress, Record, Relation, RouteExchange, RouteShare, SettlementTerms, StaticRoute,
-    TokenHash,
+    PaymentProgress, Record, Relation, RouteShare, StaticRoute, TokenHash,
 };
 use rialto_packet::Prefix;
 
@@ -18,19 +17,11 @@ fn put(id: AccountId, name: &str, asset: &str) -> Record {
         name: name.to_owned(),
         incoming_tokens: Vec::new(),
         terms: AccountTerms {
-            relation: Relation::Peer,
-            asset: asset.parse().expect("an asset"),
-            ilp_address: None,
             limits: Limits {
                 balance_min: -100,
                 ..Limits::default()
             },
-            spread: None,
-            http: None,
-            btp: None,
-            paused: false,
-            routes: RouteExchange::default(),
-            settlement: SettlementTerms::default(),
+            ..AccountTerms::new(Relation::Peer, asset.parse().expect("an asset"))
         }
         .into(),
     };

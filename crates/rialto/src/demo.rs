@@ -350,7 +350,7 @@ async fn pay(args: &DemoArgs, nodes: &Nodes) -> Result<(Payment, Duration), Fail
 
 async fn report(node: &NodeProcess) -> Result<NodeReport, Failure> {
     let status: Value = node.client.get("/v1/status").await?;
-    let all: Value = node.client.get("/v1/balances").await?;
+    let all = node.client.whole("/v1/balances", "balances").await?;
     let entry = |name: String, entry: &Value, balance: &str| {
         let asset = asset_of(entry)?;
         Ok(AccountReport {
